@@ -1,0 +1,36 @@
+# `make install` builds .venv from pinned requirements and does nothing the second time.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: install reproduce test lint benchmark pins clean
+
+install: $(STAMP)
+
+# PIP_CONSTRAINT, unlike -c, also pins what builds the package.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+reproduce: install
+	$(BIN)/toyicl run fig2
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest -n auto
+
+benchmark: install
+	$(BIN)/python benchmarks/training_step.py
+
+# Needs uv; writes names and versions only, never where a package came from.
+pins:
+	echo hatchling | uv pip compile pyproject.toml - --extra dev --universal --python-version 3.11 \
+		--no-emit-index-url --no-header --no-annotate --quiet --output-file constraints.txt
+
+clean:
+	rm -rf .venv
