@@ -1,0 +1,40 @@
+"""An episode, and what a learner is: the two nouns on which everything else rests."""
+
+from typing import NamedTuple, Protocol
+
+import jax
+
+
+class Episode(NamedTuple):
+    """One in-context task: N labelled points and a query, or a batch of them.
+
+    A batch has its episodes on the LAST axis of every field. That is where a CPU's vector units want
+    them: a training step is about three times as fast as with episodes first.
+    """
+
+    x: jax.Array
+    """Context inputs, (N, d)."""
+    y: jax.Array
+    """Context labels, (N, m)."""
+    x_query: jax.Array
+    """The query's input, (d,)."""
+    y_query: jax.Array
+    """The query's noise-free label, (m,): what a learner should answer."""
+
+
+class Learner(Protocol):
+    """Anything that maps one context and one query to a prediction.
+
+    Gradient descent, ridge regression, a constructed transformer and a trained one are all learners.
+    A trainable learner is a `flax.nnx.Module`; every learner of this library is a pytree.
+    """
+
+    def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
+        ...
+
+
+def predict(learner: Learner, episodes: Episode) -> jax.Array:
+    """Predictions of a learner on a batch of episodes, (m, episodes)."""
+    x, y, x_query, _ = episodes
+    return jax.vmap(learner, in_axes=-1, out_axes=-1)(x, y, x_query)

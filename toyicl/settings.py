@@ -1,0 +1,55 @@
+"""What every settings class shares: sizes that are static, scales that can be traced, one error style.
+
+A settings class is a frozen dataclass registered as a pytree. Fields declared with `static` (sizes,
+laws, switches) are part of its structure: another value means another compiled program. All other
+fields are leaves: they may be traced, so a sweep over them is one `jax.vmap` and a second run with
+other values compiles nothing.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from numbers import Real
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+
+Class = TypeVar("Class", bound=type)
+
+static = partial(field, metadata={"static": True})
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, static))
+def settings(cls: Class) -> Class:
+    """Class decorator: a frozen keyword-only dataclass, registered as a pytree."""
+    return jax.tree_util.register_dataclass(dataclass(frozen=True, kw_only=True)(cls))
+
+
+def require(allowed: bool, name: str, rule: str, value: Any) -> None:
+    """Raise a ValueError that names the setting, what is allowed and what was given."""
+    if not allowed:
+        raise ValueError(f"{name} must be {rule}, got {value!r}")
+
+
+def require_size(name: str, value: Any, least: int = 1) -> None:
+    """Check that a size is a whole number of at least `least`."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    require(whole and value >= least, name, f"a whole number of at least {least}", value)
+
+
+def require_positive(name: str, value: Any) -> None:
+    """Check that a scale is finite and positive; what is traced or an array cannot be checked."""
+    if isinstance(value, Real):
+        require(math.isfinite(value) and value > 0, name, "a finite number above 0", value)
+
+
+def require_not_negative(name: str, value: Any) -> None:
+    """Check that a scale is finite and not negative; what is traced or an array cannot be checked."""
+    if isinstance(value, Real):
+        require(math.isfinite(value) and value >= 0, name, "a finite number of at least 0", value)
+
+
+def require_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Check that a value is one of the named choices."""
+    require(value in choices, name, "one of " + ", ".join(choices), value)

@@ -1,0 +1,178 @@
+"""Distributions over episodes.
+
+A task is a frozen dataclass with `sample(key, episodes) -> Episode`. Sizes are static and scales are
+leaves, so sampling an out-of-distribution sweep is one `jax.vmap` over tasks with the same sizes.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, Protocol, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from toyicl.episode import Episode
+from toyicl.settings import (
+    require,
+    require_choice,
+    require_not_negative,
+    require_positive,
+    require_size,
+    settings,
+    static,
+)
+
+InputLaw = Literal[
+    "uniform",
+    "normal",
+    "exponential",
+    "laplace",
+    "frobenius_normal",
+    "frobenius_exponential",
+    "frobenius_laplace",
+]
+FROBENIUS = "frobenius_"
+
+
+class Task(Protocol):
+    """A distribution over episodes."""
+
+    def sample(self, key: jax.Array, episodes: int) -> Episode:
+        """Draw a batch of episodes, on the last axis; the same key gives the same batch."""
+        ...
+
+
+@settings
+class LinearRegression:
+    """Labels y = W x of a new random W in each episode, W ~ N(0, weight_scale^2 I).
+
+    The defaults are those of von Oswald et al. (2022) as released: inputs U(-1/2, 1/2), ten of them,
+    ten context points. Their text writes U(-1, 1); their losses and eigenvalues fit the range 1 only.
+
+    Raises ValueError, at construction, for a setting out of its bounds.
+    """
+
+    dim: int = static(default=10)
+    """Number of inputs, d."""
+    outputs: int = static(default=1)
+    """Number of outputs, m."""
+    context_size: int = static(default=10)
+    """Number of labelled points in the context, N."""
+    input_law: InputLaw = static(default="uniform")
+    """Law of each input coordinate; the frobenius_ laws rescale each context to norm input_range."""
+    input_range: float = 1.0
+    """Width r of the uniform law U(-r/2, r/2); scale of the other laws (standard deviation, mean of
+    the exponential, b of the Laplace); Frobenius norm of the context for the frobenius_ laws."""
+    covariance: Sequence[Sequence[float]] | None = None
+    """A d x d matrix C; inputs are mixed to sqrt(C) x, so a normal law of scale 1 has covariance C."""
+    weight_scale: float = 1.0
+    """Standard deviation of the entries of W."""
+    label_noise: float | None = None
+    """Standard deviation of the noise on context labels; None draws none. The query has none."""
+    distractors: int | None = None
+    """How many of the context labels, the first D, are replaced by noise; None draws none."""
+    distractor_scale: float = 1.0
+    """Standard deviation of the replaced labels."""
+
+    def __post_init__(self) -> None:
+        require_size("task.dim", self.dim)
+        require_size("task.outputs", self.outputs)
+        require_size("task.context_size", self.context_size)
+        require_choice("task.input_law", self.input_law, get_args(InputLaw))
+        require_positive("task.input_range", self.input_range)
+        require_not_negative("task.weight_scale", self.weight_scale)
+        require_not_negative("task.label_noise", self.label_noise)
+        require_not_negative("task.distractor_scale", self.distractor_scale)
+        if isinstance(self.distractors, int):
+            rule = f"between 0 and context_size ({self.context_size})"
+            require(0 <= self.distractors <= self.context_size, "task.distractors", rule, self.distractors)
+        if self.covariance is not None and not isinstance(self.covariance, jax.core.Tracer):
+            _require_covariance(self.covariance, self.dim)
+
+    def sample(self, key: jax.Array, episodes: int) -> Episode:
+        """Draw a batch of episodes, on the last axis; the same key gives the same batch.
+
+        Everything comes from ONE uniform draw, each law by its quantile function: most of the compile
+        time, and much of the run time, of a training step is the random number generator.
+        """
+        d, m, n = self.dim, self.outputs, self.context_size
+        sizes = {
+            "x": n * d,
+            "x_query": d,
+            "weights": m * d,
+            "noise": 0 if self.label_noise is None else n * m,
+            "distractors": 0 if self.distractors is None else n * m,
+        }
+        u = _symmetric_uniform(key, (sum(sizes.values()), episodes))
+        starts = np.cumsum([0, *sizes.values()])
+        part = {
+            name: u[start : start + size]
+            for (name, size), start in zip(sizes.items(), starts, strict=False)
+        }
+
+        x = self._inputs(part["x"].reshape(n, d, episodes))
+        x_query = self._inputs(part["x_query"])
+        if self.input_law.startswith(FROBENIUS):
+            scale = self.input_range / jnp.sqrt(jnp.sum(x**2, axis=(0, 1)))
+            x, x_query = x * scale, x_query * scale
+
+        weights = self.weight_scale * _normal(part["weights"]).reshape(m, d, episodes)
+        y = _sum_products(x[:, None], weights)
+        y_query = _sum_products(x_query, weights)
+        if self.label_noise is not None:
+            y = y + self.label_noise * _normal(part["noise"]).reshape(y.shape)
+        if self.distractors is not None:
+            noise = self.distractor_scale * _normal(part["distractors"]).reshape(y.shape)
+            replaced = jnp.arange(n)[:, None, None] < self.distractors
+            y = jnp.where(replaced, noise, y)
+        return Episode(x, y, x_query, y_query)
+
+    def _inputs(self, u: jax.Array) -> jax.Array:
+        """Inputs (..., d, episodes) of the task's law from symmetric uniforms of that shape."""
+        law = self.input_law.removeprefix(FROBENIUS)
+        scale = 1.0 if self.input_law.startswith(FROBENIUS) else self.input_range
+        x = scale * QUANTILES[law](u)
+        if self.covariance is None:
+            return x
+        factor = jnp.linalg.cholesky(jnp.asarray(self.covariance, x.dtype))
+        return jnp.einsum("ab,...be->...ae", factor, x)
+
+
+def _symmetric_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """U(-1, 1), both ends excluded, so that no quantile is infinite."""
+    dtype = jnp.result_type(float)
+    least = np.nextafter(np.array(-1, dtype), np.array(0, dtype))
+    return jax.random.uniform(key, shape, dtype, minval=least, maxval=1)
+
+
+def _normal(u: jax.Array) -> jax.Array:
+    return math.sqrt(2) * jax.lax.erf_inv(u)
+
+
+QUANTILES = {
+    "uniform": lambda u: u / 2,
+    "normal": _normal,
+    "exponential": lambda u: -jnp.log((1 - u) / 2),
+    "laplace": lambda u: -jnp.sign(u) * jnp.log1p(-jnp.abs(u)),
+}
+"""Laws of scale 1, as functions of u ~ U(-1, 1)."""
+
+
+def _sum_products(x: jax.Array, weights: jax.Array) -> jax.Array:
+    """Sum over the inputs, x (..., d, episodes), weights (m, d, episodes), episodes staying last.
+
+    Unrolled, because XLA's CPU code for a reduction over a middle axis is some fifteen times slower.
+    """
+    return sum(x[..., a, :] * weights[:, a] for a in range(weights.shape[1]))
+
+
+def _require_covariance(covariance: Sequence[Sequence[float]], dim: int) -> None:
+    try:
+        matrix = np.asarray(covariance, float)
+    except (TypeError, ValueError):
+        matrix = np.empty(0)
+    rule = f"a symmetric positive definite {dim} x {dim} matrix"
+    symmetric = matrix.shape == (dim, dim) and np.allclose(matrix, matrix.T)
+    definite = symmetric and np.all(np.linalg.eigvalsh(matrix) > 0)
+    require(bool(definite), "task.covariance", rule, covariance)
