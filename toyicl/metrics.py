@@ -1,0 +1,87 @@
+"""How far apart two learners are, on the same episodes: loss, predictions, sensitivities."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from toyicl.episode import Episode, Learner, predict
+
+
+class Observation(NamedTuple):
+    """What a learner does on a batch of episodes."""
+
+    predictions: jax.Array
+    """(m, episodes)."""
+    sensitivities: jax.Array
+    """Derivative of each prediction by the query's input, (m, d, episodes)."""
+
+
+class Comparison(NamedTuple):
+    """A learner beside a reference, as means over episodes.
+
+    Definitions of von Oswald et al. (2022), section 3, and their released code. The cosine is blind to
+    scale, a model at twice the reference's step has cosine 1, so the norm ratio stands beside it.
+    """
+
+    loss: jax.Array
+    """0.5 * mean squared error of the learner."""
+    prediction_difference: jax.Array
+    """Mean Euclidean distance of the predictions."""
+    model_difference: jax.Array
+    """Mean Euclidean distance of the sensitivities."""
+    model_cosine: jax.Array
+    """Mean cosine between the sensitivities."""
+    norm_ratio: jax.Array
+    """Mean norm of the learner's sensitivities over that of the reference's."""
+
+
+def squared_error(predictions: jax.Array, episodes: Episode) -> jax.Array:
+    """0.5 * squared error summed over outputs, mean over episodes."""
+    return 0.5 * jnp.mean(jnp.sum((predictions - episodes.y_query) ** 2, axis=0))
+
+
+def loss(learner: Learner, episodes: Episode) -> jax.Array:
+    """0.5 * squared error of a learner, mean over episodes."""
+    return squared_error(predict(learner, episodes), episodes)
+
+
+def sensitivity(learner: Learner, episodes: Episode) -> jax.Array:
+    """Derivative of the predictions by the query's input, (m, d, episodes)."""
+    x, y, x_query, _ = episodes
+    derivative = jax.jacobian(learner, argnums=2)
+    return jax.vmap(derivative, in_axes=-1, out_axes=-1)(x, y, x_query)
+
+
+def observe(learner: Learner, episodes: Episode) -> Observation:
+    """Predictions and sensitivities of a learner."""
+    return Observation(predict(learner, episodes), sensitivity(learner, episodes))
+
+
+def difference(learner: Observation, reference: Observation, episodes: Episode) -> Comparison:
+    """Compare two observations made on the same episodes."""
+    own, other = learner.sensitivities, reference.sensitivities
+    own_norm, other_norm = _norm(own), _norm(other)
+    products = jnp.sum(own * other, axis=(0, 1))
+    # A learner that ignores its query has no direction to compare: cosine 0, not a division by 0.
+    norms = own_norm * other_norm
+    cosine = jnp.where(norms > 0, products / jnp.where(norms > 0, norms, 1), 0)
+    distance = jnp.linalg.norm(learner.predictions - reference.predictions, axis=0)
+    return Comparison(
+        loss=squared_error(learner.predictions, episodes),
+        prediction_difference=jnp.mean(distance),
+        model_difference=jnp.mean(_norm(own - other)),
+        model_cosine=jnp.mean(cosine),
+        norm_ratio=jnp.mean(own_norm) / jnp.mean(other_norm),
+    )
+
+
+def compare(learner: Learner, reference: Learner, episodes: Episode) -> Comparison:
+    """Observe a learner and a reference on the same episodes and compare them."""
+    return difference(observe(learner, episodes), observe(reference, episodes), episodes)
+
+
+def _norm(sensitivities: jax.Array) -> jax.Array:
+    """Frobenius norm of each episode's (m, d) matrix, (episodes,)."""
+    return jnp.sqrt(jnp.sum(sensitivities**2, axis=(0, 1)))
