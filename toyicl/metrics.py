@@ -1,10 +1,12 @@
 """How far apart two learners are, on the same episodes: loss, predictions, sensitivities."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from toyicl.episode import Episode, Learner, predict
 
@@ -80,6 +82,26 @@ def difference(learner: Observation, reference: Observation, episodes: Episode) 
 def compare(learner: Learner, reference: Learner, episodes: Episode) -> Comparison:
     """Observe a learner and a reference on the same episodes and compare them."""
     return difference(observe(learner, episodes), observe(reference, episodes), episodes)
+
+
+def over_snapshots(measure: Callable[[Learner], Any], learners: Learner) -> Any:
+    """A measure of each learner of a history: its leaves get the axes (seed, snapshot).
+
+    `learners` has those axes in front on every leaf. Snapshots are taken one after another, so memory
+    does not grow with their number.
+    """
+    by_snapshot = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), learners)
+    values = jax.jit(partial(jax.lax.map, jax.vmap(measure)))(by_snapshot)
+    return jax.tree.map(lambda leaf: np.asarray(jnp.swapaxes(leaf, 0, 1)), values)
+
+
+def on_plateau(final_loss: jax.Array, reference_loss: jax.Array, zero_loss: float) -> np.ndarray:
+    """Whether a final loss is nearer to that of predicting 0 than to its reference's.
+
+    Training stays on a plateau just below the loss of predicting 0, for a time that depends on the
+    seed, before it drops: a seed that was stopped there says nothing about where training leads.
+    """
+    return np.asarray(final_loss) > (np.asarray(reference_loss) + zero_loss) / 2
 
 
 def _norm(sensitivities: jax.Array) -> jax.Array:

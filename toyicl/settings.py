@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -34,7 +34,7 @@ def require(allowed: bool, name: str, rule: str, value: Any) -> None:
 
 def require_size(name: str, value: Any, least: int = 1) -> None:
     """Check that a size is a whole number of at least `least`."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
     require(whole and value >= least, name, f"a whole number of at least {least}", value)
 
 

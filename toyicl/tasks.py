@@ -4,7 +4,9 @@ A task is a frozen dataclass with `sample(key, episodes) -> Episode`. Sizes are 
 leaves, so sampling an out-of-distribution sweep is one `jax.vmap` over tasks with the same sizes.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Literal, Protocol, get_args
 
@@ -86,7 +88,12 @@ class LinearRegression:
         require_not_negative("task.distractor_scale", self.distractor_scale)
         if isinstance(self.distractors, int):
             rule = f"between 0 and context_size ({self.context_size})"
-            require(0 <= self.distractors <= self.context_size, "task.distractors", rule, self.distractors)
+            require(
+                0 <= self.distractors <= self.context_size,
+                "task.distractors",
+                rule,
+                self.distractors,
+            )
         if self.covariance is not None and not isinstance(self.covariance, jax.core.Tracer):
             _require_covariance(self.covariance, self.dim)
 
@@ -118,8 +125,8 @@ class LinearRegression:
             x, x_query = x * scale, x_query * scale
 
         weights = self.weight_scale * _normal(part["weights"]).reshape(m, d, episodes)
-        y = _sum_products(x[:, None], weights)
-        y_query = _sum_products(x_query, weights)
+        y = _sum_products(x[:, None], weights[None])
+        y_query = _sum_products(x_query[None], weights)
         if self.label_noise is not None:
             y = y + self.label_noise * _normal(part["noise"]).reshape(y.shape)
         if self.distractors is not None:
@@ -160,11 +167,12 @@ QUANTILES = {
 
 
 def _sum_products(x: jax.Array, weights: jax.Array) -> jax.Array:
-    """Sum over the inputs, x (..., d, episodes), weights (m, d, episodes), episodes staying last.
+    """Sum of products over the inputs, the last axis but one; episodes stay last.
 
     Unrolled, because XLA's CPU code for a reduction over a middle axis is some fifteen times slower.
     """
-    return sum(x[..., a, :] * weights[:, a] for a in range(weights.shape[1]))
+    terms = (x[..., a, :] * weights[..., a, :] for a in range(weights.shape[-2]))
+    return functools.reduce(operator.add, terms)
 
 
 def _require_covariance(covariance: Sequence[Sequence[float]], dim: int) -> None:

@@ -39,9 +39,7 @@ def block_sizes(tokens: Tokens) -> tuple[int, ...]:
 def split(rows: jax.Array, sizes: Sequence[int]) -> Tokens:
     """Cut rows (..., token size) into blocks of the given sizes."""
     starts = [sum(sizes[:index]) for index in range(len(sizes))]
-    return tuple(
-        rows[..., start : start + size] for start, size in zip(starts, sizes, strict=True)
-    )
+    return tuple(rows[..., start : start + size] for start, size in zip(starts, sizes, strict=True))
 
 
 def merge(tokens: Tokens) -> jax.Array:

@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Real
 from typing import NamedTuple
 
 import jax
@@ -43,8 +44,8 @@ class Training:
     Raises ValueError, at construction, for a setting out of its bounds.
     """
 
-    steps: int = static(default=5000)
-    """Number of training steps."""
+    steps: int = 5000
+    """Number of training steps; only counted, so another number compiles nothing."""
     batch_size: int = static(default=2048)
     """Fresh episodes in each step."""
     snapshot_every: int = static(default=100)
@@ -59,11 +60,12 @@ class Training:
     """Adam's decay of the second moment."""
 
     def __post_init__(self) -> None:
-        require_size("training.steps", self.steps)
         require_size("training.batch_size", self.batch_size)
         require_size("training.snapshot_every", self.snapshot_every)
-        rule = f"a multiple of training.snapshot_every ({self.snapshot_every})"
-        require(self.steps % self.snapshot_every == 0, "training.steps", rule, self.steps)
+        if isinstance(self.steps, Real):
+            require_size("training.steps", self.steps)
+            rule = f"a multiple of training.snapshot_every ({self.snapshot_every})"
+            require(self.steps % self.snapshot_every == 0, "training.steps", rule, self.steps)
         require_positive("training.learning_rate", self.learning_rate)
         require_positive("training.clip_norm", self.clip_norm)
         for name in ("b1", "b2"):
@@ -145,11 +147,11 @@ def fit(
     snapshots = [[run.learner] for run in runs]
     losses: list[list[np.ndarray]] = [[] for _ in runs]
 
-    mesh = _mesh(len(runs))
+    mesh = all_devices()
     waiting = deque(range(len(runs))) if training.steps else deque()
     while waiting:
         turn = [waiting.popleft() for _ in range(min(len(waiting), _at_once(len(runs), mesh)))]
-        moved, chunk_losses = _advance_together([runs[i] for i in turn], mesh)
+        moved, chunk_losses = advance_together([runs[i] for i in turn], mesh)
         for index, run, chunk in zip(turn, moved, chunk_losses, strict=True):
             runs[index] = run
             snapshots[index].append(run.learner)
@@ -187,33 +189,40 @@ def start(build: Build, task: Task, training: Training, seed: int | jax.Array) -
 
 
 @partial(jax.jit, static_argnames=("length", "mesh"), donate_argnames="runs")
-def advance(runs: Run, length: int, mesh: Mesh) -> tuple[Run, jax.Array]:
-    """Runs, stacked on a leading axis, `length` steps further; their losses, (run, length).
+def advance(runs: Run, steps: jax.Array, length: int, mesh: Mesh) -> tuple[Run, jax.Array]:
+    """Runs, stacked on a leading axis, some steps further; their losses, (run, length).
 
-    Each device advances its own runs and speaks to no other: the program holds no collective.
+    `steps`, one number for each device, is `length`, or 0 where a device has nothing to do. Each
+    device advances its own runs and speaks to no other: the program holds no collective.
     """
+
+    def advance_own(runs: Run, steps: jax.Array) -> tuple[Run, jax.Array]:
+        return jax.vmap(partial(_train, steps=steps[0], length=length))(runs)
+
     axis = PartitionSpec("run")
-    train = jax.vmap(partial(_train, length=length))
-    return jax.shard_map(train, mesh=mesh, in_specs=axis, out_specs=axis)(runs)
+    # Nothing is shared between devices, so there is no use in tracking what varies between them.
+    spread = jax.shard_map(advance_own, mesh=mesh, in_specs=axis, out_specs=axis, check_vma=False)
+    return spread(runs, steps)
 
 
-def _train(run: Run, length: int) -> tuple[Run, jax.Array]:
-    """One run `length` steps further.
+def _train(run: Run, steps: jax.Array, length: int) -> tuple[Run, jax.Array]:
+    """One run `steps` steps further, and its losses, NaN after those steps.
 
     Episodes are drawn one step ahead and carried through the loop: what a loop carries is stored,
     whereas XLA would redraw it inside each of its uses, which takes longer than the rest of a step.
     """
 
-    def draw(step: jax.Array) -> Episode:
-        key = jax.random.fold_in(jax.random.wrap_key_data(run.key), step)
+    def draw(run: Run) -> Episode:
+        key = jax.random.fold_in(jax.random.wrap_key_data(run.key), run.step)
         return run.task.sample(key, run.training.batch_size)
 
-    def step(carry: tuple[Run, Episode], _: None) -> tuple[tuple[Run, Episode], jax.Array]:
-        run, episodes = carry
+    def step(index: jax.Array, carry: tuple[Run, Episode, jax.Array]) -> tuple:
+        run, episodes, losses = carry
         run, value = _step(run, episodes)
-        return (run, draw(run.step)), value
+        return run, draw(run), losses.at[index].set(value)
 
-    (run, _), losses = jax.lax.scan(step, (run, draw(run.step)), length=length)
+    unknown = jnp.full(length, jnp.nan)
+    run, _, losses = jax.lax.fori_loop(0, steps, step, (run, draw(run), unknown))
     return run, losses
 
 
@@ -239,31 +248,32 @@ def use_all_cores() -> None:
     jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
 
-def _mesh(runs: int) -> Mesh:
-    """A mesh of as many devices as the runs can use."""
-    devices = jax.devices()[:runs]
-    return jax.make_mesh((len(devices),), ("run",), devices=devices)
+def all_devices() -> Mesh:
+    """The mesh of all devices of this process, on which runs are spread."""
+    return jax.make_mesh((jax.local_device_count(),), ("run",), devices=jax.local_devices())
 
 
 def _at_once(runs: int, mesh: Mesh) -> int:
     """How many runs advance together.
 
-    A CPU core takes one at a time: several would leave its cache. The others wait their turn, so that
-    five runs keep two cores busy to the end. Any other device takes its share of all runs at once.
+    A CPU core takes one at a time: several would leave its cache. The others wait their turn, so
+    that five runs keep two cores busy to the end. Any other device takes its share of all at once.
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     return mesh.size if on_cpu else -(-runs // mesh.size) * mesh.size
 
 
-def _advance_together(runs: list[Run], mesh: Mesh) -> tuple[list[Run], np.ndarray]:
-    """Advance some runs by a chunk; where they leave devices idle, the last run fills them."""
+def advance_together(runs: list[Run], mesh: Mesh) -> tuple[list[Run], np.ndarray]:
+    """Advance some runs by one chunk; devices that are left over do nothing."""
     length = runs[0].training.snapshot_every
-    width = -(-len(runs) // mesh.size) * mesh.size
-    filled = runs + runs[-1:] * (width - len(runs))
+    each = -(-len(runs) // mesh.size)
+    filled = runs + runs[-1:] * (each * mesh.size - len(runs))
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *filled)
-    placed = jax.device_put(stacked, NamedSharding(mesh, PartitionSpec("run")))
-    moved, losses = jax.device_get(advance(placed, length, mesh))
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], moved) for i in range(len(runs))], losses[: len(runs)]
+    steps = np.where(np.arange(mesh.size) * each < len(runs), length, 0)
+    placed = jax.device_put((stacked, steps), NamedSharding(mesh, PartitionSpec("run")))
+    moved, losses = jax.device_get(advance(*placed, length, mesh))
+    kept = [jax.tree.map(lambda leaf, i=i: leaf[i], moved) for i in range(len(runs))]
+    return kept, losses[: len(runs)]
 
 
 def _first_not_finite(losses: np.ndarray) -> np.ndarray:

@@ -1,0 +1,295 @@
+"""fig2: one trained linear attention layer is one step of gradient descent.
+
+Figure 2 of von Oswald et al. (2022): the loss while training, the alignment of predictions and
+sensitivities, the final loss for other sizes, and the loss on inputs scaled away from training, each
+beside the best single step of gradient descent on the same episodes and beside its exact loss.
+
+Expected, at the defaults: loss .2062 for both, cosine and norm ratio 1, learned eta/N .606.
+Cost: about a minute and a half on two cores, of which panel (c) is two thirds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from toyicl import metrics, plotting, theory
+from toyicl.construction import gradient_descent_transformer, interpolate, read_layer
+from toyicl.experiment import Claim, Fit
+from toyicl.references import GradientDescent
+from toyicl.tasks import LinearRegression
+from toyicl.training import Training
+from toyicl.transformer import Architecture, Transformer
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of Figure 2; panels (a), (b) and (d) are the released code's."""
+
+    task: LinearRegression = LinearRegression()
+    """The task of panels (a), (b) and (d)."""
+    model: Architecture = Architecture()
+    """The transformer."""
+    training: Training = Training()
+    """Training for panels (a), (b) and (d)."""
+    evaluation_episodes: int = 10_000
+    """Held-out episodes, shared by model and reference."""
+    scales: tuple[float, ...] = (0.5, 0.625, 0.75, 0.875, 1.0, 1.125, 1.25, 1.5, 1.75, 2.0)
+    """Factors alpha on the input range, panel (d)."""
+    sizes: tuple[int, ...] = (5, 10, 20, 30, 40, 50)
+    """Sizes N = d of panel (c), one training each."""
+    size_training: Training = Training(steps=1500, batch_size=512, snapshot_every=500)
+    """Training for panel (c); the paper's is as long as panel (a)'s."""
+
+
+QUICK = Settings(
+    training=Training(steps=2000),
+    sizes=(5, 10, 20),
+    size_training=Training(steps=1000, batch_size=512, snapshot_every=500),
+)
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Train, and measure everything the four panels show."""
+    task = settings.task
+    history = fit(settings.model, task, settings.training, label="one layer")
+    episodes = task.sample(jax.random.key(2022), settings.evaluation_episodes)
+    descent = GradientDescent.shared(task)
+    reference = metrics.observe(descent, episodes)
+    gd_loss = metrics.squared_error(reference.predictions, episodes)
+    compared = metrics.over_snapshots(
+        lambda model: metrics.difference(metrics.observe(model, episodes), reference, episodes),
+        history.learners,
+    )
+    rate = descent.learning_rate[...]
+    target = gradient_descent_transformer(rate, task.context_size, task.dim, task.outputs)
+    blends = jax.vmap(partial(interpolate, reference=target, dim=task.dim))(history.final)
+    readings = jax.vmap(partial(read_layer, dim=task.dim))(history.final)
+
+    over_scales = _over_scales(settings, history.final, descent)
+    over_sizes = _over_sizes(settings, fit)
+    curves = {name: (("seed", "step"), values) for name, values in compared._asdict().items()}
+    return xr.Dataset(
+        {
+            **curves,
+            "gd_loss": gd_loss,
+            "exact_gd_loss": theory.gd_shared(task, 1).loss,
+            "on_plateau": (
+                "seed",
+                metrics.on_plateau(compared.loss[:, -1], gd_loss, theory.predict_zero_loss(task)),
+            ),
+            "interpolated_loss": ("seed", jax.vmap(metrics.loss, (0, None))(blends, episodes)),
+            "learned_step": ("seed", readings.step),
+            "off_construction": ("seed", readings.off_construction),
+            **over_scales,
+            **over_sizes,
+        },
+        coords={
+            "seed": history.seeds,
+            "step": history.steps,
+            "alpha": list(settings.scales),
+            "size": list(settings.sizes),
+        },
+        attrs={
+            "size_steps": settings.size_training.steps,
+            "size_batch": settings.size_training.batch_size,
+        },
+    )
+
+
+def _over_scales(
+    settings: Settings, models: Transformer, descent: GradientDescent
+) -> dict[str, tuple]:
+    """Losses of the trained models and of gradient descent, both left as they are, on scaled inputs."""
+
+    def losses(scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+        scaled = replace(settings.task, input_range=scale * settings.task.input_range)
+        episodes = scaled.sample(jax.random.key(2023), settings.evaluation_episodes)
+        return (
+            jax.vmap(metrics.loss, (0, None))(models, episodes),
+            metrics.loss(descent, episodes),
+        )
+
+    own, other = jax.lax.map(losses, jnp.array(settings.scales))
+    return {"scaled_loss": (("alpha", "seed"), own), "scaled_gd_loss": ("alpha", other)}
+
+
+def _over_sizes(settings: Settings, fit: Fit) -> dict[str, tuple]:
+    """Final losses of model, gradient descent and their interpolation for each N = d."""
+    rows = []
+    for size in settings.sizes:
+        task = replace(settings.task, dim=size, context_size=size)
+        history = fit(settings.model, task, settings.size_training, label=f"N = {size}")
+        episodes = task.sample(jax.random.key(2024), settings.evaluation_episodes)
+        descent = GradientDescent.shared(task)
+        target = gradient_descent_transformer(descent.learning_rate[...], size, size, task.outputs)
+        blends = jax.vmap(partial(interpolate, reference=target, dim=size))(history.final)
+        rows.append(
+            (
+                jax.vmap(metrics.loss, (0, None))(history.final, episodes),
+                metrics.loss(descent, episodes),
+                jax.vmap(metrics.loss, (0, None))(blends, episodes),
+            )
+        )
+    own, other, blended = (np.array(column) for column in zip(*rows, strict=True))
+    return {
+        "size_loss": (("size", "seed"), own),
+        "size_gd_loss": ("size", other),
+        "size_interpolated_loss": (("size", "seed"), blended),
+    }
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """The four panels, with every seed."""
+    figure = plotting.panels(2, 2)
+    training, alignment, sizes, scales = figure.axes
+    model, gd = plotting.MODEL, plotting.REFERENCE
+
+    plotting.title(training, 0, "loss while training")
+    plotting.every_seed(training, results.loss, "step", label="trained layer", color=model)
+    training.axhline(float(results.gd_loss), color=gd, linestyle="--", label="one GD step")
+    exact = float(results.exact_gd_loss)
+    plotting.floor_line(training, exact, f"exact: {exact:.4f}")
+    plotting.name_plateaus(training, results.on_plateau)
+    training.set(xlabel="training step", ylabel="loss", ylim=(0, None))
+    training.legend()
+
+    plotting.title(alignment, 1, "alignment with the GD step")
+    for name, label, color, style in (
+        ("model_cosine", "model cosine", model, "-"),
+        ("norm_ratio", "norm ratio", plotting.FOURTH, "-."),
+        ("model_difference", "model difference", plotting.THIRD, "--"),
+        ("prediction_difference", "prediction difference", gd, ":"),
+    ):
+        plotting.every_seed(alignment, results[name], "step", label=label, color=color, style=style)
+    alignment.set(xlabel="training step", ylim=(0, None))
+    alignment.legend()
+
+    plotting.title(sizes, 2, "final loss by size")
+    for name, label, color, marker in (
+        ("size_loss", "trained layer", model, "o"),
+        ("size_interpolated_loss", "interpolated weights", plotting.THIRD, "^"),
+    ):
+        plotting.every_seed(sizes, results[name], "size", label=label, color=color, style=marker)
+    sizes.plot(results.size, results.size_gd_loss, "x--", color=gd, label="one GD step")
+    sizes.set(xlabel="N = number of inputs", ylabel="loss", ylim=(0, None))
+    sizes.legend()
+
+    plotting.title(scales, 3, "inputs scaled away from training")
+    plotting.every_seed(scales, results.scaled_loss, "alpha", label="trained layer", color=model)
+    scales.plot(results.alpha, results.scaled_gd_loss, "x--", color=gd, label="one GD step")
+    scales.set(xlabel=r"$\alpha$, inputs U(-$\alpha$/2, $\alpha$/2)", ylabel="loss", yscale="log")
+    scales.legend()
+
+    steps, batch = results.attrs["size_steps"], results.attrs["size_batch"]
+    plotting.caption(
+        figure,
+        [
+            f"One linear self-attention layer, {results.sizes['seed']} seeds, each drawn;",
+            f"{int(results.step[-1])} steps in (a), (b), (d).",
+            f"Panel (c) is cut to {steps} steps of {batch} episodes for each size.",
+            "Command: toyicl run fig2",
+        ],
+    )
+    return figure
+
+
+def _after_training(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
+    return lambda results: results[name][:, -1]
+
+
+SOURCE = "von Oswald et al. (2022), Figure 2"
+CLAIMS = (
+    Claim(
+        id="VO-2a-1",
+        source=f"{SOURCE}a",
+        statement="The trained layer's loss equals that of one tuned step of gradient descent",
+        paper="same loss",
+        value=lambda results: results.loss[:, -1] / results.gd_loss,
+        band=(0.995, 1.01),
+        floor=1.0,
+    ),
+    Claim(
+        id="VO-2b-1",
+        source=f"{SOURCE}b",
+        statement="Its sensitivities align with the step's (a cosine: see the norm ratio)",
+        paper="almost perfect alignment",
+        value=_after_training("model_cosine"),
+        band=(0.998, 1.0),
+        floor=1.0,
+    ),
+    Claim(
+        id="VO-2b-1-norm",
+        source=f"{SOURCE}b",
+        statement="Its sensitivities have the norm of the step's",
+        paper="not given",
+        value=_after_training("norm_ratio"),
+        band=(0.98, 1.02),
+        floor=1.0,
+    ),
+    Claim(
+        id="VO-2b-2-model",
+        source=f"{SOURCE}b",
+        statement="Its sensitivities nearly equal the step's",
+        paper="near 0",
+        value=_after_training("model_difference"),
+        band=(0.0, 0.13),
+        floor=0.0,
+    ),
+    Claim(
+        id="VO-2b-2",
+        source=f"{SOURCE}b",
+        statement="Its predictions nearly equal the step's",
+        paper="near 0",
+        value=_after_training("prediction_difference"),
+        band=(0.0, 0.03),
+        floor=0.0,
+    ),
+    Claim(
+        id="VO-2c-1",
+        source=f"{SOURCE}c",
+        statement="The losses agree at every size N = d (largest ratio)",
+        paper="identical",
+        value=lambda results: (results.size_loss / results.size_gd_loss).max("size"),
+        band=(0.985, 1.015),
+        floor=1.0,
+    ),
+    Claim(
+        id="VO-2c-2",
+        source=f"{SOURCE}c",
+        statement="Averaging trained and GD weights, after one scalar correction, costs nothing",
+        paper="identical",
+        value=lambda results: results.interpolated_loss / results.gd_loss,
+        band=(0.995, 1.01),
+        floor=1.0,
+    ),
+    Claim(
+        id="VO-2d-1",
+        source=f"{SOURCE}d",
+        statement="The losses stay equal on scaled inputs, alpha .5 to 1.25 (furthest ratio)",
+        paper="identical",
+        value=lambda results: _furthest(results, 0.5, 1.25),
+        band=(0.92, 1.08),
+        floor=1.0,
+    ),
+    Claim(
+        id="VO-P1-7",
+        source="von Oswald et al. (2022), section 2",
+        statement="The layer learns the best step size: eta/N read from its weights",
+        paper="the tuned step",
+        value=lambda results: results.learned_step,
+        band=(0.596, 0.616),
+        floor=0.6061,
+    ),
+)
+
+
+def _furthest(results: xr.Dataset, low: float, high: float) -> xr.DataArray:
+    """The ratio of the losses that is furthest from 1, for each seed."""
+    ratio = (results.scaled_loss / results.scaled_gd_loss).sel(alpha=slice(low, high))
+    return ratio.isel(alpha=abs(ratio - 1).argmax("alpha"))

@@ -1,0 +1,143 @@
+"""prop1: a hand-set linear attention layer is one step of gradient descent, K of them are K steps.
+
+Proposition 1 of von Oswald et al. (2022), at the sizes of their notebook: 12 inputs, 8 outputs, 45
+points, 100 layers with the same weights, random W_0. The layers' predictions, read after each of them,
+are set beside the weights of gradient descent after as many steps.
+
+Expected: differences of rounding only, some 1e-15 in float64 and 1e-6 in float32.
+Cost: seconds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from toyicl import plotting
+from toyicl.construction import gradient_descent_transformer
+from toyicl.experiment import Claim, Fit
+from toyicl.references import GradientDescent
+from toyicl.settings import require_positive, require_size
+from toyicl.tasks import LinearRegression
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the equivalence."""
+
+    task: LinearRegression = LinearRegression(dim=12, outputs=8, context_size=45, input_range=2.0)
+    """The task; the paper's notebook draws inputs from U(-1, 1)."""
+    depth: int = 100
+    """Number of layers, and of gradient descent steps."""
+    learning_rate: float = 1.0
+    """eta, the same in every step."""
+    episodes: int = 20
+    """Episodes, each with its own context; W_0 is one random matrix for all."""
+
+    def __post_init__(self) -> None:
+        require_size("depth", self.depth)
+        require_size("episodes", self.episodes)
+        require_positive("learning_rate", self.learning_rate)
+
+
+QUICK = Settings(depth=20)
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """The largest difference between layers and steps, after each of them, in both precisions."""
+    differences = {}
+    for precision, wide in (("float32", False), ("float64", True)):
+        with jax.enable_x64(wide):
+            differences[precision] = _differences(settings)
+    return xr.Dataset(
+        {
+            "largest_difference": (("precision", "layer"), np.array([*differences.values()])),
+        },
+        coords={"precision": [*differences], "layer": np.arange(1, settings.depth + 1)},
+    )
+
+
+def _differences(settings: Settings) -> np.ndarray:
+    """Largest difference over episodes and outputs after each layer, (depth,)."""
+    task, depth = settings.task, settings.depth
+    episodes_key, weights_key = jax.random.split(jax.random.key(2022))
+    x, y, x_query, _ = task.sample(episodes_key, settings.episodes)
+    initial = jax.random.normal(weights_key, (task.outputs, task.dim))
+    model = gradient_descent_transformer(
+        settings.learning_rate,
+        task.context_size,
+        task.dim,
+        task.outputs,
+        depth=depth,
+        initial_weights=initial,
+    )
+    layers = jax.vmap(model.layerwise, in_axes=-1, out_axes=-1)(x, y, x_query)
+
+    def descend(x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        def step(weights: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+            once = GradientDescent(settings.learning_rate, initial_weights=weights)
+            weights = once.weights(x, y)
+            return weights, weights @ x_query
+
+        return jax.lax.scan(step, initial, length=depth)[1]
+
+    steps = jax.vmap(descend, in_axes=-1, out_axes=-1)(x, y, x_query)
+    return np.asarray(jnp.max(jnp.abs(layers - steps), axis=(1, 2)))
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """The largest difference after each layer."""
+    figure = plotting.panels(1, 1)
+    (axes,) = figure.axes
+    for precision, style in (("float32", "-"), ("float64", "--")):
+        values = results.largest_difference.sel(precision=precision)
+        axes.semilogy(results.layer, values, style, label=precision)
+    axes.set(xlabel="layers, or steps", ylabel="largest difference", ylim=(1e-17, 1))
+    axes.legend()
+    plotting.caption(
+        figure,
+        [
+            "Constructed layers against gradient descent on weights, random $W_0$.",
+            "Command: toyicl run prop1",
+        ],
+    )
+    return figure
+
+
+def _worst(precision: str) -> Callable[[xr.Dataset], xr.DataArray]:
+    return lambda results: results.largest_difference.sel(precision=precision).max()
+
+
+CLAIMS = (
+    Claim(
+        id="VO-P1-1",
+        source="von Oswald et al. (2022), Proposition 1",
+        statement="A hand-set linear layer moves the query as one step of gradient descent would",
+        paper="equal",
+        value=lambda results: results.largest_difference.sel(precision="float64", layer=1),
+        band=(0.0, 1e-12),
+        floor=0.0,
+    ),
+    Claim(
+        id="VO-P1-3",
+        source="von Oswald et al. (2022), section 3",
+        statement="Stacking the layer K times takes K steps (float64)",
+        paper="equal",
+        value=_worst("float64"),
+        band=(0.0, 1e-12),
+        floor=0.0,
+    ),
+    Claim(
+        id="VO-P1-3-float32",
+        source="von Oswald et al. (2022), section 3",
+        statement="Stacking the layer K times takes K steps (float32)",
+        paper="equal",
+        value=_worst("float32"),
+        band=(0.0, 1e-4),
+        floor=0.0,
+    ),
+)

@@ -1,0 +1,22 @@
+"""Strict arithmetic for all tests: float64, no silent broadcasting between ranks; two devices."""
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def close():
+    """The one comparison of arrays: relative to the largest entry, so that zeros can be compared."""
+
+    def check(actual, expected, tolerance=1e-12):
+        actual, expected = np.asarray(actual), np.asarray(expected)
+        assert actual.shape == expected.shape, (actual.shape, expected.shape)
+        scale = max(np.abs(expected).max(initial=0), np.finfo(float).tiny)
+        np.testing.assert_array_less(np.abs(actual - expected).max(initial=0) / scale, tolerance)
+
+    return check

@@ -1,0 +1,147 @@
+"""Weights that make attention do gradient descent, and reading it back out of trained ones."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from toyicl.attention import Attention
+from toyicl.settings import require
+from toyicl.transformer import Architecture, Fixed, Transformer
+
+
+def gradient_descent_circuits(
+    learning_rate: float | jax.Array,
+    context_size: int,
+    dim: int,
+    outputs: int = 1,
+    *,
+    initial_weights: jax.Array | None = None,
+    curvature: float | jax.Array = 0.0,
+) -> tuple[jax.Array, jax.Array]:
+    """Circuits (W_K^T W_Q, P W_V) of one head that takes one step of GD or GD++ on joint tokens.
+
+        W_K^T W_Q = [[I, 0], [0, 0]]        P W_V = [[-gamma I, 0], [(eta / N) W_0, -(eta / N) I]]
+
+    both (d + m, d + m); von Oswald et al. (2022), Proposition 1 and, for the curvature gamma,
+    appendix A.10. The same circuits in each of K layers take K steps, exactly for GD; with a
+    curvature and W_0 != 0 only the first step is exact, since the inputs move under W_0.
+    """
+    weights = jnp.zeros((outputs, dim)) if initial_weights is None else jnp.asarray(initial_weights)
+    step = jnp.asarray(learning_rate, weights.dtype) / context_size
+    eye, none = jnp.eye(dim, dtype=weights.dtype), jnp.zeros_like(weights)
+    square = jnp.zeros((outputs, outputs), weights.dtype)
+    labels = jnp.eye(outputs, dtype=weights.dtype)
+    key_query = jnp.block([[eye, none.T], [none, square]])
+    value_output = jnp.block([[-curvature * eye, none.T], [step * weights, -step * labels]])
+    return key_query, value_output
+
+
+def with_circuits(
+    circuits: list[tuple[jax.Array, jax.Array]],
+    dim: int,
+    outputs: int = 1,
+    *,
+    depth: int | None = None,
+    initial_weights: jax.Array | None = None,
+) -> Transformer:
+    """A linear one-head transformer whose layers have the given circuits.
+
+    `circuits` holds (W_K^T W_Q, P W_V) of each layer; a single pair is shared by all `depth` layers.
+    `initial_weights` is the W_0 in the query's token (x_q, -W_0 x_q), (m, d).
+    """
+    count = len(circuits)
+    depth = count if depth is None else depth
+    require(count in (1, depth), "circuits", f"one pair, or one for each of {depth} layers", count)
+    architecture = Architecture(depth=depth, shared=count == 1)
+    model = Transformer(architecture, dim, outputs, jax.random.key(0))
+    for block, (key_query, value_output) in zip(model.blocks, circuits, strict=True):
+        _set_circuits(block.attention, key_query[None], value_output[None])
+    if initial_weights is not None:
+        model.initial_weights = Fixed(jnp.asarray(initial_weights))
+    return model
+
+
+def gradient_descent_transformer(
+    learning_rate: float | jax.Array,
+    context_size: int,
+    dim: int,
+    outputs: int = 1,
+    *,
+    depth: int = 1,
+    initial_weights: jax.Array | None = None,
+    curvature: float | jax.Array = 0.0,
+) -> Transformer:
+    """A transformer of `depth` equal layers, each one step of GD (or GD++) with the same rate."""
+    circuits = gradient_descent_circuits(
+        learning_rate,
+        context_size,
+        dim,
+        outputs,
+        initial_weights=initial_weights,
+        curvature=curvature,
+    )
+    return with_circuits([circuits], dim, outputs, depth=depth, initial_weights=initial_weights)
+
+
+class LayerReading(NamedTuple):
+    """What one layer's circuits say if they are read as a step of GD++."""
+
+    step: jax.Array
+    """(eta / N): mean diagonal of the implied d x d step matrix."""
+    curvature: jax.Array
+    """gamma: mean diagonal of minus the input block of P W_V, times that of W_K^T W_Q."""
+    off_construction: jax.Array
+    """Relative Frobenius distance of the step matrix from (eta / N) I: 0 for the construction."""
+
+
+def implied_step(model: Transformer, dim: int, layer: int = 0) -> jax.Array:
+    """The d x d matrix G of a one-output layer's prediction w^T S G x_q, S = sum_i x_i x_i^T.
+
+    G = -sum_heads (u_x a^T + u_y A), with (u_x, u_y) the last row of P W_V, A the input block of
+    W_K^T W_Q and a the input part of its last row. Only this part of a linear layer is odd in w.
+    """
+    attention = model.layer(layer).attention
+    last_row = attention.value_output[:, -1]
+    inputs, label = last_row[:, :dim], last_row[:, dim]
+    square, row = attention.key_query[:, :dim, :dim], attention.key_query[:, dim, :dim]
+    return -jnp.einsum("ha,hb->ab", inputs, row) - jnp.einsum("h,hab->ab", label, square)
+
+
+def read_layer(model: Transformer, dim: int, layer: int = 0) -> LayerReading:
+    """Read eta / N and gamma out of a layer of a one-output transformer on joint tokens."""
+    step_matrix = implied_step(model, dim, layer)
+    step = jnp.trace(step_matrix) / dim
+    attention = model.layer(layer).attention
+    scores = jnp.trace(attention.key_query[:, :dim, :dim], axis1=1, axis2=2) / dim
+    moves = jnp.trace(attention.value_output[:, :dim, :dim], axis1=1, axis2=2) / dim
+    distance = jnp.linalg.norm(step_matrix - step * jnp.eye(dim)) / jnp.linalg.norm(step_matrix)
+    return LayerReading(step, -jnp.sum(scores * moves), distance)
+
+
+def interpolate(model: Transformer, reference: Transformer, dim: int) -> Transformer:
+    """The mean of a trained linear one-head transformer's weights and a constructed one's.
+
+    Only the products of the circuits matter: scaling one by c and the other by 1/c changes nothing.
+    The trained circuits are therefore first scaled so that the input blocks of W_K^T W_Q have the
+    same mean diagonal in both, the one scalar correction of von Oswald et al. (2022), section 3.
+    """
+    pairs = []
+    for own, other in zip(model.blocks, reference.blocks, strict=True):
+        mine, theirs = own.attention, other.attention
+        scale = _mean_diagonal(theirs.key_query, dim) / _mean_diagonal(mine.key_query, dim)
+        key_query = (scale * mine.key_query[0] + theirs.key_query[0]) / 2
+        value_output = (mine.value_output[0] / scale + theirs.value_output[0]) / 2
+        pairs.append((key_query, value_output))
+    return with_circuits(pairs, dim, model.outputs, depth=model.depth)
+
+
+def _mean_diagonal(key_query: jax.Array, dim: int) -> jax.Array:
+    return jnp.trace(key_query[0, :dim, :dim]) / dim
+
+
+def _set_circuits(attention: Attention, key_query: jax.Array, value_output: jax.Array) -> None:
+    """Give an attention layer its circuits, by weights W_K = W_V = I, W_Q and P the circuits."""
+    eye = jnp.broadcast_to(jnp.eye(key_query.shape[-1], dtype=key_query.dtype), key_query.shape)
+    attention.key[...], attention.query[...] = eye, key_query
+    attention.value[...], attention.output[...] = eye, value_output

@@ -1,0 +1,91 @@
+"""Running an experiment: train, measure, save, draw, judge."""
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import xarray as xr
+
+from toyicl import plotting, runs, training
+from toyicl.experiment import Experiment
+from toyicl.tasks import Task
+
+
+class Progress(Protocol):
+    """What shows the user how far a training is: opened with its label and its number of steps."""
+
+    def __call__(
+        self, label: str, steps: int
+    ) -> AbstractContextManager[Callable[[int, np.ndarray], None]]:
+        """A context whose value is called with (steps done, losses)."""
+        ...
+
+
+class Outcome(NamedTuple):
+    """What a run left behind."""
+
+    files: list[Path]
+    verdicts: list[dict[str, Any]]
+    diverged: list[str]
+    """A sentence for each seed whose training diverged."""
+
+
+def run(
+    experiment: Experiment,
+    settings: Any,
+    folder: Path,
+    *,
+    seeds: int,
+    quick: bool,
+    progress: Progress,
+) -> Outcome:
+    """Run an experiment into a folder: results, claims and figure.
+
+    Raises ValueError, before anything is computed, if the folder cannot be written.
+    """
+    runs.prepare_folder(folder)
+    diverged: list[str] = []
+    fit = partial(_fit, seeds=seeds, progress=progress, diverged=diverged)
+    results = experiment.measure(settings, fit)
+    origin = runs.provenance(settings, seeds, quick)
+    results = results.assign_attrs({"experiment": experiment.name, **results.attrs, **origin})
+    saved = runs.save_results(results, folder)
+    verdicts = judge(experiment, results)
+    return Outcome([saved, *write(experiment, results, folder, verdicts)], verdicts, diverged)
+
+
+def judge(experiment: Experiment, results: xr.Dataset | None) -> list[dict[str, Any]]:
+    """Every claim of an experiment beside its results; "not run" without any."""
+    return [claim.judge(results) for claim in experiment.claims]
+
+
+def write(
+    experiment: Experiment, results: xr.Dataset, folder: Path, verdicts: list[dict[str, Any]]
+) -> list[Path]:
+    """Write what follows from results: the claims with their verdicts, and the figure."""
+    text = json.dumps(verdicts, indent=1) + "\n"
+    claims = runs.save_text(text, folder / runs.CLAIMS)
+    return [claims, *plotting.save(experiment.draw(results), folder / runs.FIGURE)]
+
+
+def _fit(
+    build: training.Build,
+    task: Task,
+    settings: training.Training,
+    *,
+    label: str,
+    seeds: int,
+    progress: Progress,
+    diverged: list[str],
+) -> training.History:
+    """Train, show progress, and note which seeds diverged."""
+    with progress(label, settings.steps * seeds) as show:
+        history = training.fit(build, task, settings, seeds=seeds, progress=show)
+    for seed, step in zip(history.seeds, history.diverged_at, strict=True):
+        if step >= 0:
+            diverged.append(f"{label}: seed {seed} diverged, its loss is not finite at step {step}")
+    return history

@@ -1,0 +1,71 @@
+"""How figures look: one style, every seed drawn, exact references as lines, captions that say all."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+STYLE = Path(__file__).with_name("paper.mplstyle")
+MODEL, REFERENCE, THIRD, FOURTH = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+"""Colours of the trained model, of its reference, and of two more; never without a line style."""
+
+
+def panels(rows: int, columns: int, *, width: float = 4.2, height: float = 3.0) -> Figure:
+    """A figure of rows x columns panels in the project's style, lettered a, b, c, ..."""
+    with mpl.rc_context(fname=STYLE):
+        figure = Figure(figsize=(width * columns, height * rows))
+        FigureCanvasAgg(figure)
+        figure.subplots(rows, columns)
+    return figure
+
+
+def title(axes: Axes, index: int, text: str) -> None:
+    """Letter and title of a panel."""
+    axes.set_title(f"({chr(ord('a') + index)}) {text}")
+
+
+def every_seed(
+    axes: Axes, values: xr.DataArray, along: str, *, label: str, color: str, style: str = "-"
+) -> None:
+    """Draw values (seed, along), a thin line for each seed; the legend counts them."""
+    count = values.sizes["seed"]
+    seeds = "1 seed" if count == 1 else f"{count} seeds"
+    for number, line in enumerate(values.transpose("seed", along)):
+        name = f"{label} ({seeds})" if number == 0 else None
+        axes.plot(values[along], line, style, color=color, label=name, linewidth=1, alpha=0.75)
+
+
+def floor_line(axes: Axes, value: float, label: str) -> None:
+    """An exact value as a horizontal line."""
+    axes.axhline(value, color="black", linestyle=(0, (1, 1.5)), linewidth=1.2, label=label)
+
+
+def name_plateaus(axes: Axes, on_plateau: xr.DataArray) -> None:
+    """Say which seeds never left their plateau."""
+    stuck = [str(seed) for seed in on_plateau["seed"].values[on_plateau.values]]
+    if stuck:
+        text = f"still on its plateau: seed {', '.join(stuck)}"
+        axes.text(0.98, 0.6, text, transform=axes.transAxes, ha="right", fontsize=8, color="0.3")
+
+
+def caption(figure: Figure, sentences: Sequence[str]) -> None:
+    """A caption below the panels: what was run, what was cut, and the command."""
+    width = int(figure.get_figwidth() * 15)
+    figure.supxlabel(
+        textwrap.fill(" ".join(sentences), width), fontsize=8, x=0.01, ha="left", color="0.25"
+    )
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write stem.png and stem.svg, the same bytes for the same figure."""
+    paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
+    undated = [{"Software": None}, {"Date": None, "Creator": None}]
+    with mpl.rc_context(fname=STYLE):
+        for path, metadata in zip(paths, undated, strict=True):
+            figure.savefig(path, metadata=metadata)
+    return paths
