@@ -108,8 +108,8 @@ def _over_scales(
     """Losses of the trained models and of gradient descent, both left as they are, on scaled inputs."""
 
     def losses(scale: jax.Array) -> tuple[jax.Array, jax.Array]:
-        scaled = replace(settings.task, input_range=scale * settings.task.input_range)
-        episodes = scaled.sample(jax.random.key(2023), settings.evaluation_episodes)
+        task = settings.task.scaled(scale)
+        episodes = task.sample(jax.random.key(2023), settings.evaluation_episodes)
         return (
             jax.vmap(metrics.loss, (0, None))(models, episodes),
             metrics.loss(descent, episodes),

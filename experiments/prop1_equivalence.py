@@ -10,6 +10,7 @@ Cost: seconds.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     differences = {}
     for precision, wide in (("float32", False), ("float64", True)):
         with jax.enable_x64(wide):
-            differences[precision] = _differences(settings)
+            differences[precision] = np.asarray(_differences(settings))
     return xr.Dataset(
         {
             "largest_difference": (("precision", "layer"), np.array([*differences.values()])),
@@ -61,7 +62,8 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     )
 
 
-def _differences(settings: Settings) -> np.ndarray:
+@partial(jax.jit, static_argnames="settings")
+def _differences(settings: Settings) -> jax.Array:
     """Largest difference over episodes and outputs after each layer, (depth,)."""
     task, depth = settings.task, settings.depth
     episodes_key, weights_key = jax.random.split(jax.random.key(2022))
@@ -86,7 +88,7 @@ def _differences(settings: Settings) -> np.ndarray:
         return jax.lax.scan(step, initial, length=depth)[1]
 
     steps = jax.vmap(descend, in_axes=-1, out_axes=-1)(x, y, x_query)
-    return np.asarray(jnp.max(jnp.abs(layers - steps), axis=(1, 2)))
+    return jnp.max(jnp.abs(layers - steps), axis=(1, 2))
 
 
 def draw(results: xr.Dataset) -> Figure:

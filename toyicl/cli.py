@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+import tyro.extras
 
 from toyicl import experiment
+from toyicl.errors import BadInput
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,15 +88,12 @@ class Floors:
     """Print one JSON document and nothing else."""
 
 
-COMMANDS = {"list": List, "run": Run, "draw": Draw, "verify": Verify, "floors": Floors}
-
-
 def main(words: Sequence[str] | None = None) -> None:
     """The program: exits with 0 if done, 1 if a claim or a run failed, 2 for bad input."""
     words = list(sys.argv[1:] if words is None else words)
     try:
-        sys.exit(_dispatch(words))
-    except (ValueError, FileNotFoundError) as error:
+        sys.exit(_obey(words))
+    except BadInput as error:
         print(f"toyicl: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -102,23 +101,28 @@ def main(words: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _dispatch(words: list[str]) -> int:
-    if words and words[0] == "run":
-        return run(words[1:])
-    commands = {
-        name: Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items()
+def _obey(words: list[str]) -> int:
+    kinds: dict[str, Callable[..., Any]] = {
+        "list": List,
+        "run": Run,
+        "draw": Draw,
+        "verify": Verify,
+        "floors": Floors,
     }
-    union = Any
-    for kind in commands.values():
-        union = kind if union is Any else union | kind
-    command = _parse(union, words)
-    if isinstance(command, List):
-        return list_experiments(command)
-    if isinstance(command, Draw):
-        return draw(command)
-    if isinstance(command, Verify):
-        return verify(command)
-    return floors(command)
+    if words[:1] == ["run"]:
+        kinds["run"] = _with_own_settings(words[1:])
+    command = _parse(kinds, words)
+    match command:
+        case List():
+            return list_experiments(command)
+        case Run():
+            return run(command)
+        case Draw():
+            return draw(command)
+        case Verify():
+            return verify(command)
+        case _:
+            return floors(command)
 
 
 def list_experiments(command: List) -> int:
@@ -132,37 +136,25 @@ def list_experiments(command: List) -> int:
     return 0
 
 
-def run(words: list[str]) -> int:
-    """Run experiments: parse with the settings of the one that is named, or of none if several are."""
-    names = words[: _first_option(words)]
-    if len(names) != 1 or names == ["all"]:
-        command, settings = _parse(Run, words), None
-    else:
-        loaded = experiment.load(experiment.find(names[0]))
-        default = loaded.quick if "--quick" in words else loaded.full
-        extended = dataclasses.make_dataclass(
-            "Run", [("settings", type(default), default)], bases=(Run,), frozen=True
-        )
-        extended.__doc__ = Run.__doc__
-        command = _parse(extended, words)
-        settings = command.settings
-    return _run(command, settings)
-
-
-def _run(command: Run, settings: Any) -> int:
-    chosen = _chosen(command.experiments)
+def run(command: Run) -> int:
+    """Run experiments, each with its own settings if it is the only one named."""
     from toyicl import laboratory, training
-    from toyicl import settings as rules
+    from toyicl.settings import require_size
 
-    rules.require_size("seeds", command.seeds)
+    require_size("seeds", command.seeds)
+    chosen = _chosen(command.experiments)
     training.use_all_cores()
     failed = False
     for listing in chosen:
         loaded = experiment.load(listing)
-        own = settings or (loaded.quick if command.quick else loaded.full)
-        folder = command.out / listing.name
+        default = loaded.quick if command.quick else loaded.full
         outcome = laboratory.run(
-            loaded, own, folder, seeds=command.seeds, quick=command.quick, progress=_progress
+            loaded,
+            getattr(command, "settings", default),
+            command.out / listing.name,
+            seeds=command.seeds,
+            quick=command.quick,
+            progress=_progress,
         )
         _print_verdicts(outcome.verdicts)
         for path in outcome.files:
@@ -237,24 +229,35 @@ def _chosen(names: Sequence[str]) -> list[experiment.Listing]:
     if "all" in names:
         return experiment.listings()
     if not names:
-        raise ValueError("experiment must be named, or all; `toyicl list` shows them")
+        raise BadInput("experiment must be named, or all; `toyicl list` shows them")
     return [experiment.find(name) for name in names]
 
 
-def _first_option(words: Sequence[str]) -> int:
-    return next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+def _with_own_settings(words: Sequence[str]) -> type[Run]:
+    """The options of `run`, with those of the experiment if a single one is named."""
+    first_option = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    names = words[:first_option]
+    if len(names) != 1 or names[0] == "all":
+        return Run
+    loaded = experiment.load(experiment.find(names[0]))
+    default = loaded.quick if "--quick" in words else loaded.full
+    extended = dataclasses.make_dataclass(
+        "Run", [("settings", type(default), default)], bases=(Run,), frozen=True
+    )
+    extended.__doc__ = Run.__doc__
+    return extended
 
 
-def _parse(kind: Any, words: Sequence[str]) -> Any:
+def _parse(kinds: dict[str, Callable[..., Any]], words: Sequence[str]) -> Any:
     """Parse with tyro; what it has to say of bad input becomes one line."""
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(kind, args=words, prog="toyicl")
+            return tyro.extras.subcommand_cli_from_dict(kinds, prog="toyicl", args=words)
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise ValueError(_one_line(complaint.getvalue())) from None
+        raise BadInput(_one_line(complaint.getvalue())) from None
 
 
 def _one_line(box: str) -> str:
@@ -262,7 +265,8 @@ def _one_line(box: str) -> str:
     lines = [line.strip("│ ") for line in box.splitlines()[1:] if not line.startswith("╰")]
     text = " ".join(line for line in lines if not line.startswith("───"))
     text = text.split("For full helptext")[0].split("Argument helptext")[0]
-    return re.sub(r"\s+", " ", text).removeprefix("Error parsing ").strip()
+    text = text.replace("Error parsing ", "").replace("__tyro-dummy-inner__.", "")
+    return re.sub(r"\s+", " ", text).strip()
 
 
 @contextlib.contextmanager

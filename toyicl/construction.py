@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from toyicl.attention import Attention
 from toyicl.settings import require
-from toyicl.transformer import Architecture, Fixed, Transformer
+from toyicl.transformer import Architecture, Transformer
 
 
 def gradient_descent_circuits(
@@ -54,11 +54,10 @@ def with_circuits(
     depth = count if depth is None else depth
     require(count in (1, depth), "circuits", f"one pair, or one for each of {depth} layers", count)
     architecture = Architecture(depth=depth, shared=count == 1)
-    model = Transformer(architecture, dim, outputs, jax.random.key(0))
+    start = None if initial_weights is None else jnp.asarray(initial_weights)
+    model = Transformer(architecture, dim, outputs, jax.random.key(0), initial_weights=start)
     for block, (key_query, value_output) in zip(model.blocks, circuits, strict=True):
         _set_circuits(block.attention, key_query[None], value_output[None])
-    if initial_weights is not None:
-        model.initial_weights = Fixed(jnp.asarray(initial_weights))
     return model
 
 
@@ -101,10 +100,10 @@ def implied_step(model: Transformer, dim: int, layer: int = 0) -> jax.Array:
     G = -sum_heads (u_x a^T + u_y A), with (u_x, u_y) the last row of P W_V, A the input block of
     W_K^T W_Q and a the input part of its last row. Only this part of a linear layer is odd in w.
     """
-    attention = model.layer(layer).attention
-    last_row = attention.value_output[:, -1]
+    key_query, value_output = _circuits(model, layer)
+    last_row = value_output[:, -1]
     inputs, label = last_row[:, :dim], last_row[:, dim]
-    square, row = attention.key_query[:, :dim, :dim], attention.key_query[:, dim, :dim]
+    square, row = key_query[:, :dim, :dim], key_query[:, dim, :dim]
     return -jnp.einsum("ha,hb->ab", inputs, row) - jnp.einsum("h,hab->ab", label, square)
 
 
@@ -112,11 +111,10 @@ def read_layer(model: Transformer, dim: int, layer: int = 0) -> LayerReading:
     """Read eta / N and gamma out of a layer of a one-output transformer on joint tokens."""
     step_matrix = implied_step(model, dim, layer)
     step = jnp.trace(step_matrix) / dim
-    attention = model.layer(layer).attention
-    scores = jnp.trace(attention.key_query[:, :dim, :dim], axis1=1, axis2=2) / dim
-    moves = jnp.trace(attention.value_output[:, :dim, :dim], axis1=1, axis2=2) / dim
+    key_query, value_output = _circuits(model, layer)
+    curvature = -jnp.sum(_mean_diagonal(key_query, dim) * _mean_diagonal(value_output, dim))
     distance = jnp.linalg.norm(step_matrix - step * jnp.eye(dim)) / jnp.linalg.norm(step_matrix)
-    return LayerReading(step, -jnp.sum(scores * moves), distance)
+    return LayerReading(step, curvature, distance)
 
 
 def interpolate(model: Transformer, reference: Transformer, dim: int) -> Transformer:
@@ -126,18 +124,32 @@ def interpolate(model: Transformer, reference: Transformer, dim: int) -> Transfo
     The trained circuits are therefore first scaled so that the input blocks of W_K^T W_Q have the
     same mean diagonal in both, the one scalar correction of von Oswald et al. (2022), section 3.
     """
+    require(model.depth == reference.depth, "depth", "that of the reference", model.depth)
     pairs = []
-    for own, other in zip(model.blocks, reference.blocks, strict=True):
-        mine, theirs = own.attention, other.attention
-        scale = _mean_diagonal(theirs.key_query, dim) / _mean_diagonal(mine.key_query, dim)
-        key_query = (scale * mine.key_query[0] + theirs.key_query[0]) / 2
-        value_output = (mine.value_output[0] / scale + theirs.value_output[0]) / 2
-        pairs.append((key_query, value_output))
+    for layer in range(max(len(model.blocks), len(reference.blocks))):
+        key_query, value_output = _circuits(model, layer)
+        their_key_query, their_value_output = _circuits(reference, layer)
+        heads = max(len(key_query), len(their_key_query))
+        require(heads == 1, "heads", "1 to interpolate weights", heads)
+        scale = (_mean_diagonal(their_key_query, dim) / _mean_diagonal(key_query, dim))[0]
+        pairs.append(
+            (
+                (scale * key_query[0] + their_key_query[0]) / 2,
+                (value_output[0] / scale + their_value_output[0]) / 2,
+            )
+        )
     return with_circuits(pairs, dim, model.outputs, depth=model.depth)
 
 
-def _mean_diagonal(key_query: jax.Array, dim: int) -> jax.Array:
-    return jnp.trace(key_query[0, :dim, :dim]) / dim
+def _circuits(model: Transformer, layer: int) -> tuple[jax.Array, jax.Array]:
+    """Circuits (W_K^T W_Q, P W_V) of a layer's heads; damping is part of what it writes."""
+    attention = model.layer(layer).attention
+    return attention.key_query, model.damping[...] * attention.value_output
+
+
+def _mean_diagonal(circuits: jax.Array, dim: int) -> jax.Array:
+    """Mean diagonal of each head's input block, (heads,)."""
+    return jnp.trace(circuits[:, :dim, :dim], axis1=1, axis2=2) / dim
 
 
 def _set_circuits(attention: Attention, key_query: jax.Array, value_output: jax.Array) -> None:

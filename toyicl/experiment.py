@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from toyicl.errors import BadInput
+
 if TYPE_CHECKING:  # so that listing experiments needs none of them
     import xarray as xr
     from matplotlib.figure import Figure
@@ -130,7 +132,7 @@ def describe(path: Path) -> Listing:
     name, _, claim = (lines[0] if lines else "").partition(": ")
     costs = [line.removeprefix("Cost:").strip() for line in lines if line.startswith("Cost:")]
     if not name.isidentifier() or not claim or not costs:
-        raise ValueError(
+        raise BadInput(
             f"{path} must have a docstring that starts with 'name: claim' and has a line 'Cost: ...'"
         )
     return Listing(name, path, claim, costs[0])
@@ -139,14 +141,12 @@ def describe(path: Path) -> Listing:
 def find(name: str) -> Listing:
     """The experiment of a name, a file name without .py, or a path to an experiment file.
 
-    Raises ValueError, with the nearest name, if there is none.
+    Raises BadInput, with the nearest name, if there is none.
     """
     if name.endswith(".py"):
         path = Path(name)
         if not path.is_file():
-            raise ValueError(
-                f"experiment must be a name or a Python file that exists, got {name!r}"
-            )
+            raise BadInput(f"experiment must be a name or a Python file that exists, got {name!r}")
         return describe(path)
     known = listings()
     for listing in known:
@@ -155,25 +155,25 @@ def find(name: str) -> Listing:
     names = [listing.name for listing in known]
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    raise ValueError(f"experiment must be one of {', '.join(names)}, got {name!r}{hint}")
+    raise BadInput(f"experiment must be one of {', '.join(names)}, got {name!r}{hint}")
 
 
 def load(listing: Listing) -> Experiment:
     """Import an experiment file.
 
-    Raises ValueError if it lacks one of the names that an experiment file defines.
+    Raises BadInput if it lacks one of the names that an experiment file defines.
     """
     module_name = f"toyicl_experiment_{listing.path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, listing.path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"experiment must be a Python file, got {listing.path}")
+        raise BadInput(f"experiment must be a Python file, got {listing.path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     needed = ("Settings", "QUICK", "measure", "draw", "CLAIMS")
     missing = [name for name in needed if not hasattr(module, name)]
     if missing:
-        raise ValueError(f"{listing.path} must define {', '.join(needed)}; it lacks {missing}")
+        raise BadInput(f"{listing.path} must define {', '.join(needed)}; it lacks {missing}")
     return Experiment(
         name=listing.name,
         full=module.Settings(),

@@ -54,6 +54,7 @@ def run(
     origin = runs.provenance(settings, seeds, quick)
     results = results.assign_attrs({"experiment": experiment.name, **results.attrs, **origin})
     saved = runs.save_results(results, folder)
+    results = runs.load_results(folder)  # so that claims and figure come from what was saved
     verdicts = judge(experiment, results)
     return Outcome([saved, *write(experiment, results, folder, verdicts)], verdicts, diverged)
 

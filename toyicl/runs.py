@@ -14,6 +14,8 @@ import jax
 import numpy as np
 import xarray as xr
 
+from toyicl.errors import BadInput
+
 RESULTS = "results.nc"
 CLAIMS = "claims.json"
 FIGURE = "figure"
@@ -23,7 +25,7 @@ PACKAGES = ("toyicl", "jax", "jaxlib", "flax", "optax", "numpy", "xarray")
 def prepare_folder(folder: Path) -> None:
     """Make sure a folder exists and can be written, before anything is computed.
 
-    Raises ValueError where it cannot.
+    Raises BadInput where it cannot.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,7 +33,7 @@ def prepare_folder(folder: Path) -> None:
             pass
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ValueError(
+        raise BadInput(
             f"out must be a folder that can be written, got {folder} ({reason})"
         ) from error
 
@@ -77,11 +79,11 @@ def save_results(results: xr.Dataset, folder: Path) -> Path:
 def load_results(folder: Path) -> xr.Dataset:
     """Read a run's results into memory.
 
-    Raises FileNotFoundError where there are none.
+    Raises BadInput where there are none.
     """
     path = folder / RESULTS
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: nothing has been run there")
+        raise BadInput(f"out must be a folder with results, got {folder}, which has no {RESULTS}")
     return xr.load_dataset(path, engine="h5netcdf")
 
 

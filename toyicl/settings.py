@@ -10,44 +10,49 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from numbers import Integral, Real
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
+import numpy as np
 
-Class = TypeVar("Class", bound=type)
+from toyicl.errors import BadInput
+
+NUMBERS = (int, float, np.integer, np.floating)
+"""What can be checked: a leaf may also be traced, an array, or stand for one in a pytree."""
+
+Class = TypeVar("Class")
 
 static = partial(field, metadata={"static": True})
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, static))
-def settings(cls: Class) -> Class:
+def settings(cls: type[Class]) -> type[Class]:
     """Class decorator: a frozen keyword-only dataclass, registered as a pytree."""
     return jax.tree_util.register_dataclass(dataclass(frozen=True, kw_only=True)(cls))
 
 
 def require(allowed: bool, name: str, rule: str, value: Any) -> None:
-    """Raise a ValueError that names the setting, what is allowed and what was given."""
+    """Raise a BadInput that names the setting, what is allowed and what was given."""
     if not allowed:
-        raise ValueError(f"{name} must be {rule}, got {value!r}")
+        raise BadInput(f"{name} must be {rule}, got {value!r}")
 
 
 def require_size(name: str, value: Any, least: int = 1) -> None:
     """Check that a size is a whole number of at least `least`."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     require(whole and value >= least, name, f"a whole number of at least {least}", value)
 
 
 def require_positive(name: str, value: Any) -> None:
     """Check that a scale is finite and positive; what is traced or an array cannot be checked."""
-    if isinstance(value, Real):
-        require(math.isfinite(value) and value > 0, name, "a finite number above 0", value)
+    if isinstance(value, NUMBERS):
+        require(bool(0 < value < math.inf), name, "a finite number above 0", value)
 
 
 def require_not_negative(name: str, value: Any) -> None:
     """Check that a scale is finite and not negative; what is traced or an array cannot be checked."""
-    if isinstance(value, Real):
-        require(math.isfinite(value) and value >= 0, name, "a finite number of at least 0", value)
+    if isinstance(value, NUMBERS):
+        require(bool(0 <= value < math.inf), name, "a finite number of at least 0", value)
 
 
 def require_choice(name: str, value: Any, choices: Sequence[str]) -> None:

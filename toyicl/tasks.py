@@ -7,8 +7,8 @@ leaves, so sampling an out-of-distribution sweep is one `jax.vmap` over tasks wi
 import functools
 import math
 import operator
-from collections.abc import Sequence
-from typing import Literal, Protocol, get_args
+from dataclasses import replace
+from typing import Any, Literal, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ import numpy as np
 
 from toyicl.episode import Episode
 from toyicl.settings import (
+    NUMBERS,
     require,
     require_choice,
     require_not_negative,
@@ -66,8 +67,9 @@ class LinearRegression:
     input_range: float = 1.0
     """Width r of the uniform law U(-r/2, r/2); scale of the other laws (standard deviation, mean of
     the exponential, b of the Laplace); Frobenius norm of the context for the frobenius_ laws."""
-    covariance: Sequence[Sequence[float]] | None = None
-    """A d x d matrix C; inputs are mixed to sqrt(C) x, so a normal law of scale 1 has covariance C."""
+    covariance: tuple[float, ...] | None = None
+    """A d x d matrix C, row by row, or d numbers, its diagonal: inputs are mixed to sqrt(C) x, so that
+    those of a normal law of scale 1 have covariance C."""
     weight_scale: float = 1.0
     """Standard deviation of the entries of W."""
     label_noise: float | None = None
@@ -86,16 +88,17 @@ class LinearRegression:
         require_not_negative("task.weight_scale", self.weight_scale)
         require_not_negative("task.label_noise", self.label_noise)
         require_not_negative("task.distractor_scale", self.distractor_scale)
-        if isinstance(self.distractors, int):
-            rule = f"between 0 and context_size ({self.context_size})"
-            require(
-                0 <= self.distractors <= self.context_size,
-                "task.distractors",
-                rule,
-                self.distractors,
-            )
-        if self.covariance is not None and not isinstance(self.covariance, jax.core.Tracer):
+        if isinstance(self.distractors, NUMBERS):
+            allowed = self.distractors in range(self.context_size + 1)
+            rule = f"a whole number between 0 and context_size ({self.context_size})"
+            require(allowed, "task.distractors", rule, self.distractors)
+        entries = jax.tree.leaves(self.covariance)
+        if entries and not any(isinstance(entry, jax.core.Tracer) for entry in entries):
             _require_covariance(self.covariance, self.dim)
+
+    def scaled(self, factor: float | jax.Array) -> "LinearRegression":
+        """The task with its inputs scaled by a factor, which may be traced."""
+        return replace(self, input_range=self.input_range * factor)  # type: ignore[arg-type]
 
     def sample(self, key: jax.Array, episodes: int) -> Episode:
         """Draw a batch of episodes, on the last axis; the same key gives the same batch.
@@ -121,8 +124,8 @@ class LinearRegression:
         x = self._inputs(part["x"].reshape(n, d, episodes))
         x_query = self._inputs(part["x_query"])
         if self.input_law.startswith(FROBENIUS):
-            scale = self.input_range / jnp.sqrt(jnp.sum(x**2, axis=(0, 1)))
-            x, x_query = x * scale, x_query * scale
+            scale = self.input_range / jnp.sqrt(jnp.sum(x**2, axis=(0, 1), keepdims=True))
+            x, x_query = x * scale, x_query * scale[0]
 
         weights = self.weight_scale * _normal(part["weights"]).reshape(m, d, episodes)
         y = _sum_products(x[:, None], weights[None])
@@ -142,7 +145,7 @@ class LinearRegression:
         x = scale * QUANTILES[law](u)
         if self.covariance is None:
             return x
-        factor = jnp.linalg.cholesky(jnp.asarray(self.covariance, x.dtype))
+        factor = jnp.linalg.cholesky(_matrix(jnp.asarray(self.covariance, x.dtype), self.dim))
         return jnp.einsum("ab,...be->...ae", factor, x)
 
 
@@ -175,12 +178,19 @@ def _sum_products(x: jax.Array, weights: jax.Array) -> jax.Array:
     return functools.reduce(operator.add, terms)
 
 
-def _require_covariance(covariance: Sequence[Sequence[float]], dim: int) -> None:
+def _matrix(covariance: Any, dim: int) -> Any:
+    """The d x d matrix that d numbers (a diagonal) or d x d numbers stand for."""
+    if covariance.size == dim and dim > 1:
+        return covariance.reshape(dim, 1) * np.eye(dim)
+    return covariance.reshape(dim, dim)
+
+
+def _require_covariance(covariance: Any, dim: int) -> None:
+    rule = f"{dim} positive numbers, or a symmetric positive definite {dim} x {dim} matrix"
     try:
-        matrix = np.asarray(covariance, float)
+        matrix = _matrix(np.asarray(covariance, float), dim)
     except (TypeError, ValueError):
-        matrix = np.empty(0)
-    rule = f"a symmetric positive definite {dim} x {dim} matrix"
-    symmetric = matrix.shape == (dim, dim) and np.allclose(matrix, matrix.T)
-    definite = symmetric and np.all(np.linalg.eigvalsh(matrix) > 0)
-    require(bool(definite), "task.covariance", rule, covariance)
+        require(False, "task.covariance", rule, covariance)
+    symmetric = np.allclose(matrix, matrix.T)
+    definite = symmetric and bool(np.all(np.linalg.eigvalsh(matrix) > 0))
+    require(definite, "task.covariance", rule, covariance)

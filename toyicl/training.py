@@ -9,8 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from toyicl.episode import Episode, Learner
 from toyicl.metrics import loss
 from toyicl.settings import (
+    NUMBERS,
     require,
     require_positive,
     require_size,
@@ -30,7 +30,7 @@ from toyicl.settings import (
 )
 from toyicl.tasks import Task
 
-Build = Callable[[Task, jax.Array], Learner]
+Build = Callable[[Any, jax.Array], Any]
 """Makes a learner for a task from a key; a pytree, such as an `Architecture` or `StartFrom`."""
 
 
@@ -62,7 +62,7 @@ class Training:
     def __post_init__(self) -> None:
         require_size("training.batch_size", self.batch_size)
         require_size("training.snapshot_every", self.snapshot_every)
-        if isinstance(self.steps, Real):
+        if isinstance(self.steps, NUMBERS):
             require_size("training.steps", self.steps)
             rule = f"a multiple of training.snapshot_every ({self.snapshot_every})"
             require(self.steps % self.snapshot_every == 0, "training.steps", rule, self.steps)
@@ -95,7 +95,7 @@ class StartFrom:
 class History(NamedTuple):
     """What `fit` returns: the learners of all runs at every snapshot, on the host."""
 
-    learners: Learner
+    learners: Any
     """One learner with leading axes (seed, snapshot) on every leaf."""
     steps: np.ndarray
     """Training steps done at each snapshot, (snapshot,), from 0."""
@@ -107,7 +107,7 @@ class History(NamedTuple):
     """Step at which a seed's loss first was not finite, (seed,); -1 where it always was."""
 
     @property
-    def final(self) -> Learner:
+    def final(self) -> Any:
         """The trained learners, with a leading seed axis on every leaf."""
         return jax.tree.map(lambda leaf: leaf[:, -1], self.learners)
 
@@ -228,7 +228,8 @@ def _train(run: Run, steps: jax.Array, length: int) -> tuple[Run, jax.Array]:
 
 def _step(run: Run, episodes: Episode) -> tuple[Run, jax.Array]:
     """One optimiser step on the given episodes, and the loss before it."""
-    structure, parameters, fixed = nnx.split(run.learner, nnx.Param, ...)
+    structure, *states = nnx.split(run.learner, nnx.Param, ...)
+    parameters, fixed = states
 
     def objective(parameters: nnx.State) -> jax.Array:
         return loss(nnx.merge(structure, parameters, fixed), episodes)
@@ -271,7 +272,7 @@ def advance_together(runs: list[Run], mesh: Mesh) -> tuple[list[Run], np.ndarray
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *filled)
     steps = np.where(np.arange(mesh.size) * each < len(runs), length, 0)
     placed = jax.device_put((stacked, steps), NamedSharding(mesh, PartitionSpec("run")))
-    moved, losses = jax.device_get(advance(*placed, length, mesh))
+    moved, losses = jax.device_get(advance(placed[0], placed[1], length, mesh))
     kept = [jax.tree.map(lambda leaf, i=i: leaf[i], moved) for i in range(len(runs))]
     return kept, losses[: len(runs)]
 

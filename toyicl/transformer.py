@@ -1,5 +1,6 @@
 """The transformer: tokens in, layers of attention (and MLPs), the query's label entry out."""
 
+from functools import partial
 from typing import get_args
 
 import jax
@@ -27,6 +28,9 @@ from toyicl.tokens import (
     read_label,
     split,
 )
+
+State = tuple[Tokens, Tokens]
+"""The tokens of the context and the query's, between two layers."""
 
 
 @settings
@@ -104,10 +108,10 @@ class Block(nnx.Module):
         rngs = nnx.Rngs(mlp_key)
         norm = architecture.layer_norm
         self.attention_norm = nnx.LayerNorm(token_size, rngs=rngs) if norm else None
-        self.mlp, self.mlp_norm = None, None
-        if architecture.mlp_size is not None:
-            self.mlp = MLP(token_size, architecture.mlp_size, scale, rngs)
-            self.mlp_norm = nnx.LayerNorm(token_size, rngs=rngs) if norm else None
+        hidden = architecture.mlp_size
+        self.mlp = None if hidden is None else MLP(token_size, hidden, scale, rngs)
+        normed = norm and hidden is not None
+        self.mlp_norm = nnx.LayerNorm(token_size, rngs=rngs) if normed else None
 
     def attend(self, tokens: Tokens, context: Tokens) -> Tokens:
         """The attention update of tokens that read the context."""
@@ -145,24 +149,31 @@ class Transformer(nnx.Module):
 
     Keys and values come from the context alone; the query reads and is not read. The prediction is
     minus the query's label entry after the last layer, which is the only row that layer computes.
+    `initial_weights` is the W_0 of the query's token (x_q, -W_0 x_q), (m, d); zero unless given.
     """
 
-    def __init__(self, architecture: Architecture, dim: int, outputs: int, key: jax.Array):
+    def __init__(
+        self,
+        architecture: Architecture,
+        dim: int,
+        outputs: int,
+        key: jax.Array,
+        *,
+        initial_weights: jax.Array | None = None,
+    ):
         embedding_key, *layer_keys = jax.random.split(key, architecture.depth + 1)
-        token_size = dim + outputs
-        self.embedding = None
-        if architecture.embedding_size is not None:
-            draw = jax.nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-            self.embedding = nnx.Param(
-                draw(embedding_key, (token_size, architecture.embedding_size))
-            )
-            token_size = architecture.embedding_size
+        token_size, width = dim + outputs, architecture.embedding_size
+        draw = jax.nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+        self.embedding = (
+            None if width is None else nnx.Param(draw(embedding_key, (token_size, width)))
+        )
+        token_size = width or token_size
         distinct = layer_keys[:1] if architecture.shared else layer_keys
         self.blocks = nnx.List([Block(architecture, token_size, key) for key in distinct])
         self.damping = Fixed(jnp.asarray(architecture.damping, float))
         clip = architecture.token_clip
         self.token_clip = None if clip is None else Fixed(jnp.asarray(clip, float))
-        self.initial_weights: Fixed | None = None
+        self.initial_weights = None if initial_weights is None else Fixed(initial_weights)
         self.depth = architecture.depth
         self.outputs = outputs
         self.update_inputs = architecture.update_inputs
@@ -180,14 +191,25 @@ class Transformer(nnx.Module):
         context = self._embed(joint_tokens(x, y))
         start = None if self.initial_weights is None else self.initial_weights[...]
         query = self._embed(query_token(x_query, self.outputs, start))
-        predictions = []
-        for index in range(self.depth):
-            block, read = self.layer(index), context
-            if index < self.depth - 1:
-                context = self._advance(block, context, read)
-            query = self._advance(block, query, read)
-            predictions.append(read_label(query, self.outputs))
-        return jnp.stack(predictions)
+
+        def layer(block: Block, tokens: State) -> tuple[State, jax.Array]:
+            context, query = (self._advance(block, rows, tokens[0]) for rows in tokens)
+            return (context, query), read_label(query, self.outputs)
+
+        tokens, predictions = (context, query), []
+        if len(self.blocks) < self.depth - 1:
+            # Layers that share a block are a loop, so that depth costs no compilation; a loop of
+            # one turn would store what it carries, which makes two layers a seventh slower.
+            step = partial(layer, self.blocks[0])
+            tokens, reads = jax.lax.scan(lambda now, _: step(now), tokens, length=self.depth - 1)
+            predictions.append(reads)
+        else:
+            for block in self.blocks[: self.depth - 1]:
+                tokens, read = layer(block, tokens)
+                predictions.append(read[None])
+        context, query = tokens
+        last = self._advance(self.layer(self.depth - 1), query, context)
+        return jnp.concatenate([*predictions, read_label(last, self.outputs)[None]])
 
     def _embed(self, tokens: Tokens) -> Tokens:
         return tokens if self.embedding is None else (project(tokens, self.embedding[...]),)
@@ -195,11 +217,9 @@ class Transformer(nnx.Module):
     def _advance(self, block: Block, tokens: Tokens, context: Tokens) -> Tokens:
         """Tokens after one layer in which they read the context."""
         update = tuple(self.damping[...] * change for change in block.attend(tokens, context))
-        if self.update_inputs:
-            moved = add(tokens, update)
-        else:
-            moved = (*tokens[:-1], tokens[-1] + update[-1])
-        moved = block.think(moved)
+        labels_alone = (*tokens[:-1], tokens[-1] + update[-1])
+        moved = block.think(add(tokens, update) if self.update_inputs else labels_alone)
+        moved = moved if self.update_inputs else (*tokens[:-1], moved[-1])
         if self.token_clip is None:
             return moved
         bound = self.token_clip[...]
