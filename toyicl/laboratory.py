@@ -70,7 +70,8 @@ def write(
     """Write what follows from results: the claims with their verdicts, and the figure."""
     text = json.dumps(verdicts, indent=1) + "\n"
     claims = runs.save_text(text, folder / runs.CLAIMS)
-    return [claims, *plotting.save(experiment.draw(results), folder / runs.FIGURE)]
+    with plotting.style():
+        return [claims, *plotting.save(experiment.draw(results), folder / runs.FIGURE)]
 
 
 def _fit(

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import matplotlib as mpl
@@ -15,12 +16,16 @@ MODEL, REFERENCE, THIRD, FOURTH = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 """Colours of the trained model, of its reference, and of two more; never without a line style."""
 
 
+def style() -> AbstractContextManager[None]:
+    """The project's look, for all that is drawn and saved inside the context."""
+    return mpl.rc_context(fname=STYLE)
+
+
 def panels(rows: int, columns: int, *, width: float = 4.2, height: float = 3.0) -> Figure:
-    """A figure of rows x columns panels in the project's style, lettered a, b, c, ..."""
-    with mpl.rc_context(fname=STYLE):
-        figure = Figure(figsize=(width * columns, height * rows))
-        FigureCanvasAgg(figure)
-        figure.subplots(rows, columns)
+    """A figure of rows x columns panels, to be drawn under `style`."""
+    figure = Figure(figsize=(width * columns, height * rows))
+    FigureCanvasAgg(figure)
+    figure.subplots(rows, columns)
     return figure
 
 
@@ -45,12 +50,10 @@ def floor_line(axes: Axes, value: float, label: str) -> None:
     axes.axhline(value, color="black", linestyle=(0, (1, 1.5)), linewidth=1.2, label=label)
 
 
-def name_plateaus(axes: Axes, on_plateau: xr.DataArray) -> None:
-    """Say which seeds never left their plateau."""
+def plateau_sentence(on_plateau: xr.DataArray) -> str:
+    """Which seeds never left their plateau, as a sentence; empty if all did."""
     stuck = [str(seed) for seed in on_plateau["seed"].values[on_plateau.values]]
-    if stuck:
-        text = f"still on its plateau: seed {', '.join(stuck)}"
-        axes.text(0.98, 0.6, text, transform=axes.transAxes, ha="right", fontsize=8, color="0.3")
+    return f"Still on its plateau at the end: seed {', '.join(stuck)}." if stuck else ""
 
 
 def caption(figure: Figure, sentences: Sequence[str]) -> None:
@@ -65,7 +68,6 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     """Write stem.png and stem.svg, the same bytes for the same figure."""
     paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
     undated = [{"Software": None}, {"Date": None, "Creator": None}]
-    with mpl.rc_context(fname=STYLE):
-        for path, metadata in zip(paths, undated, strict=True):
-            figure.savefig(path, metadata=metadata)
+    for path, metadata in zip(paths, undated, strict=True):
+        figure.savefig(path, metadata=metadata)
     return paths
