@@ -26,6 +26,7 @@ test: lint
 
 benchmark: install
 	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/cores.py
 
 # Needs uv; writes names and versions only, never where a package came from.
 pins:

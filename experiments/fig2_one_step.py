@@ -308,4 +308,4 @@ CLAIMS = (
 def _furthest(results: xr.Dataset, low: float, high: float) -> xr.DataArray:
     """The ratio of the losses that is furthest from 1, for each seed."""
     ratio = (results.scaled_loss / results.scaled_gd_loss).sel(alpha=slice(low, high))
-    return ratio.isel(alpha=abs(ratio - 1).argmax("alpha"))
+    return ratio.isel(alpha=abs(ratio - 1).fillna(np.inf).argmax("alpha"))

@@ -9,6 +9,7 @@ line "Cost: ..." says what it costs. Files are found in the folder `experiments`
 import ast
 import difflib
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,8 @@ class Claim:
         """The claim beside our value: mean and range over seeds, and a verdict.
 
         It holds if every seed's value lies in the band. Seeds that never left their plateau (the
-        variable `on_plateau`) are named and stay out of the value; if no other is left it fails.
+        variable `on_plateau`) are named and stay out of the value; if no other is left it fails, as it
+        does if a seed diverged.
         """
         record = {
             "id": self.id,
@@ -79,12 +81,13 @@ class Claim:
             stuck = results["on_plateau"]
             record["plateau_seeds"] = [int(seed) for seed in results["seed"].values[stuck.values]]
             values = values[{"seed": ~stuck.values}]
-        if values.size == 0:
+        finite = values.where(abs(values) < math.inf)
+        if not finite.count():
             return record | {"verdict": "fails"}
-        low, high = float(values.min()), float(values.max())
-        holds = self.band[0] <= low and high <= self.band[1]
+        low, high = float(finite.min()), float(finite.max())
+        holds = self.band[0] <= low and high <= self.band[1] and finite.count() == values.size
         return record | {
-            "measured": float(values.mean()),
+            "measured": float(finite.mean()),
             "spread": [low, high],
             "verdict": "holds" if holds else "fails",
         }

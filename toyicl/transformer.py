@@ -106,12 +106,10 @@ class Block(nnx.Module):
             init_scale=scale,
         )
         rngs = nnx.Rngs(mlp_key)
-        norm = architecture.layer_norm
-        self.attention_norm = nnx.LayerNorm(token_size, rngs=rngs) if norm else None
-        hidden = architecture.mlp_size
+        norm, hidden = architecture.layer_norm, architecture.mlp_size
+        self.attention_norm = _layer_norm(token_size, rngs) if norm else None
         self.mlp = None if hidden is None else MLP(token_size, hidden, scale, rngs)
-        normed = norm and hidden is not None
-        self.mlp_norm = nnx.LayerNorm(token_size, rngs=rngs) if normed else None
+        self.mlp_norm = _layer_norm(token_size, rngs) if norm and hidden else None
 
     def attend(self, tokens: Tokens, context: Tokens) -> Tokens:
         """The attention update of tokens that read the context."""
@@ -136,8 +134,9 @@ class MLP(nnx.Module):
         def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
             return jnp.sqrt(init_scale) * draw(key, shape, dtype)
 
-        self.rise = nnx.Linear(size, hidden, kernel_init=init, rngs=rngs)
-        self.fall = nnx.Linear(hidden, size, kernel_init=init, rngs=rngs)
+        linear = partial(nnx.Linear, kernel_init=init, param_dtype=jnp.result_type(float))
+        self.rise = linear(size, hidden, rngs=rngs)
+        self.fall = linear(hidden, size, rngs=rngs)
 
     def __call__(self, rows: jax.Array) -> jax.Array:
         """Map rows (..., size) to rows of the same shape."""
@@ -224,6 +223,10 @@ class Transformer(nnx.Module):
             return moved
         bound = self.token_clip[...]
         return tuple(jnp.clip(entry, -bound, bound) for entry in moved)
+
+
+def _layer_norm(size: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    return nnx.LayerNorm(size, param_dtype=jnp.result_type(float), rngs=rngs)
 
 
 def _normalise(norm: nnx.LayerNorm | None, tokens: Tokens) -> Tokens:

@@ -1,0 +1,244 @@
+"""The command line, through the real program: what it prints, writes and returns."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+PROGRAM = [sys.executable, "-c", "from toyicl.cli import main; main()"]
+TINY = [
+    "--seeds=2",
+    "--settings.task.dim=3",
+    "--settings.task.context-size=4",
+    "--settings.training.steps=40",
+    "--settings.training.snapshot-every=20",
+    "--settings.training.batch-size=64",
+    "--settings.size-training.steps=20",
+    "--settings.size-training.snapshot-every=10",
+    "--settings.size-training.batch-size=32",
+    "--settings.sizes=3",
+    "--settings.evaluation-episodes=200",
+]
+
+
+def toyicl(*words, cwd=None, **environment):
+    return subprocess.run(
+        [*PROGRAM, *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | environment,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def fig2(tmp_path_factory):
+    """One short run of Figure 2, shared by the tests that read it."""
+    out = tmp_path_factory.mktemp("runs")
+    return out, toyicl("run", "fig2", "--out", out, *TINY)
+
+
+def test_list_names_every_experiment_and_whether_it_has_been_run(fig2):
+    out, _ = fig2
+    answer = toyicl("list", "--out", out)
+    assert answer.returncode == 0
+    assert "fig2" in answer.stdout
+    assert "prop1" in answer.stdout
+    assert answer.stdout.count("Has been run.") == 1
+    assert answer.stdout.count("Not run yet.") == 1
+
+
+def test_run_writes_results_claims_and_figure(fig2):
+    out, answer = fig2
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr == ""  # no progress bar where there is no terminal
+    names = {path.name for path in (out / "fig2").iterdir()}
+    assert names == {"results.nc", "claims.json", "figure.png", "figure.svg"}
+    for name in names:
+        assert f"wrote {out / 'fig2' / name}" in answer.stdout
+
+
+def test_results_have_the_public_variables_for_each_seed_and_step(fig2):
+    out, _ = fig2
+    results = xr.load_dataset(out / "fig2" / "results.nc", engine="h5netcdf")
+    for name in (
+        "loss",
+        "model_cosine",
+        "norm_ratio",
+        "model_difference",
+        "prediction_difference",
+    ):
+        assert results[name].dims == ("seed", "step")
+        assert results[name].shape == (2, 3)
+    assert results.step.values.tolist() == [0, 20, 40]
+    assert results.interpolated_loss.dims == ("seed",)
+    assert results.gd_loss.dims == ()
+    settings = json.loads(results.attrs["settings"])
+    assert settings["task"]["dim"] == 3
+    assert settings["training"]["steps"] == 40
+    assert json.loads(results.attrs["versions"])["jax"]
+
+
+def test_claims_have_a_verdict_each(fig2):
+    out, _ = fig2
+    claims = json.loads((out / "fig2" / "claims.json").read_text())
+    keys = {"id", "source", "statement", "paper", "measured", "spread", "floor", "verdict"}
+    assert claims
+    for claim in claims:
+        assert keys <= set(claim)
+        assert claim["verdict"] in ("holds", "fails")
+
+
+def test_verify_agrees_with_the_run_and_fails_when_a_claim_does(fig2):
+    out, _ = fig2
+    answer = toyicl("verify", "fig2", "--json", "--out", out)
+    verdicts = json.loads(answer.stdout)
+    assert verdicts == json.loads((out / "fig2" / "claims.json").read_text())
+    # Forty steps cannot be enough: some claim fails, and the exit code says so.
+    assert "fails" in {record["verdict"] for record in verdicts}
+    assert answer.returncode == 1
+
+
+def test_verify_says_what_has_not_been_run(tmp_path):
+    answer = toyicl("verify", "--json", "--out", tmp_path)
+    assert {record["verdict"] for record in json.loads(answer.stdout)} == {"not run"}
+    assert answer.returncode == 0
+
+
+def test_draw_repeats_the_figure_to_the_byte(fig2):
+    out, _ = fig2
+    before = {kind: (out / "fig2" / f"figure.{kind}").read_bytes() for kind in ("png", "svg")}
+    for kind in before:
+        (out / "fig2" / f"figure.{kind}").unlink()
+    answer = toyicl("draw", "fig2", "--out", out)
+    assert answer.returncode == 0, answer.stderr
+    for kind, bytes_before in before.items():
+        assert (out / "fig2" / f"figure.{kind}").read_bytes() == bytes_before
+
+
+def test_prop1_holds_through_the_program(tmp_path):
+    answer = toyicl("run", "prop1", "--quick", "--out", tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    claims = json.loads((tmp_path / "prop1" / "claims.json").read_text())
+    assert [claim["verdict"] for claim in claims] == ["holds"] * 3
+
+
+def test_float64_works_throughout(tmp_path):
+    answer = toyicl("run", "fig2", "--out", tmp_path, *TINY, JAX_ENABLE_X64="1")
+    assert answer.returncode == 0, answer.stderr
+    results = xr.load_dataset(tmp_path / "fig2" / "results.nc", engine="h5netcdf")
+    assert results.loss.dtype == "float64"
+
+
+def test_floors_prints_one_json_document():
+    answer = toyicl("floors", "--context-size=5", "--steps=1", "--json")
+    floors = json.loads(answer.stdout)
+    assert answer.stderr == ""
+    assert floors["gd_shared"][0]["loss"] == pytest.approx(0.2759009, rel=1e-6)
+    assert floors["bayes"] == pytest.approx(5 / 24, rel=1e-6)
+    assert set(floors) == {
+        "predict_zero",
+        "gd_shared",
+        "gd_per_step",
+        "gdpp_shared",
+        "bayes",
+        "ridge",
+    }
+
+
+def test_an_experiment_file_of_ones_own_runs_by_its_path(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        '"""mine: two is two.\n\nCost: nothing.\n"""\n'
+        "from dataclasses import dataclass\n"
+        "import xarray as xr\n"
+        "from toyicl import plotting\n"
+        "from toyicl.experiment import Claim\n"
+        "@dataclass(frozen=True)\n"
+        "class Settings:\n"
+        '    """Mine."""\n'
+        "    two: float = 2.0\n"
+        "QUICK = Settings()\n"
+        "def measure(settings, fit):\n"
+        '    return xr.Dataset({"two": settings.two})\n'
+        "def draw(results):\n"
+        "    return plotting.panels(1, 1)\n"
+        'CLAIMS = (Claim(id="M", source="me", statement="two", paper="2",\n'
+        "                value=lambda results: results.two, band=(2, 2)),)\n"
+    )
+    assert toyicl("run", path, "--out", tmp_path).returncode == 0
+    wrong = toyicl("run", path, "--settings.two=3", "--out", tmp_path)
+    assert "fails" in wrong.stdout
+
+
+def test_a_diverged_seed_is_named_and_the_results_are_kept(tmp_path):
+    tiny = [word for word in TINY if "clip" not in word]
+    options = ["--settings.training.clip-norm=None", "--settings.training.learning-rate=1e30"]
+    answer = toyicl("run", "fig2", "--out", tmp_path, *tiny, *options)
+    assert answer.returncode == 1
+    assert "one layer: seed 0 diverged, its loss is not finite at step" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert (tmp_path / "fig2" / "results.nc").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", "fig3"], "did you mean fig2?"),
+        (["run", "nowhere.py"], "a Python file that exists, got 'nowhere.py'"),
+        (["run"], "experiment must be named"),
+        (["run", "fig2", "--settings.task.dmi=3"], "--settings.task.dim"),
+        (["run", "fig2", "--settings.task.dim=0"], "task.dim must be a whole number of at least 1"),
+        (["run", "fig2", "--settings.task.context-size=0"], "task.context_size must be"),
+        (["run", "fig2", "--settings.model.key-size=0"], "model.key_size must be a whole number"),
+        (["run", "fig2", "--settings.model.heads=-1"], "model.heads must be a whole number"),
+        (["run", "fig2", "--settings.training.steps=150"], "a multiple of training.snapshot_every"),
+        (["run", "fig2", "--settings.task.input-range=0"], "task.input_range must be a finite"),
+        (["run", "fig2", "--settings.task.input-range=nan"], "got nan"),
+        (["run", "fig2", "--settings.task.distractors=11"], "and context_size (10), got 11"),
+        (
+            [
+                "run",
+                "fig2",
+                "--settings.task.dim=2",
+                "--settings.task.covariance",
+                "1",
+                "2",
+                "2",
+                "1",
+            ],
+            "symmetric positive definite 2 x 2",
+        ),
+        (["run", "fig2", "--seeds=0"], "seeds must be a whole number of at least 1, got 0"),
+        (["run", "prop1", "--out=/proc/nowhere"], "out must be a folder that can be written"),
+        (["draw", "fig2", "--out=nowhere"], "which has no results.nc"),
+        (["floors", "--dim=x"], "--dim"),
+        (["floors", "--steps=0"], "steps must be a whole number of at least 1, got 0"),
+        (["flors"], "list, run, draw, verify, floors"),
+        ([], "list, run, draw, verify, floors"),
+    ],
+)
+def test_bad_input_is_one_clear_line(words, expected, tmp_path):
+    answer = toyicl(*words, cwd=tmp_path)
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert expected in answer.stderr
+    assert answer.stderr.startswith("toyicl: ")
+    assert answer.stderr.count("\n") == 1
+    assert not list(Path(tmp_path).iterdir())  # nothing half-written
+
+
+def test_importing_the_command_line_is_quick():
+    code = (
+        "import sys, toyicl.cli; print(sorted({'jax', 'xarray', 'matplotlib'} & set(sys.modules)))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "[]"

@@ -1,0 +1,277 @@
+"""Constructed weights do what they claim, and can be read back out of any weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toyicl.construction import (
+    gradient_descent_circuits,
+    gradient_descent_transformer,
+    implied_step,
+    interpolate,
+    read_layer,
+    with_circuits,
+)
+from toyicl.references import GradientDescent, GradientDescentPlusPlus
+from toyicl.tokens import joint_tokens
+from toyicl.transformer import Architecture, Transformer
+
+few = settings(max_examples=8, deadline=None, derandomize=True)
+SIZES = {"d": st.integers(1, 4), "m": st.integers(1, 3), "n": st.integers(1, 7)}
+answer = jax.jit(lambda learner, x, y, x_query: learner(x, y, x_query))
+construct = jax.jit(
+    gradient_descent_transformer, static_argnames=("context_size", "dim", "outputs", "depth")
+)
+CIRCUIT_WEIGHTS = ("query", "key", "value", "output")
+
+
+def random_context(d, m, n):
+    draw = np.random.default_rng([d, m, n])
+    return draw.normal(size=(n, d)), draw.normal(size=(n, m)), draw.normal(size=d)
+
+
+def random_weights(m, d):
+    return jnp.asarray(np.random.default_rng([m, d]).normal(size=(m, d)))
+
+
+def random_model(heads, dim=3, depth=1, seed=0, damping=1.0):
+    """A linear model with one output and circuits of order 1."""
+    architecture = Architecture(heads=heads, depth=depth, damping=damping, init_scale=4.0 * depth)
+    return Transformer(architecture, dim, 1, jax.random.key(seed))
+
+
+def reweigh(model, change):
+    """The model with the weights (query, key, value, output) of each head of each layer changed."""
+    copy = jax.tree.map(jnp.asarray, model)
+    for block in copy.blocks:
+        attention = block.attention
+        heads = zip(*(getattr(attention, name)[...] for name in CIRCUIT_WEIGHTS), strict=True)
+        changed = [change(index, *head) for index, head in enumerate(heads)]
+        for name, weights in zip(CIRCUIT_WEIGHTS, zip(*changed, strict=True), strict=True):
+            getattr(attention, name)[...] = jnp.stack(weights)
+    return copy
+
+
+def split_at_random(index, query, key, value, output):
+    """Other weights with the same circuits: W_K -> M W_K, W_Q -> M^-T W_Q, and so P and W_V."""
+    draw = np.random.default_rng(index)
+    mixed, other = (draw.normal(size=(len(key),) * 2) + 3 * np.eye(len(key)) for _ in range(2))
+    return np.linalg.inv(mixed).T @ query, mixed @ key, other @ value, output @ np.linalg.inv(other)
+
+
+def rescale(factor):
+    """Circuits times c and 1 / c."""
+    return lambda index, query, key, value, output: (factor * query, key, value, output / factor)
+
+
+@few
+@given(**SIZES, depth=st.integers(1, 3), rate=st.floats(0.01, 1.0), started=st.booleans())
+def test_proposition_1(d, m, n, depth, rate, started, close):
+    """K layers are K steps of gradient descent, from any W_0, after every layer."""
+    context = random_context(d, m, n)
+    start = random_weights(m, d) if started else None
+    model = construct(rate, n, d, m, depth=depth, initial_weights=start)
+    layers = jax.jit(Transformer.layerwise)(model, *context)
+    for steps in range(1, depth + 1):
+        descent = GradientDescent(rate, steps, initial_weights=start)
+        close(layers[steps - 1], answer(descent, *context), 1e-12)
+
+
+@few
+@given(**SIZES, started=st.booleans())
+def test_labels_of_the_context_become_residuals(d, m, n, started, close):
+    """One layer moves y_i to y_i - dW x_i, and no input: moving data is moving weights."""
+    x, y, _ = random_context(d, m, n)
+    start = random_weights(m, d) if started else jnp.zeros((m, d))
+    model = construct(0.3, n, d, m, initial_weights=start)
+    inputs, labels = model.layer(0).attention(joint_tokens(x, y), joint_tokens(x, y))
+    change = np.zeros((m, d))
+    for point, label in zip(x, y, strict=True):
+        change -= 0.3 / n * np.outer(start @ point - label, point)
+    close(labels, -x @ change.T)
+    assert np.all(inputs == 0)
+
+
+@few
+@given(**SIZES, depth=st.integers(1, 3))
+def test_plus_plus_construction(d, m, n, depth, close):
+    context = random_context(d, m, n)
+    model = construct(0.4, n, d, m, depth=depth, curvature=0.05)
+    reference = GradientDescentPlusPlus(0.4, 0.05, depth)
+    close(answer(model, *context), answer(reference, *context), 1e-11)
+
+
+def test_layers_may_have_steps_of_their_own(close):
+    context, rates, curvatures = random_context(3, 2, 5), [0.5, 0.2, 0.9], [0.03, 0.05, 0.4]
+    pairs = [
+        gradient_descent_circuits(rate, 5, 3, 2, curvature=curvature)
+        for rate, curvature in zip(rates, curvatures, strict=True)
+    ]
+    close(
+        answer(with_circuits(pairs, 3, 2), *context),
+        answer(GradientDescentPlusPlus(rates, curvatures, 3), *context),
+    )
+
+
+def test_circuits_are_those_of_the_paper(close):
+    """W_K^T W_Q = [[I, 0], [0, 0]], P W_V = [[-gamma I, 0], [(eta/N) W_0, -(eta/N) I]]."""
+    start = np.array([[1.0, 2.0]])
+    key_query, value_output = gradient_descent_circuits(
+        0.6, 3, 2, initial_weights=start, curvature=0.5
+    )
+    close(key_query, np.diag([1.0, 1.0, 0.0]))
+    close(value_output, np.array([[-0.5, 0, 0], [0, -0.5, 0], [0.2, 0.4, -0.2]]))
+    attention = with_circuits([(key_query, value_output)], 2).layer(0).attention
+    close(attention.key_query[0], key_query)
+    close(attention.value_output[0], value_output)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_one_pair_of_circuits_is_shared(depth):
+    model = gradient_descent_transformer(0.5, 4, 2, depth=depth)
+    assert model.depth == depth
+    assert len(model.blocks) == 1
+
+
+def test_circuits_must_fit_the_depth():
+    pair = gradient_descent_circuits(0.5, 4, 2)
+    rule = "circuits must be one pair, or one for each of 3 layers, got 2"
+    with pytest.raises(ValueError, match=f"^{rule}$"):
+        with_circuits([pair, pair], 2, depth=3)
+
+
+def test_a_construction_may_have_a_traced_rate(close):
+    context = random_context(2, 1, 4)
+    swept = jax.vmap(lambda rate: gradient_descent_transformer(rate, 4, 2, depth=2)(*context))
+    expected = [GradientDescent(rate, 2)(*context) for rate in (0.1, 0.7)]
+    close(jax.jit(swept)(jnp.array([0.1, 0.7])), np.array(expected))
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("damping", [1.0, 0.5])
+def test_implied_step_is_the_odd_part_of_the_prediction(heads, damping, close):
+    """For any weights (f(w) - f(-w)) / 2 = w^T S G x_q: its Jacobian in x_q and w is S G."""
+    x, _, x_query = random_context(3, 1, 5)
+    model = random_model(heads, damping=damping)
+
+    def odd(weights, query):
+        above, below = (model(x, sign * x @ weights[:, None], query) for sign in (1, -1))
+        return (above - below)[0] / 2
+
+    step = np.asarray(implied_step(model, 3))
+    weights = np.array([0.5, -1.0, 2.0])
+    close(jax.jit(odd)(weights, x_query), weights @ x.T @ x @ step @ x_query, 1e-10)
+    mixed = jax.jit(jax.jacobian(jax.jacobian(odd), argnums=1))(weights, x_query)
+    close(mixed, x.T @ x @ step, 1e-10)
+
+
+def test_implied_step_is_that_of_the_layer_asked_for(close):
+    model = random_model(1, depth=2)
+    attention = model.blocks[1].attention
+    scores, written = np.asarray(attention.key_query[0]), np.asarray(attention.value_output[0])
+    expected = np.zeros((3, 3))
+    for a in range(3):
+        for b in range(3):
+            expected[a, b] = -(written[3, a] * scores[3, b] + written[3, 3] * scores[a, b])
+    close(implied_step(model, 3, layer=1), expected)
+
+
+CHANGES = {
+    "as constructed": lambda index, *weights: weights,
+    "rescaled": rescale(3.7),
+    "rescaled with a sign": rescale(-0.2),
+    "split at random": split_at_random,
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_construction_is_read_back(name, close):
+    model = gradient_descent_transformer(0.6, 4, 3, curvature=0.05)
+    reading = read_layer(reweigh(model, CHANGES[name]), 3)
+    close(reading.step, 0.15)
+    close(reading.curvature, 0.05)
+    assert reading.off_construction < 1e-12
+
+
+def test_two_heads_are_read_as_their_sum(close):
+    """The construction in two heads, each with a share of the step and of the curvature."""
+    key_query, value_output = gradient_descent_circuits(0.6, 4, 3, curvature=0.05)
+    attention = (model := random_model(2)).layer(0).attention
+    attention.key[...] = attention.value[...] = jnp.stack([jnp.eye(4)] * 2)
+    attention.query[...] = jnp.stack([key_query, 2 * key_query])
+    attention.output[...] = jnp.stack([0.5 * value_output, 0.25 * value_output])
+    reading = read_layer(model, 3)
+    close(reading.step, 0.15)
+    close(reading.curvature, 0.05)
+    assert reading.off_construction < 1e-12
+    context = random_context(3, 1, 4)
+    close(answer(model, *context), GradientDescent(0.6)(*context))
+
+
+def test_distance_from_the_construction_is_relative(close):
+    """||G - c I|| / ||G|| for a step matrix of diagonal (1, 3): 1.414 / 3.162."""
+    _, value_output = gradient_descent_circuits(2.0, 2, 2)
+    model = with_circuits([(jnp.diag(jnp.array([1.0, 3.0, 0.0])), value_output)], 2)
+    reading = read_layer(model, 2)
+    close(reading.step, 2.0)
+    close(reading.off_construction, np.sqrt(2 / 10))
+
+
+def test_random_weights_are_far_from_the_construction():
+    assert read_layer(random_model(1), 3).off_construction > 0.5
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("factor", [0.3, -5.0])
+def test_scalings_of_a_construction_interpolate_to_itself(depth, factor, close):
+    context = random_context(3, 1, 5)
+    model = gradient_descent_transformer(0.6, 5, 3, depth=depth, curvature=0.05)
+    blend = interpolate(reweigh(model, rescale(factor)), model, 3)
+    close(answer(blend, *context), answer(model, *context))
+    close(blend.layer(0).attention.key_query, model.layer(0).attention.key_query)
+
+
+def test_interpolation_takes_the_mean_of_the_circuits(close):
+    one, other = random_model(1, seed=1), random_model(1, seed=2)
+    mine, theirs = one.layer(0).attention, other.layer(0).attention
+    scale = np.trace(theirs.key_query[0, :3, :3]) / np.trace(mine.key_query[0, :3, :3])
+    blend = interpolate(one, other, 3).layer(0).attention
+    close(blend.key_query, (scale * mine.key_query + theirs.key_query) / 2)
+    close(blend.value_output, (mine.value_output / scale + theirs.value_output) / 2)
+
+
+def test_a_damped_model_interpolates_with_itself_to_itself(close):
+    context, model = random_context(3, 1, 5), random_model(1, depth=2, damping=0.5)
+    close(answer(interpolate(model, model, 3), *context), answer(model, *context), 1e-10)
+
+
+def test_shared_and_separate_layers_interpolate(close):
+    context = random_context(3, 1, 5)
+    pair = gradient_descent_circuits(0.6, 5, 3)
+    shared, separate = with_circuits([pair], 3, depth=2), with_circuits([pair, pair], 3)
+    for blend in (interpolate(shared, separate, 3), interpolate(separate, shared, 3)):
+        close(answer(blend, *context), GradientDescent(0.6, 2)(*context))
+
+
+def test_interpolation_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match=r"^depth must be that of the reference, got 1$"):
+        interpolate(random_model(1), random_model(1, depth=2), 3)
+    with pytest.raises(ValueError, match=r"^heads must be 1 to interpolate weights, got 2$"):
+        interpolate(random_model(2), random_model(1), 3)
+
+
+@pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])
+def test_dtypes(wide, dtype):
+    with jax.enable_x64(wide):
+        context = [jnp.asarray(field, dtype) for field in random_context(3, 1, 5)]
+        start = jnp.ones((1, 3))
+        model = gradient_descent_transformer(0.6, 5, 3, depth=3, initial_weights=start)
+        values = [
+            answer(model, *context),
+            *read_layer(model, 3),
+            answer(interpolate(model, model, 3), *context),
+        ]
+    assert {value.dtype.name for value in values} == {dtype}

@@ -1,0 +1,164 @@
+"""Measures of one learner and of two, on learners whose answers are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from toyicl import metrics
+from toyicl.episode import Episode, predict
+from toyicl.references import GradientDescent, LeastSquares, Ridge
+from toyicl.tasks import LinearRegression
+from toyicl.transformer import Architecture
+
+TASK = LinearRegression(dim=3, outputs=2, context_size=4, input_range=2.0)
+EPISODES = TASK.sample(jax.random.key(0), 6)
+SOFTMAX = Architecture(attention="softmax", depth=2, init_scale=5.0)(TASK, jax.random.key(1))
+
+
+def one(index):
+    return Episode(*(np.asarray(field[..., index]) for field in EPISODES))
+
+
+def zero(x, y, x_query):
+    return jnp.zeros(y.shape[1])
+
+
+def test_loss_is_half_the_squared_error_summed_over_outputs(close):
+    learner, total = Ridge(0.5), 0.0
+    for index in range(6):
+        x, y, x_query, y_query = one(index)
+        for error in np.asarray(learner(x, y, x_query)) - y_query:
+            total += 0.5 * error**2
+    close(metrics.loss(learner, EPISODES), total / 6)
+
+
+def test_loss_of_the_true_answer_is_zero_and_of_zero_its_power(close):
+    assert metrics.loss(LeastSquares(), EPISODES) < 1e-12
+    close(metrics.loss(zero, EPISODES), np.sum(np.asarray(EPISODES.y_query) ** 2) / 2 / 6)
+
+
+def test_predictions_keep_episodes_last(close):
+    predictions = predict(Ridge(0.5), EPISODES)
+    assert predictions.shape == (2, 6)
+    for index in range(6):
+        close(predictions[:, index], Ridge(0.5)(*one(index)[:3]))
+
+
+def test_sensitivity_is_a_finite_difference(close):
+    """Of a learner that is not linear in its query."""
+    sensitivities = metrics.sensitivity(SOFTMAX, EPISODES)
+    assert sensitivities.shape == (2, 3, 6)
+    x, y, x_query, y_query = (np.asarray(field) for field in EPISODES)
+    for axis in range(3):
+        shift = 1e-5 * np.eye(3)[:, [axis]]
+        above, below = (
+            predict(SOFTMAX, Episode(x, y, x_query + sign * shift, y_query)) for sign in (1, -1)
+        )
+        close(sensitivities[:, axis], (above - below) / 2e-5, 1e-6)
+
+
+def test_observation_holds_predictions_and_sensitivities(close):
+    seen = metrics.observe(SOFTMAX, EPISODES)
+    close(seen.predictions, predict(SOFTMAX, EPISODES))
+    close(seen.sensitivities, metrics.sensitivity(SOFTMAX, EPISODES))
+
+
+def test_a_learner_beside_itself_shows_no_difference(close):
+    comparison = metrics.compare(SOFTMAX, SOFTMAX, EPISODES)
+    close(comparison.model_cosine, 1.0)
+    close(comparison.norm_ratio, 1.0)
+    assert comparison.prediction_difference == comparison.model_difference == 0
+    close(comparison.loss, metrics.loss(SOFTMAX, EPISODES))
+
+
+def test_twice_the_step_shows_in_everything_but_the_cosine(close):
+    comparison = metrics.compare(GradientDescent(0.6), GradientDescent(0.3), EPISODES)
+    reference = metrics.observe(GradientDescent(0.3), EPISODES)
+    close(comparison.model_cosine, 1.0)
+    close(comparison.norm_ratio, 2.0)
+    lengths = np.linalg.norm(reference.predictions, axis=0)
+    close(comparison.prediction_difference, lengths.mean())
+    close(comparison.loss, metrics.loss(GradientDescent(0.6), EPISODES))
+
+
+def test_the_opposite_step_has_cosine_minus_one(close):
+    comparison = metrics.compare(GradientDescent(-0.3), GradientDescent(0.3), EPISODES)
+    close(comparison.model_cosine, -1.0)
+    close(comparison.norm_ratio, 1.0)
+
+
+def test_comparison_is_a_mean_over_episodes(close):
+    """Written out episode by episode, with the norms of whole (m, d) matrices."""
+    learner, reference = Ridge(0.2), GradientDescent(0.3, 2)
+    rows, norms = [], []
+    for index in range(6):
+        x, y, x_query, _ = one(index)
+        own, other = (
+            jax.jacobian(model, argnums=2)(x, y, x_query) for model in (learner, reference)
+        )
+        own, other = np.asarray(own), np.asarray(other)
+        gap = np.asarray(learner(x, y, x_query) - reference(x, y, x_query))
+        lengths = np.sqrt((own**2).sum()), np.sqrt((other**2).sum())
+        norms.append(lengths)
+        rows.append(
+            (
+                np.sqrt((gap**2).sum()),
+                np.sqrt(((own - other) ** 2).sum()),
+                (own * other).sum() / lengths[0] / lengths[1],
+            )
+        )
+    comparison = metrics.compare(learner, reference, EPISODES)
+    prediction_difference, model_difference, cosine = np.mean(rows, axis=0)
+    close(comparison.prediction_difference, prediction_difference, 1e-10)
+    close(comparison.model_difference, model_difference, 1e-10)
+    close(comparison.model_cosine, cosine, 1e-10)
+    own_norm, other_norm = np.mean(norms, axis=0)
+    close(comparison.norm_ratio, own_norm / other_norm, 1e-10)
+
+
+def test_a_learner_that_ignores_its_query_has_no_direction(close):
+    comparison = metrics.compare(zero, GradientDescent(0.3), EPISODES)
+    assert comparison.model_cosine == comparison.norm_ratio == 0
+    assert all(np.isfinite(value) for value in comparison)
+    lengths = np.linalg.norm(predict(GradientDescent(0.3), EPISODES), axis=0)
+    close(comparison.prediction_difference, lengths.mean())
+
+
+def test_over_snapshots_is_a_loop_over_seeds_and_snapshots(close):
+    rates = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
+    learners = jax.vmap(jax.vmap(GradientDescent))(rates)
+    reference = GradientDescent(0.3)
+    compared = metrics.over_snapshots(
+        lambda learner: metrics.compare(learner, reference, EPISODES), learners
+    )
+    for values in compared:
+        assert isinstance(values, np.ndarray)
+        assert values.shape == (2, 3)
+    for seed in range(2):
+        for snapshot in range(3):
+            alone = metrics.compare(GradientDescent(rates[seed, snapshot]), reference, EPISODES)
+            for together, value in zip(compared, alone, strict=True):
+                assert abs(together[seed, snapshot] - value) < 1e-12
+
+
+def test_over_snapshots_keeps_the_axes_of_a_measure():
+    learners = jax.vmap(jax.vmap(GradientDescent))(np.ones((2, 3)))
+    predictions = metrics.over_snapshots(lambda learner: predict(learner, EPISODES), learners)
+    assert predictions.shape == (2, 3, 2, 6)
+
+
+def test_a_plateau_lies_above_the_middle():
+    losses = np.array([0.40, 0.31, 0.29, 0.20, 0.10])
+    assert metrics.on_plateau(losses, 0.2, 0.4).tolist() == [True, True, False, False, False]
+    own_references = np.array([0.2, 0.3])
+    assert metrics.on_plateau(np.array([0.33, 0.33]), own_references, 0.4).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])
+def test_dtypes(wide, dtype):
+    with jax.enable_x64(wide):
+        episodes = TASK.sample(jax.random.key(0), 3)
+        comparison = metrics.compare(GradientDescent(0.2), GradientDescent(0.1), episodes)
+    assert {value.dtype.name for value in comparison} == {dtype}
+    assert {value.shape for value in comparison} == {()}

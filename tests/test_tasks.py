@@ -1,0 +1,273 @@
+"""Tasks: laws of inputs, labels that are exact, sweeps that are vmaps."""
+
+import re
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from toyicl.tasks import QUANTILES, LinearRegression
+
+KEY = jax.random.key(5)
+SMALL = LinearRegression(dim=2, outputs=2, context_size=4)
+
+# mean, standard deviation and kurtosis at scale 1
+MOMENTS = {
+    "uniform": (0, np.sqrt(1 / 12), 1.8),
+    "normal": (0, 1, 3),
+    "exponential": (1, 1, 9),
+    "laplace": (0, np.sqrt(2), 6),
+}
+SCIPY = {
+    "uniform": stats.uniform(-0.5, 1),
+    "normal": stats.norm(),
+    "exponential": stats.expon(),
+    "laplace": stats.laplace(),
+}
+
+
+def sample_inputs(task, episodes=20_000):
+    episode = task.sample(KEY, episodes)
+    return np.concatenate([np.ravel(episode.x), np.ravel(episode.x_query)])
+
+
+@pytest.mark.parametrize("law", MOMENTS)
+def test_quantile_functions_are_those_of_scipy(law, close):
+    u = np.linspace(-0.999, 0.999, 101)
+    close(QUANTILES[law](u), SCIPY[law].ppf((1 + u) / 2), 1e-12)
+
+
+@pytest.mark.parametrize("law", MOMENTS)
+def test_moments_of_the_inputs(law):
+    mean, deviation, kurtosis = MOMENTS[law]
+    x = sample_inputs(replace(SMALL, input_law=law, input_range=3.0)) / 3
+    z = (x - mean) / deviation
+    # 200,000 numbers: an error of 1/450 of a deviation; the kurtosis of heavy tails is the worst.
+    assert abs(z.mean()) < 0.01
+    assert abs(z.var() - 1) < 0.03
+    assert abs((z**4).mean() / kurtosis - 1) < 0.1
+
+
+def test_uniform_inputs_fill_their_range_and_do_not_leave_it():
+    x = sample_inputs(replace(SMALL, input_range=3.0))
+    assert -1.5 < x.min() < -1.499
+    assert 1.499 < x.max() < 1.5
+
+
+def test_exponential_inputs_are_positive_and_laplace_ones_symmetric():
+    assert sample_inputs(replace(SMALL, input_law="exponential")).min() > 0
+    laplace = sample_inputs(replace(SMALL, input_law="laplace"))
+    assert abs(np.mean(laplace > 0) - 0.5) < 0.005
+
+
+def test_no_draw_is_infinite_even_in_float32():
+    with jax.enable_x64(False):
+        for law in MOMENTS:
+            assert np.isfinite(sample_inputs(replace(SMALL, input_law=law), 100_000)).all()
+        ends = np.nextafter(np.float32([-1, 1]), np.float32(0))
+        assert all(np.isfinite(QUANTILES[law](ends)).all() for law in MOMENTS)
+
+
+def test_everything_is_drawn_independently():
+    x, _, x_query, _ = SMALL.sample(KEY, 40_000)
+    columns = np.concatenate([x.reshape(8, -1), x_query])
+    assert np.abs(np.corrcoef(columns) - np.eye(10)).max() < 0.03
+
+
+def test_weights_are_standard_normal_times_their_scale():
+    x, _, x_query, _ = SMALL.sample(KEY, 20_000)
+    _, y, _, y_query = replace(SMALL, weight_scale=3.0).sample(KEY, 20_000)
+    standardised = y_query / (3 * jnp.linalg.norm(x_query, axis=0)[None])
+    assert abs(np.mean(standardised)) < 0.02
+    assert abs(np.var(standardised) - 1) < 0.03
+    assert abs(np.mean(standardised**4) - 3) < 0.2
+    assert abs(np.corrcoef(standardised)[0, 1]) < 0.03
+    close_to = 3 * np.linalg.norm(x, axis=1)[:, None]
+    assert abs(np.var(y / close_to) - 1) < 0.03
+
+
+@pytest.mark.parametrize("law", ["uniform", "frobenius_laplace"])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_least_squares_on_the_context_answers_the_query(law, outputs, close):
+    task = LinearRegression(dim=3, outputs=outputs, context_size=5, input_law=law)
+    x, y, x_query, y_query = (np.asarray(field) for field in task.sample(KEY, 20))
+    for index in range(20):
+        weights = np.linalg.lstsq(x[..., index], y[..., index])[0].T
+        close(weights @ x_query[:, index], y_query[:, index], 1e-8)
+
+
+MIXED, DIAGONAL = np.array([[2.0, 0.6], [0.6, 0.5]]), np.diag([2.0, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("covariance", "matrix"),
+    [((2.0, 0.6, 0.6, 0.5), MIXED), (((2.0, 0.6), (0.6, 0.5)), MIXED), ((2.0, 0.5), DIAGONAL)],
+)
+def test_covariance_of_normal_inputs(covariance, matrix):
+    task = replace(SMALL, input_law="normal", covariance=covariance)
+    x, _, x_query, _ = task.sample(KEY, 20_000)
+    for points in (*x, x_query):
+        np.testing.assert_allclose(np.cov(points), matrix, atol=0.08)
+
+
+@pytest.mark.parametrize("covariance", [(2.0, 0.6, 0.6, 0.5), (2.0, 0.5), MIXED])
+def test_covariance_may_go_through_jit(covariance, close):
+    task = replace(SMALL, covariance=covariance)
+    close(jax.jit(lambda task: task.sample(KEY, 3).x)(task), task.sample(KEY, 3).x)
+
+
+def test_one_input_may_have_a_covariance(close):
+    task = LinearRegression(dim=1, context_size=3)
+    close(replace(task, covariance=(4.0,)).sample(KEY, 5).x, 2 * task.sample(KEY, 5).x)
+
+
+@pytest.mark.parametrize("law", ["normal", "exponential", "laplace"])
+def test_frobenius_laws_rescale_context_and_query_alike(law, close):
+    raw = replace(SMALL, input_law=law).sample(KEY, 7)
+    x, _, x_query, _ = replace(SMALL, input_law=f"frobenius_{law}", input_range=2.5).sample(KEY, 7)
+    norms = np.sqrt(np.sum(np.asarray(x) ** 2, axis=(0, 1)))
+    np.testing.assert_allclose(norms, 2.5, rtol=1e-12)
+    factor = 2.5 / np.sqrt(np.sum(np.asarray(raw.x) ** 2, axis=(0, 1)))
+    close(x, np.asarray(raw.x) * factor)
+    close(x_query, np.asarray(raw.x_query) * factor)
+
+
+def test_label_noise_has_its_variance_and_spares_the_query():
+    noisy = replace(SMALL, label_noise=0.3, weight_scale=0.0).sample(KEY, 20_000)
+    assert abs(np.std(noisy.y) - 0.3) < 0.004
+    assert abs(np.mean(noisy.y)) < 0.004
+    assert np.abs(np.corrcoef(noisy.y.reshape(8, -1)) - np.eye(8)).max() < 0.03
+    assert np.all(np.asarray(noisy.y_query) == 0)
+
+
+@pytest.mark.parametrize("quiet", [{"label_noise": 0.0}, {"distractors": 0}])
+def test_no_noise_and_noise_of_scale_zero_are_the_same_law(quiet, close):
+    task = replace(SMALL, **quiet)
+    x, y, x_query, y_query = (np.asarray(field) for field in task.sample(KEY, 5_000))
+    for index in range(5):
+        weights = np.linalg.lstsq(x[..., index], y[..., index])[0].T
+        close(weights @ x_query[:, index], y_query[:, index], 1e-8)
+    assert abs(np.var(y_query) / np.var(SMALL.sample(KEY, 5_000).y_query) - 1) < 0.1
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4])
+def test_the_first_labels_are_distractors_and_the_others_exact(count, close):
+    task = replace(SMALL, distractors=count, distractor_scale=2.0)
+    x, y, x_query, y_query = (np.asarray(field) for field in task.sample(KEY, 20_000))
+    noise, exact = y[:count], y[count:]
+    if count:
+        assert abs(np.std(noise) - 2) < 0.03
+        assert abs(np.mean(noise)) < 0.03
+        score = np.corrcoef(noise[0, 0] * x[0, 0], y_query[0] * x_query[0])
+        assert abs(score[0, 1]) < 0.03
+    if len(exact) >= 2:
+        for index in range(5):
+            weights = np.linalg.lstsq(x[count:, :, index], exact[..., index])[0].T
+            close(weights @ x_query[:, index], y_query[:, index], 1e-8)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("input_range", [0.5, 2.0]),
+        ("weight_scale", [0.0, 2.0]),
+        ("label_noise", [0.1, 1.0]),
+        ("distractors", [0, 3]),
+    ],
+)
+def test_a_sweep_is_a_vmap_over_tasks(field, values, close):
+    def draw(value):
+        return replace(SMALL, **{"label_noise": 0.1, field: value}).sample(KEY, 6)
+
+    swept = jax.jit(jax.vmap(draw))(jnp.array(values))
+    for index, value in enumerate(values):
+        for together, alone in zip(swept, draw(value), strict=True):
+            close(together[index], alone)
+
+
+def test_another_scale_compiles_nothing():
+    traces = []
+
+    @jax.jit
+    def draw(task, key):
+        traces.append(task)
+        return task.sample(key, 3)
+
+    for scale in (1.0, 2.0):
+        draw(replace(SMALL, input_range=scale), KEY)
+    assert len(traces) == 1
+    draw(replace(SMALL, context_size=5), KEY)
+    assert len(traces) == 2
+
+
+def test_the_same_key_draws_the_same_batch_and_another_does_not():
+    one, same, other = (SMALL.sample(key, 5) for key in (KEY, KEY, jax.random.key(6)))
+    for first, second, third in zip(one, same, other, strict=True):
+        assert np.array_equal(first, second)
+        assert not np.any(np.asarray(first) == np.asarray(third))
+
+
+def test_a_scaled_task_is_the_same_batch_scaled(close):
+    task = replace(SMALL, input_range=2.0)
+    large = jax.jit(lambda factor: task.scaled(factor).sample(KEY, 5))(3.0)
+    for one, other in zip(SMALL.sample(KEY, 5), large, strict=True):
+        close(other, 6 * np.asarray(one))
+
+
+@pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])
+def test_shapes_and_dtypes(wide, dtype):
+    task = LinearRegression(
+        dim=3,
+        outputs=2,
+        context_size=4,
+        input_law="frobenius_normal",
+        covariance=np.eye(3),
+        label_noise=0.1,
+        distractors=1,
+    )
+    with jax.enable_x64(wide):
+        episode = task.sample(jax.random.key(0), 6)
+    assert [field.shape for field in episode] == [(4, 3, 6), (4, 2, 6), (3, 6), (2, 6)]
+    assert {field.dtype.name for field in episode} == {dtype}
+
+
+def test_defaults_are_those_of_the_paper():
+    task = LinearRegression()
+    assert (task.dim, task.outputs, task.context_size, task.input_range) == (10, 1, 10, 1.0)
+
+
+MATRIX = "2 positive numbers, or a symmetric positive definite 2 x 2 matrix"
+BAD = [
+    ("dim", 0, "a whole number of at least 1"),
+    ("dim", 2.0, "a whole number of at least 1"),
+    ("outputs", 0, "a whole number of at least 1"),
+    ("context_size", -1, "a whole number of at least 1"),
+    ("input_law", "cauchy", "one of uniform, normal, exponential, laplace, frobenius_normal"),
+    ("input_range", 0.0, "a finite number above 0"),
+    ("input_range", float("nan"), "a finite number above 0"),
+    ("weight_scale", -1.0, "a finite number of at least 0"),
+    ("label_noise", -0.1, "a finite number of at least 0"),
+    ("label_noise", float("inf"), "a finite number of at least 0"),
+    ("distractors", -1, "a whole number between 0 and context_size (10)"),
+    ("distractors", 11, "a whole number between 0 and context_size (10)"),
+    ("distractors", 2.5, "a whole number between 0 and context_size (10)"),
+    ("distractor_scale", -1.0, "a finite number of at least 0"),
+    ("covariance", (1.0,), MATRIX),
+    ("covariance", (1.0, 0.0), MATRIX),
+    ("covariance", (1.0, -1.0), MATRIX),
+    ("covariance", (1.0, 0.5, 0.0, 1.0), MATRIX),
+    ("covariance", (1.0, 2.0, 2.0, 1.0), MATRIX),
+    ("covariance", ((1.0, 0.0), (0.0,)), MATRIX),
+    ("covariance", "identity", MATRIX),
+    ("covariance", (1.0, float("nan")), MATRIX),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "rule"), BAD)
+def test_refuses(field, value, rule):
+    message = f"task.{field} must be {rule}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}.*, got {re.escape(repr(value))}$"):
+        LinearRegression(**{"dim": 2, field: value})

@@ -1,0 +1,307 @@
+"""The transformer against NumPy on concatenated tokens: every token, every head, one at a time."""
+
+import re
+from dataclasses import replace
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toyicl import metrics
+from toyicl.episode import Episode, predict
+from toyicl.tasks import LinearRegression
+from toyicl.transformer import Architecture, Transformer
+
+TASK = LinearRegression(dim=3, outputs=2, context_size=5, input_range=3.0)
+EPISODES = TASK.sample(jax.random.key(1), 4)
+ONE = Episode(*(np.asarray(field[..., 0]) for field in EPISODES))
+layerwise, answer = jax.jit(Transformer.layerwise), jax.jit(Transformer.__call__)
+EVERYTHING = Architecture(depth=2, heads=2, embedding_size=6, mlp_size=7, layer_norm=True)
+
+
+def build(architecture, seed=0, task=TASK):
+    """A model whose every parameter is random and of order 1, biases and gains among them."""
+    model = architecture(task, jax.random.key(seed))
+    draw = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf if leaf.ndim == 0 else draw.normal(size=leaf.shape) / 2),
+        model,
+    )
+
+
+def gelu(z):
+    return z / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
+
+
+def normalise(norm, rows):
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    deviation = np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-6)
+    return centred / deviation * np.asarray(norm.scale[...]) + np.asarray(norm.bias[...])
+
+
+def attend(attention, rows, context, kind):
+    """Update of each row, summed over heads and points."""
+    update = np.zeros_like(rows)
+    for head in range(len(attention.query[...])):
+        query, key, value, output = (
+            np.asarray(weights[...][head])
+            for weights in (attention.query, attention.key, attention.value, attention.output)
+        )
+        for row, entry in zip(rows, update, strict=True):
+            scores = np.array([(key @ point) @ (query @ row) for point in context])
+            if kind == "softmax":
+                scores = np.exp(scores / np.sqrt(len(key)))
+                scores = scores / scores.sum()
+            entry += sum(
+                s * output @ value @ point for s, point in zip(scores, context, strict=True)
+            )
+    return update
+
+
+def oracle(model, architecture, episode, start=None):
+    """Predictions after each layer: all tokens move, the query's last, and it is never a key."""
+    x, y, x_query, _ = (np.asarray(field) for field in episode)
+    count, outputs = y.shape
+    label = np.zeros(outputs) if start is None else -start @ x_query
+    tokens = np.concatenate([np.c_[x, y], np.r_[x_query, label][None]])
+    if model.embedding is not None:
+        tokens = tokens @ np.asarray(model.embedding[...])
+    moving = np.ones_like(tokens)
+    if not architecture.update_inputs:
+        moving[:, :-outputs] = 0
+    predictions = []
+    for layer in range(architecture.depth):
+        block = model.blocks[0 if architecture.shared else layer]
+        seen = tokens if block.attention_norm is None else normalise(block.attention_norm, tokens)
+        update = attend(block.attention, seen, seen[:count], architecture.attention)
+        tokens = tokens + architecture.damping * moving * update
+        if block.mlp is not None:
+            seen = tokens if block.mlp_norm is None else normalise(block.mlp_norm, tokens)
+            rise, fall = (
+                (np.asarray(part.kernel[...]), np.asarray(part.bias[...]))
+                for part in (block.mlp.rise, block.mlp.fall)
+            )
+            tokens = tokens + moving * (gelu(seen @ rise[0] + rise[1]) @ fall[0] + fall[1])
+        if architecture.token_clip is not None:
+            tokens = np.clip(tokens, -architecture.token_clip, architecture.token_clip)
+        predictions.append(-tokens[-1, -outputs:])
+    return np.array(predictions)
+
+
+ARCHITECTURES = {
+    "one layer": Architecture(),
+    "two layers": Architecture(depth=2),
+    "three layers": Architecture(depth=3),
+    "two shared layers": Architecture(depth=2, shared=True),
+    "three shared layers": Architecture(depth=3, shared=True),
+    "heads": Architecture(depth=2, heads=2, key_size=2),
+    "softmax": Architecture(depth=2, attention="softmax", heads=2, key_size=7),
+    "damping": Architecture(depth=3, damping=0.4, shared=True),
+    "clip": Architecture(depth=3, token_clip=0.7),
+    "labels alone": Architecture(depth=2, update_inputs=False),
+    "labels alone, MLP": Architecture(depth=2, update_inputs=False, mlp_size=4),
+    "embedding": Architecture(depth=2, embedding_size=6),
+    "MLP": Architecture(depth=2, mlp_size=7),
+    "LayerNorm": Architecture(depth=2, layer_norm=True),
+    "everything": EVERYTHING,
+    "everything, shared": replace(
+        EVERYTHING, depth=3, shared=True, attention="softmax", damping=0.5, token_clip=2.0
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_matches_the_oracle_after_every_layer(name, close):
+    architecture = ARCHITECTURES[name]
+    model = build(architecture)
+    layers = layerwise(model, *ONE[:3])
+    expected = oracle(model, architecture, ONE)
+    assert layers.shape == (architecture.depth, 2)
+    for layer in range(architecture.depth):
+        close(layers[layer], expected[layer], 1e-10)
+
+
+def test_the_settings_of_the_oracle_matter():
+    """Each architecture above says something else than its plainer neighbour."""
+    answers = [
+        np.asarray(oracle(build(ARCHITECTURES[name]), ARCHITECTURES[name], ONE)[-1])
+        for name in ("two layers", "two shared layers", "labels alone", "labels alone, MLP")
+    ]
+    clipped = replace(ARCHITECTURES["clip"], token_clip=None)
+    answers.append(oracle(build(clipped), clipped, ONE)[-1])
+    answers.append(oracle(build(clipped), ARCHITECTURES["clip"], ONE)[-1])
+    for index, one in enumerate(answers):
+        assert all(np.abs(one - other).max() > 1e-3 for other in answers[index + 1 :])
+
+
+def test_the_query_may_start_from_a_prediction(close):
+    start = np.random.default_rng(0).normal(size=(2, 3))
+    architecture = Architecture(depth=3, shared=True)
+    model = Transformer(architecture, 3, 2, jax.random.key(0), initial_weights=jnp.asarray(start))
+    close(layerwise(model, *ONE[:3]), oracle(model, architecture, ONE, start), 1e-10)
+
+
+@pytest.mark.parametrize("name", ["three layers", "three shared layers"])
+def test_the_prediction_is_that_of_the_last_layer(name, close):
+    model = build(ARCHITECTURES[name])
+    close(answer(model, *ONE[:3]), layerwise(model, *ONE[:3])[-1])
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_layers_are_numbered_from_the_first(shared):
+    model = build(Architecture(depth=3, shared=shared))
+    assert len(model.blocks) == (1 if shared else 3)
+    for index in range(3):
+        assert model.layer(index) is model.blocks[0 if shared else index]
+
+
+def test_layers_that_are_not_shared_start_different():
+    first, second = Architecture(depth=2)(TASK, jax.random.key(0)).blocks
+    assert not np.any(first.attention.value[...] == second.attention.value[...])
+
+
+def test_a_batch_is_a_loop_over_episodes(close):
+    model = build(ARCHITECTURES["softmax"])
+    together = jax.jit(predict)(model, EPISODES)
+    assert together.shape == (2, 4)
+    for index in range(4):
+        close(together[:, index], answer(model, *(field[..., index] for field in EPISODES[:3])))
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(order=st.permutations(range(5)))
+def test_the_order_of_the_context_does_not_matter(order, close):
+    x, y, x_query, _ = ONE
+    model = build(EVERYTHING)
+    order = np.array(order)
+    close(answer(model, x[order], y[order], x_query), answer(model, x, y, x_query), 1e-9)
+
+
+def test_points_count_with_their_own_labels():
+    x, y, x_query, _ = ONE
+    model = build(Architecture(depth=2))
+    assert np.abs(answer(model, x, y[::-1], x_query) - answer(model, x, y, x_query)).max() > 1e-3
+
+
+@cache
+def gradients(name):
+    """Gradient of the loss by every leaf of a model, named."""
+    gradient = jax.jit(jax.grad(metrics.loss))(build(ARCHITECTURES[name]), EPISODES)
+    named = jax.tree_util.tree_leaves_with_path(gradient)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in named}
+
+
+@pytest.mark.parametrize("name", ["two layers", "softmax", "everything"])
+def test_every_parameter_has_a_gradient(name):
+    for path, gradient in gradients(name).items():
+        assert np.isfinite(gradient).all(), path
+        assert np.abs(gradient).max() > 0, path
+
+
+@pytest.mark.parametrize("name", ["two layers", "heads"])
+def test_the_last_layer_writes_only_what_is_read(name):
+    """Of the last value-output circuit only the label's rows can matter; of others all do."""
+    values = gradients(name)
+    first, last = (values[f".blocks[{index}].attention.output.value"] for index in (0, 1))
+    assert np.all(last[:, :3] == 0)
+    assert np.all(last[:, 3:] != 0)
+    assert np.all(first != 0)
+
+
+def test_shared_layers_share_their_gradient(close):
+    """The gradient by shared weights is the sum over layers that have the same weights."""
+    shared = build(Architecture(depth=3, shared=True))
+    apart = Architecture(depth=3)(TASK, jax.random.key(0))
+    for block in apart.blocks:
+        for name in ("query", "key", "value", "output"):
+            getattr(block.attention, name)[...] = getattr(shared.blocks[0].attention, name)[...]
+    gradient = jax.jit(jax.grad(metrics.loss))
+    one, three = gradient(shared, EPISODES), gradient(apart, EPISODES)
+    total = sum(block.attention.value[...] for block in three.blocks)
+    close(one.blocks[0].attention.value[...], total)
+
+
+def test_a_damping_sweep_is_a_vmap_and_compiles_once(close):
+    traces = []
+
+    def clipped(damping, clip):
+        architecture = Architecture(depth=2, damping=damping, token_clip=clip, init_scale=10.0)
+        traces.append(architecture)
+        return architecture(TASK, jax.random.key(0))(*ONE[:3])
+
+    sweep = jax.jit(jax.vmap(clipped))
+    for dampings in (np.array([0.2, 1.0]), np.array([0.5, 0.7])):
+        answers = sweep(dampings, np.array([1.0, 2.0]))
+        alone = [jax.jit(clipped)(*pair) for pair in zip(dampings, (1.0, 2.0), strict=True)]
+        close(answers, np.array(alone), 1e-9)
+    assert len(traces) == 2, "one for the sweep, one for the loop"
+
+
+def test_an_architecture_is_a_pytree_of_its_scales():
+    assert jax.tree.leaves(Architecture(damping=0.5, token_clip=3.0)) == [0.5, 3.0, 0.002]
+    assert jax.tree.structure(Architecture(depth=2)) != jax.tree.structure(Architecture())
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+def test_initial_deviation_shrinks_with_depth(depth):
+    model = Architecture(depth=depth, heads=40, mlp_size=300)(LinearRegression(), jax.random.key(0))
+    for block in model.blocks:
+        expected = np.sqrt(0.002 / depth / 11)
+        assert abs(np.std(block.attention.value[...]) / expected - 1) < 0.05
+        assert abs(np.std(block.mlp.rise.kernel[...]) / expected - 1) < 0.05
+        assert np.all(block.mlp.rise.bias[...] == 0)
+
+
+def test_an_embedding_starts_at_order_one():
+    model = Architecture(embedding_size=400)(LinearRegression(), jax.random.key(0))
+    assert model.embedding[...].shape == (11, 400)
+    assert abs(np.std(model.embedding[...]) * np.sqrt(11) - 1) < 0.05
+
+
+def test_the_same_key_builds_the_same_model():
+    one, same, other = (EVERYTHING(TASK, jax.random.key(seed)) for seed in (0, 0, 1))
+    for first, second in zip(jax.tree.leaves(one), jax.tree.leaves(same), strict=True):
+        assert np.array_equal(first, second)
+    assert not np.array_equal(one.embedding[...], other.embedding[...])
+
+
+@pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])
+@pytest.mark.parametrize("name", ["three shared layers", "everything"])
+def test_shapes_and_dtypes(name, wide, dtype):
+    with jax.enable_x64(wide):
+        model = ARCHITECTURES[name](TASK, jax.random.key(0))
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(model)} == {dtype}
+        prediction = jax.jit(predict)(model, TASK.sample(jax.random.key(0), 3))
+    assert prediction.shape == (2, 3)
+    assert prediction.dtype == dtype
+
+
+BAD = [
+    ("attention", "cosine", "one of linear, softmax"),
+    ("depth", 0, "a whole number of at least 1"),
+    ("depth", 1.5, "a whole number of at least 1"),
+    ("heads", 0, "a whole number of at least 1"),
+    ("key_size", 0, "a whole number of at least 1"),
+    ("embedding_size", -1, "a whole number of at least 1"),
+    ("mlp_size", 0, "a whole number of at least 1"),
+    ("damping", 0.0, "a finite number above 0"),
+    ("damping", float("nan"), "a finite number above 0"),
+    ("token_clip", -1.0, "a finite number above 0"),
+    ("init_scale", 0.0, "a finite number above 0"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "rule"), BAD)
+def test_refuses(field, value, rule):
+    message = f"model.{field} must be {rule}, got {value!r}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Architecture(**{field: value})
+
+
+def test_refuses_to_spare_inputs_that_are_embedded():
+    with pytest.raises(ValueError, match=r"^model\.update_inputs must be True with an embedding"):
+        Architecture(update_inputs=False, embedding_size=4)
