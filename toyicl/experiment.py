@@ -30,9 +30,15 @@ class Fit(Protocol):
     """`training.fit` as an experiment gets it: seeds, progress and devices are the runner's affair."""
 
     def __call__(
-        self, build: "Build", task: "Task", training: "Training", *, label: str
+        self,
+        build: "Build",
+        task: "Task",
+        training: "Training",
+        *,
+        label: str,
+        at_most: int | None = None,
     ) -> "History":
-        """Train one learner for each seed; `label` names the training to the user."""
+        """Train one learner for each seed, or for the first few; `label` names it to the user."""
         ...
 
 

@@ -80,11 +80,13 @@ def _fit(
     settings: training.Training,
     *,
     label: str,
+    at_most: int | None = None,
     seeds: int,
     progress: Progress,
     diverged: list[str],
 ) -> training.History:
     """Train, show progress, and note which seeds diverged."""
+    seeds = seeds if at_most is None else min(seeds, at_most)
     with progress(label, settings.steps * seeds) as show:
         history = training.fit(build, task, settings, seeds=seeds, progress=show)
     for seed, step in zip(history.seeds, history.diverged_at, strict=True):
