@@ -19,9 +19,15 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import metrics, plotting, theory
-from toyicl.construction import gradient_descent_transformer, interpolate, read_layer
+from toyicl.construction import (
+    gradient_descent_transformer,
+    interpolate,
+    read_layer,
+    require_one_linear_layer,
+)
 from toyicl.experiment import Claim, Fit
 from toyicl.references import GradientDescent
+from toyicl.settings import require, require_positive, require_size
 from toyicl.tasks import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture, Transformer
@@ -50,6 +56,18 @@ class Settings:
     )
     """Training for panel (c); the paper's is as long as panel (a)'s."""
 
+    def __post_init__(self) -> None:
+        require_one_linear_layer(self.model)
+        require(self.task.outputs == 1, "task.outputs", "1 in this experiment", self.task.outputs)
+        require_size("evaluation_episodes", self.evaluation_episodes)
+        require_size("size_seeds", self.size_seeds)
+        require(len(self.sizes) > 0, "sizes", "at least one size", self.sizes)
+        require(len(self.scales) > 0, "scales", "at least one factor", self.scales)
+        for size in self.sizes:
+            require_size("sizes", size)
+        for scale in self.scales:
+            require_positive("scales", scale)
+
 
 QUICK = Settings(
     training=Training(steps=2000),
@@ -61,9 +79,9 @@ QUICK = Settings(
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """Train, and measure everything the four panels show."""
     task = settings.task
+    descent = GradientDescent.shared(task)  # first, since not every task has a closed form
     history = fit(settings.model, task, settings.training, label="one layer")
     episodes = task.sample(jax.random.key(2022), settings.evaluation_episodes)
-    descent = GradientDescent.shared(task)
     reference = metrics.observe(descent, episodes)
     gd_loss = metrics.squared_error(reference.predictions, episodes)
     compared = metrics.over_snapshots(
@@ -183,7 +201,7 @@ def draw(results: xr.Dataset) -> Figure:
     ):
         plotting.every_seed(alignment, results[name], "step", label=label, color=color, style=style)
     alignment.set(xlabel="training step", ylim=(0, None))
-    alignment.legend(loc="center right", bbox_to_anchor=(1, 0.7))
+    alignment.legend(loc="center", bbox_to_anchor=(0.5, 0.7))
 
     plotting.title(sizes, 2, "final loss by size")
     for name, label, color, marker in (

@@ -117,6 +117,18 @@ def read_layer(model: Transformer, dim: int, layer: int = 0) -> LayerReading:
     return LayerReading(step, curvature, distance)
 
 
+def require_one_linear_layer(architecture: Architecture) -> None:
+    """Check that a model is one layer with one head of linear attention on plain tokens.
+
+    Raises BadInput that names the setting: only such a layer can be read, and interpolated, as one
+    step of gradient descent.
+    """
+    plain = Architecture()
+    for name in ("attention", "depth", "heads", "embedding_size", "mlp_size", "layer_norm"):
+        value, allowed = getattr(architecture, name), getattr(plain, name)
+        require(value == allowed, f"model.{name}", f"{allowed!r} for this experiment", value)
+
+
 def interpolate(model: Transformer, reference: Transformer, dim: int) -> Transformer:
     """The mean of a trained linear one-head transformer's weights and a constructed one's.
 
