@@ -64,9 +64,13 @@ class Settings:
         require(len(self.sizes) > 0, "sizes", "at least one size", self.sizes)
         require(len(self.scales) > 0, "scales", "at least one factor", self.scales)
         for size in self.sizes:
-            require_size("sizes", size)
+            self.task_of_size(size)  # refused here, not after panels (a), (b) and (d)
         for scale in self.scales:
             require_positive("scales", scale)
+
+    def task_of_size(self, size: int) -> LinearRegression:
+        """The task of panel (c) with as many inputs and context points."""
+        return replace(self.task, dim=size, context_size=size)
 
 
 QUICK = Settings(
@@ -152,7 +156,7 @@ def _over_sizes(settings: Settings, fit: Fit) -> dict[str, tuple]:
     """Final losses of model, gradient descent and their interpolation for each N = d."""
     rows = []
     for size in settings.sizes:
-        task = replace(settings.task, dim=size, context_size=size)
+        task = settings.task_of_size(size)
         history = fit(
             settings.model,
             task,

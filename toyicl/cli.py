@@ -277,7 +277,8 @@ def _progress(label: str, steps: int) -> "Iterator[Callable[[int, np.ndarray], N
     with tqdm(total=steps, desc=label, unit="step", disable=None, file=sys.stderr) as bar:
 
         def show(done: int, losses: "np.ndarray") -> None:
-            bar.set_postfix_str(" ".join(f"{loss:.4f}" for loss in losses[:8]), refresh=False)
+            seen = " ".join(f"{loss:.4f}" for loss in losses[:8])
+            bar.set_postfix_str(f"loss {seen}", refresh=False)
             bar.update(done - bar.n)
 
         yield show
