@@ -9,6 +9,14 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(scope="module")
+def plain_compiler():
+    """XLA without most of its optimisations, for tests that do little but compile."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def close():
     """The one comparison of arrays: relative to the largest entry, so that zeros can be compared."""

@@ -4,13 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from toyicl import tokens
 from toyicl.attention import Attention, read_linear, read_softmax
 
-few = settings(max_examples=8, deadline=None, derandomize=True)
+pytestmark = pytest.mark.usefixtures("plain_compiler")
+
+KEY = jax.random.key(0)
+# Every size is compiled anew: few examples, and a failing one is not searched for a smaller one.
+few = settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
 
 
 def oracle(layer, rows, context, kind):
@@ -30,15 +34,19 @@ def oracle(layer, rows, context, kind):
     return np.array(updates)
 
 
+attend = jax.jit(Attention.__call__)
+
+
 def random_blocks(count, sizes=(3, 2), seed=0):
     draw = np.random.default_rng(seed)
     return tuple(jnp.asarray(draw.normal(size=(count, size))) for size in sizes)
 
 
-def build(kind, heads=1, key_size=None, seed=0):
+def build(kind, heads=1, key_size=None):
     """A layer whose scores are of order 1, so that a softmax is neither flat nor hard."""
-    key = jax.random.key(seed)
-    return Attention(5, key, heads=heads, key_size=key_size, kind=kind, init_scale=1.0)
+    draw = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: Attention(5, KEY, heads=heads, key_size=key_size, kind=kind))
+    return jax.tree.map(lambda leaf: jnp.asarray(draw.normal(size=leaf.shape) / 2), shapes)
 
 
 @pytest.mark.parametrize("kind", ["linear", "softmax"])
@@ -49,7 +57,7 @@ def test_matches_the_oracle(kind, heads, key_size, points, count, close):
     layer = build(kind, heads, key_size)
     rows, context = random_blocks(count, seed=1), random_blocks(points, seed=2)
     expected = oracle(layer, tokens.merge(rows), tokens.merge(context), kind)
-    update = layer(rows, context)
+    update = attend(layer, rows, context)
     assert [block.shape for block in update] == [(count, 3), (count, 2)]
     close(tokens.merge(update), expected)
 
@@ -60,7 +68,7 @@ def test_linear_reading_is_the_same_in_either_order(count, points, split, close)
     """Small counts take the scores, large ones the scatter; both are rows C^T C."""
     rows, context = (random_blocks(n, (split, 5 - split), n) for n in (count, points))
     whole = np.asarray(tokens.merge(context))
-    read = read_linear(rows, context)
+    read = jax.jit(read_linear)(rows, context)
     close(tokens.merge(read), np.asarray(tokens.merge(rows)) @ whole.T @ whole)
 
 
@@ -72,9 +80,9 @@ def products(count, points):
 
 
 def test_linear_reading_takes_the_cheaper_order():
-    assert (40, 40) not in products(40, 40)
-    assert (2, 3) in products(2, 3)
-    assert (3, 2) not in products(2, 3) | products(1, 3)
+    """By way of the scores, (rows, points), up to as many tokens as a token has entries."""
+    assert (4, 4) in products(4, 4)
+    assert (6, 6) not in products(6, 6)
 
 
 def test_softmax_weights_add_up_to_one(close):
@@ -83,20 +91,20 @@ def test_softmax_weights_add_up_to_one(close):
     close(tokens.merge(read), np.ones((2, 5)))
 
 
-def test_softmax_ignores_a_constant_in_the_scores(close):
-    layer = build("softmax", heads=2)
-    rows, (x, y) = random_blocks(2, seed=3), random_blocks(4, seed=4)
-    large = tuple(1e3 * block for block in rows)
-    assert np.isfinite(tokens.merge(layer(large, (x, y)))).all()
+def test_softmax_of_large_scores_picks_the_largest(close):
+    """Scores of order 1e4, whose exponentials overflow."""
+    rows, context = (np.array([[1e4, 0.0]]),), (np.array([[1.0, 2.0], [0.5, 3.0]]),)
+    (read,) = read_softmax(rows, context, 1)
+    close(read, np.array([[1.0, 2.0]]))
 
 
 @pytest.mark.parametrize("kind", ["linear", "softmax"])
 def test_a_row_without_an_axis_is_that_row_of_a_matrix(kind, close):
     layer = build(kind, heads=2, key_size=3)
     rows, context = random_blocks(4, seed=5), random_blocks(4, seed=6)
-    together = layer(rows, context)
+    together = attend(layer, rows, context)
     for index in range(4):
-        alone = layer(tuple(block[index] for block in rows), context)
+        alone = attend(layer, tuple(block[index] for block in rows), context)
         assert [block.shape for block in alone] == [(3,), (2,)]
         close(tokens.merge(alone), tokens.merge(together)[index])
 
@@ -113,16 +121,18 @@ def test_circuits_are_the_products_of_the_weights(close):
 
 
 def test_weights_start_at_the_papers_deviation():
-    layers = jax.vmap(lambda key: Attention(11, key))(jax.random.split(jax.random.key(0), 200))
-    for weights in (layers.query, layers.key, layers.value, layers.output):
-        assert weights[...].shape == (200, 1, 11, 11)
-        assert abs(np.std(weights[...]) / np.sqrt(0.002 / 11) - 1) < 0.02
-        assert abs(np.mean(weights[...])) < 3 * 0.0135 / np.sqrt(200 * 121)
-    assert abs(np.sqrt(0.002 / 11) - 0.0135) < 5e-5
+    layer = Attention(11, KEY)
+    flat = [np.ravel(w[...]) for w in (layer.query, layer.key, layer.value, layer.output)]
+    assert {weights.size for weights in flat} == {121}
+    assert abs(np.std(flat) / 0.0135 - 1) < 0.1
+    assert abs(np.mean(flat)) < 3 * 0.0135 / np.sqrt(4 * 121)
+    for index, one in enumerate(flat):
+        for other in flat[index + 1 :]:
+            assert not np.any(one == other)
 
 
 def test_fan_in_counts_what_a_weight_sums_over():
-    layer = Attention(6, jax.random.key(0), heads=500, key_size=3, init_scale=1.0)
+    layer = Attention(6, KEY, heads=500, key_size=3, init_scale=1.0)
     for inward in (layer.query, layer.key, layer.value):
         assert inward[...].shape == (500, 3, 6)
         assert abs(np.std(inward[...]) * np.sqrt(6) - 1) < 0.03
@@ -130,23 +140,18 @@ def test_fan_in_counts_what_a_weight_sums_over():
     assert abs(np.std(layer.output[...]) * np.sqrt(500 * 3) - 1) < 0.03
 
 
-def test_the_four_weights_are_drawn_from_different_keys():
-    layer = build("linear")
-    flat = [np.ravel(w[...]) for w in (layer.query, layer.key, layer.value, layer.output)]
-    for index, one in enumerate(flat):
-        for other in flat[index + 1 :]:
-            assert not np.any(one == other)
-
-
 def test_the_same_key_gives_the_same_weights():
-    one, same, other = build("linear"), build("linear"), build("linear", seed=1)
+    one, same, other = (Attention(11, jax.random.key(seed)) for seed in (0, 0, 1))
     assert np.array_equal(one.value[...], same.value[...])
-    assert not np.array_equal(one.value[...], other.value[...])
+    assert not np.any(one.value[...] == other.value[...])
 
 
 @pytest.mark.parametrize("kind", ["linear", "softmax"])
 @pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])
 def test_dtypes(kind, wide, dtype):
     with jax.enable_x64(wide):
-        update = build(kind, 2)(random_blocks(3), random_blocks(4))
+        shapes = [np.empty(shape, dtype) for shape in ((3, 3), (3, 2), (4, 3), (4, 2))]
+        update = jax.eval_shape(
+            lambda *x: Attention(5, jax.random.key(0), kind=kind)(x[:2], x[2:]), *shapes
+        )
     assert {block.dtype.name for block in update} == {dtype}

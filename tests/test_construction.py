@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from toyicl.construction import (
@@ -19,12 +19,12 @@ from toyicl.references import GradientDescent, GradientDescentPlusPlus
 from toyicl.tokens import joint_tokens
 from toyicl.transformer import Architecture, Transformer
 
-few = settings(max_examples=8, deadline=None, derandomize=True)
+pytestmark = pytest.mark.usefixtures("plain_compiler")
+
+# Every size is compiled anew: few examples, and a failing one is not searched for a smaller one.
+few = settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
 SIZES = {"d": st.integers(1, 4), "m": st.integers(1, 3), "n": st.integers(1, 7)}
 answer = jax.jit(lambda learner, x, y, x_query: learner(x, y, x_query))
-construct = jax.jit(
-    gradient_descent_transformer, static_argnames=("context_size", "dim", "outputs", "depth")
-)
 CIRCUIT_WEIGHTS = ("query", "key", "value", "output")
 
 
@@ -73,11 +73,15 @@ def test_proposition_1(d, m, n, depth, rate, started, close):
     """K layers are K steps of gradient descent, from any W_0, after every layer."""
     context = random_context(d, m, n)
     start = random_weights(m, d) if started else None
-    model = construct(rate, n, d, m, depth=depth, initial_weights=start)
-    layers = jax.jit(Transformer.layerwise)(model, *context)
-    for steps in range(1, depth + 1):
-        descent = GradientDescent(rate, steps, initial_weights=start)
-        close(layers[steps - 1], answer(descent, *context), 1e-12)
+
+    @jax.jit
+    def both(x, y, x_query):
+        model = gradient_descent_transformer(rate, n, d, m, depth=depth, initial_weights=start)
+        descents = [GradientDescent(rate, k + 1, initial_weights=start) for k in range(depth)]
+        steps = [descent(x, y, x_query) for descent in descents]
+        return model.layerwise(x, y, x_query), jnp.stack(steps)
+
+    close(*both(*context), 1e-12)
 
 
 @few
@@ -86,8 +90,13 @@ def test_labels_of_the_context_become_residuals(d, m, n, started, close):
     """One layer moves y_i to y_i - dW x_i, and no input: moving data is moving weights."""
     x, y, _ = random_context(d, m, n)
     start = random_weights(m, d) if started else jnp.zeros((m, d))
-    model = construct(0.3, n, d, m, initial_weights=start)
-    inputs, labels = model.layer(0).attention(joint_tokens(x, y), joint_tokens(x, y))
+
+    @jax.jit
+    def update(x, y):
+        model = gradient_descent_transformer(0.3, n, d, m, initial_weights=start)
+        return model.layer(0).attention(joint_tokens(x, y), joint_tokens(x, y))
+
+    inputs, labels = update(x, y)
     change = np.zeros((m, d))
     for point, label in zip(x, y, strict=True):
         change -= 0.3 / n * np.outer(start @ point - label, point)
@@ -99,9 +108,14 @@ def test_labels_of_the_context_become_residuals(d, m, n, started, close):
 @given(**SIZES, depth=st.integers(1, 3))
 def test_plus_plus_construction(d, m, n, depth, close):
     context = random_context(d, m, n)
-    model = construct(0.4, n, d, m, depth=depth, curvature=0.05)
-    reference = GradientDescentPlusPlus(0.4, 0.05, depth)
-    close(answer(model, *context), answer(reference, *context), 1e-11)
+
+    @jax.jit
+    def both(x, y, x_query):
+        model = gradient_descent_transformer(0.4, n, d, m, depth=depth, curvature=0.05)
+        reference = GradientDescentPlusPlus(0.4, 0.05, depth)
+        return model(x, y, x_query), reference(x, y, x_query)
+
+    close(*both(*context), 1e-11)
 
 
 def test_layers_may_have_steps_of_their_own(close):
@@ -265,13 +279,11 @@ def test_interpolation_refuses_what_it_cannot_do():
 
 @pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])
 def test_dtypes(wide, dtype):
-    with jax.enable_x64(wide):
-        context = [jnp.asarray(field, dtype) for field in random_context(3, 1, 5)]
-        start = jnp.ones((1, 3))
+    def values(x, y, x_query, start):
         model = gradient_descent_transformer(0.6, 5, 3, depth=3, initial_weights=start)
-        values = [
-            answer(model, *context),
-            *read_layer(model, 3),
-            answer(interpolate(model, model, 3), *context),
-        ]
-    assert {value.dtype.name for value in values} == {dtype}
+        blend = interpolate(model, model, 3)
+        return [model(x, y, x_query), *read_layer(model, 3), blend(x, y, x_query)]
+
+    with jax.enable_x64(wide):
+        shapes = jax.eval_shape(values, *random_context(3, 1, 5), np.ones((1, 3)))
+    assert {value.dtype.name for value in shapes} == {dtype}

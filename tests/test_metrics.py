@@ -11,15 +11,19 @@ from toyicl.references import GradientDescent, LeastSquares, Ridge
 from toyicl.tasks import LinearRegression
 from toyicl.transformer import Architecture
 
+pytestmark = pytest.mark.usefixtures("plain_compiler")
+
 TASK = LinearRegression(dim=3, outputs=2, context_size=4, input_range=2.0)
 EPISODES = TASK.sample(jax.random.key(0), 6)
-SOFTMAX = Architecture(attention="softmax", depth=2, init_scale=5.0)(TASK, jax.random.key(1))
+SOFTMAX = Architecture(attention="softmax", init_scale=5.0)(TASK, jax.random.key(1))
+compare, observe = jax.jit(metrics.compare), jax.jit(metrics.observe)
 
 
 def one(index):
     return Episode(*(np.asarray(field[..., index]) for field in EPISODES))
 
 
+@jax.tree_util.Partial
 def zero(x, y, x_query):
     return jnp.zeros(y.shape[1])
 
@@ -47,34 +51,35 @@ def test_predictions_keep_episodes_last(close):
 
 def test_sensitivity_is_a_finite_difference(close):
     """Of a learner that is not linear in its query."""
-    sensitivities = metrics.sensitivity(SOFTMAX, EPISODES)
+    sensitivities = jax.jit(metrics.sensitivity)(SOFTMAX, EPISODES)
     assert sensitivities.shape == (2, 3, 6)
     x, y, x_query, y_query = (np.asarray(field) for field in EPISODES)
     for axis in range(3):
         shift = 1e-5 * np.eye(3)[:, [axis]]
         above, below = (
-            predict(SOFTMAX, Episode(x, y, x_query + sign * shift, y_query)) for sign in (1, -1)
+            jax.jit(predict)(SOFTMAX, Episode(x, y, x_query + sign * shift, y_query))
+            for sign in (1, -1)
         )
         close(sensitivities[:, axis], (above - below) / 2e-5, 1e-6)
 
 
 def test_observation_holds_predictions_and_sensitivities(close):
-    seen = metrics.observe(SOFTMAX, EPISODES)
-    close(seen.predictions, predict(SOFTMAX, EPISODES))
-    close(seen.sensitivities, metrics.sensitivity(SOFTMAX, EPISODES))
+    seen = observe(SOFTMAX, EPISODES)
+    close(seen.predictions, jax.jit(predict)(SOFTMAX, EPISODES))
+    close(seen.sensitivities, jax.jit(metrics.sensitivity)(SOFTMAX, EPISODES))
 
 
 def test_a_learner_beside_itself_shows_no_difference(close):
-    comparison = metrics.compare(SOFTMAX, SOFTMAX, EPISODES)
+    comparison = compare(SOFTMAX, SOFTMAX, EPISODES)
     close(comparison.model_cosine, 1.0)
     close(comparison.norm_ratio, 1.0)
     assert comparison.prediction_difference == comparison.model_difference == 0
-    close(comparison.loss, metrics.loss(SOFTMAX, EPISODES))
+    close(comparison.loss, jax.jit(metrics.loss)(SOFTMAX, EPISODES))
 
 
 def test_twice_the_step_shows_in_everything_but_the_cosine(close):
-    comparison = metrics.compare(GradientDescent(0.6), GradientDescent(0.3), EPISODES)
-    reference = metrics.observe(GradientDescent(0.3), EPISODES)
+    comparison = compare(GradientDescent(0.6), GradientDescent(0.3), EPISODES)
+    reference = observe(GradientDescent(0.3), EPISODES)
     close(comparison.model_cosine, 1.0)
     close(comparison.norm_ratio, 2.0)
     lengths = np.linalg.norm(reference.predictions, axis=0)
@@ -83,7 +88,7 @@ def test_twice_the_step_shows_in_everything_but_the_cosine(close):
 
 
 def test_the_opposite_step_has_cosine_minus_one(close):
-    comparison = metrics.compare(GradientDescent(-0.3), GradientDescent(0.3), EPISODES)
+    comparison = compare(GradientDescent(-0.3), GradientDescent(0.3), EPISODES)
     close(comparison.model_cosine, -1.0)
     close(comparison.norm_ratio, 1.0)
 
@@ -108,7 +113,7 @@ def test_comparison_is_a_mean_over_episodes(close):
                 (own * other).sum() / lengths[0] / lengths[1],
             )
         )
-    comparison = metrics.compare(learner, reference, EPISODES)
+    comparison = compare(learner, reference, EPISODES)
     prediction_difference, model_difference, cosine = np.mean(rows, axis=0)
     close(comparison.prediction_difference, prediction_difference, 1e-10)
     close(comparison.model_difference, model_difference, 1e-10)
@@ -118,7 +123,7 @@ def test_comparison_is_a_mean_over_episodes(close):
 
 
 def test_a_learner_that_ignores_its_query_has_no_direction(close):
-    comparison = metrics.compare(zero, GradientDescent(0.3), EPISODES)
+    comparison = compare(zero, GradientDescent(0.3), EPISODES)
     assert comparison.model_cosine == comparison.norm_ratio == 0
     assert all(np.isfinite(value) for value in comparison)
     lengths = np.linalg.norm(predict(GradientDescent(0.3), EPISODES), axis=0)
@@ -130,14 +135,14 @@ def test_over_snapshots_is_a_loop_over_seeds_and_snapshots(close):
     learners = jax.vmap(jax.vmap(GradientDescent))(rates)
     reference = GradientDescent(0.3)
     compared = metrics.over_snapshots(
-        lambda learner: metrics.compare(learner, reference, EPISODES), learners
+        lambda learner: compare(learner, reference, EPISODES), learners
     )
     for values in compared:
         assert isinstance(values, np.ndarray)
         assert values.shape == (2, 3)
     for seed in range(2):
         for snapshot in range(3):
-            alone = metrics.compare(GradientDescent(rates[seed, snapshot]), reference, EPISODES)
+            alone = compare(GradientDescent(rates[seed, snapshot]), reference, EPISODES)
             for together, value in zip(compared, alone, strict=True):
                 assert abs(together[seed, snapshot] - value) < 1e-12
 
@@ -157,8 +162,10 @@ def test_a_plateau_lies_above_the_middle():
 
 @pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])
 def test_dtypes(wide, dtype):
-    with jax.enable_x64(wide):
+    def values():
         episodes = TASK.sample(jax.random.key(0), 3)
-        comparison = metrics.compare(GradientDescent(0.2), GradientDescent(0.1), episodes)
-    assert {value.dtype.name for value in comparison} == {dtype}
-    assert {value.shape for value in comparison} == {()}
+        return metrics.compare(GradientDescent(0.2), GradientDescent(0.1), episodes)
+
+    with jax.enable_x64(wide):
+        shapes = jax.eval_shape(values)
+    assert {(value.shape, value.dtype.name) for value in shapes} == {((), dtype)}

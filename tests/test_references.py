@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from toyicl import metrics, theory
@@ -15,7 +15,10 @@ from toyicl.episode import predict
 from toyicl.references import GradientDescent, GradientDescentPlusPlus, LeastSquares, Ridge
 from toyicl.tasks import LinearRegression
 
-few = settings(max_examples=8, deadline=None, derandomize=True)
+pytestmark = pytest.mark.usefixtures("plain_compiler")
+
+# Every size is compiled anew: few examples, and a failing one is not searched for a smaller one.
+few = settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
 SIZES = {"d": st.integers(1, 4), "m": st.integers(1, 3), "n": st.integers(1, 6)}
 TASK = LinearRegression(dim=2, context_size=4)
 answer = jax.jit(lambda learner, x, y, x_query: learner(x, y, x_query))
@@ -72,9 +75,14 @@ def test_one_rate_is_shared_by_all_steps(close):
 @given(**SIZES, first=st.integers(1, 3), then=st.integers(1, 3))
 def test_steps_follow_each_other(d, m, n, first, then, close):
     x, y, _ = random_context(d, m, n)
-    halfway = weights_of(GradientDescent(0.1, first), x, y)
-    onwards = weights_of(GradientDescent(0.1, then, initial_weights=halfway), x, y)
-    close(onwards, weights_of(GradientDescent(0.1, first + then), x, y))
+
+    @jax.jit
+    def both(x, y):
+        halfway = GradientDescent(0.1, first).weights(x, y)
+        onwards = GradientDescent(0.1, then, initial_weights=halfway).weights(x, y)
+        return onwards, GradientDescent(0.1, first + then).weights(x, y)
+
+    close(*both(x, y))
 
 
 @few
@@ -82,13 +90,9 @@ def test_steps_follow_each_other(d, m, n, first, then, close):
 def test_predictions_are_linear_in_the_labels(d, m, n, factor, close):
     x, y, x_query = random_context(d, m, n)
     other = random_context(d, m, n, seed=1)[1]
-    for learner in (GradientDescent(0.2, 2), GradientDescentPlusPlus(0.2, 0.1), Ridge(0.3)):
-        whole = answer(learner, x, y + factor * other, x_query)
-        close(
-            whole,
-            answer(learner, x, y, x_query) + factor * answer(learner, x, other, x_query),
-            1e-10,
-        )
+    learners = (GradientDescent(0.2, 2), GradientDescentPlusPlus(0.2, 0.1), Ridge(0.3))
+    answers = jax.jit(lambda labels: jnp.stack([f(x, labels, x_query) for f in learners]))
+    close(answers(y + factor * other), answers(y) + factor * answers(other), 1e-10)
 
 
 @few
@@ -138,7 +142,7 @@ def test_plus_plus_leaves_a_polynomial_of_the_scatter(d, n, steps, close):
 
 def test_the_last_curvature_has_no_effect():
     learner = GradientDescentPlusPlus([0.2, 0.3, 0.1], [0.05, 0.02, 0.3], 3)
-    gradient = jax.grad(metrics.loss)(learner, TASK.sample(jax.random.key(0), 8))
+    gradient = jax.jit(jax.grad(metrics.loss))(learner, TASK.sample(jax.random.key(0), 8))
     assert gradient.curvature[...][2] == 0
     assert np.all(gradient.curvature[...][:2] != 0)
     assert np.all(gradient.learning_rate[...] != 0)
@@ -172,20 +176,15 @@ def test_least_squares_is_that_of_numpy(n, close):
 
 
 def test_many_steps_reach_least_squares(close):
-    x, y, x_query = random_context(2, 1, 6)
-    rate = len(x) / np.linalg.eigvalsh(x.T @ x)[-1]
-    close(
-        answer(GradientDescent(rate, 400), x, y, x_query),
-        answer(LeastSquares(), x, y, x_query),
-        1e-8,
-    )
+    context = random_context(2, 1, 30)
+    close(answer(GradientDescent(1.0, 40), *context), answer(LeastSquares(), *context), 1e-8)
 
 
 def test_the_sensitivity_of_gradient_descent_is_its_weights(close):
     episodes = replace(TASK, outputs=2).sample(jax.random.key(0), 3)
     learner = GradientDescent([1.0, 0.5], 2)
-    weights = jax.vmap(learner.weights, in_axes=-1, out_axes=-1)(episodes.x, episodes.y)
-    close(metrics.sensitivity(learner, episodes), weights)
+    weights = jax.jit(jax.vmap(learner.weights, in_axes=-1, out_axes=-1))(episodes.x, episodes.y)
+    close(jax.jit(metrics.sensitivity)(learner, episodes), weights)
 
 
 @pytest.mark.parametrize("noise", [None, 0.3])
@@ -232,7 +231,8 @@ def test_no_other_penalty_beats_the_bayes_ridge():
     task = replace(TASK, label_noise=0.2)
     episodes = task.sample(jax.random.key(0), 50_000)
     penalties = Ridge.bayes(task).penalty[...] * np.array([0.5, 1.0, 2.0])
-    smaller, best, larger = jax.vmap(lambda p: metrics.loss(Ridge(p), episodes))(penalties)
+    losses = jax.jit(jax.vmap(lambda penalty: metrics.loss(Ridge(penalty), episodes)))
+    smaller, best, larger = losses(penalties)
     assert best < smaller
     assert best < larger
 
@@ -245,16 +245,19 @@ def test_rates_may_be_traced(close):
 
 @pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])
 def test_shapes_and_dtypes(wide, dtype):
-    with jax.enable_x64(wide):
+    def answers():
         episodes = replace(TASK, outputs=3).sample(jax.random.key(0), 5)
-        learners = [
+        learners = (
             GradientDescent(0.1, 2),
             GradientDescentPlusPlus(0.1, 0.2, 2),
             Ridge(0.1),
             LeastSquares(),
-        ]
-        predictions = [jax.jit(predict)(learner, episodes) for learner in learners]
-    assert {(p.shape, p.dtype.name) for p in predictions} == {((3, 5), dtype)}
+        )
+        return [predict(learner, episodes) for learner in learners]
+
+    with jax.enable_x64(wide):
+        shapes = jax.eval_shape(answers)
+    assert {(value.shape, value.dtype.name) for value in shapes} == {((3, 5), dtype)}
 
 
 BAD = [

@@ -16,6 +16,8 @@ from toyicl.episode import Episode, predict
 from toyicl.tasks import LinearRegression
 from toyicl.transformer import Architecture, Transformer
 
+pytestmark = pytest.mark.usefixtures("plain_compiler")
+
 TASK = LinearRegression(dim=3, outputs=2, context_size=5, input_range=3.0)
 EPISODES = TASK.sample(jax.random.key(1), 4)
 ONE = Episode(*(np.asarray(field[..., 0]) for field in EPISODES))
@@ -23,14 +25,20 @@ layerwise, answer = jax.jit(Transformer.layerwise), jax.jit(Transformer.__call__
 EVERYTHING = Architecture(depth=2, heads=2, embedding_size=6, mlp_size=7, layer_norm=True)
 
 
-def build(architecture, seed=0, task=TASK):
+def build(architecture, seed=0):
     """A model whose every parameter is random and of order 1, biases and gains among them."""
-    model = architecture(task, jax.random.key(seed))
     draw = np.random.default_rng(seed)
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(leaf if leaf.ndim == 0 else draw.normal(size=leaf.shape) / 2),
-        model,
-    )
+    settings = {
+        ".damping.value": architecture.damping,
+        ".token_clip.value": architecture.token_clip,
+    }
+
+    def fill(path, leaf):
+        value = settings.get(jax.tree_util.keystr(path))
+        return jnp.asarray(draw.normal(size=leaf.shape) / 2 if value is None else value)
+
+    shapes = jax.eval_shape(architecture, TASK, jax.random.key(0))
+    return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
 def gelu(z):
@@ -214,31 +222,29 @@ def test_the_last_layer_writes_only_what_is_read(name):
 
 def test_shared_layers_share_their_gradient(close):
     """The gradient by shared weights is the sum over layers that have the same weights."""
-    shared = build(Architecture(depth=3, shared=True))
-    apart = Architecture(depth=3)(TASK, jax.random.key(0))
+    shared, apart = (build(Architecture(depth=3, shared=shared)) for shared in (True, False))
     for block in apart.blocks:
         for name in ("query", "key", "value", "output"):
             getattr(block.attention, name)[...] = getattr(shared.blocks[0].attention, name)[...]
-    gradient = jax.jit(jax.grad(metrics.loss))
-    one, three = gradient(shared, EPISODES), gradient(apart, EPISODES)
-    total = sum(block.attention.value[...] for block in three.blocks)
-    close(one.blocks[0].attention.value[...], total)
+    gradient = jax.jit(jax.grad(lambda model: model(*ONE[:3])[0]))
+    total = sum(np.asarray(block.attention.value[...]) for block in gradient(apart).blocks)
+    close(gradient(shared).blocks[0].attention.value[...], total)
 
 
-def test_a_damping_sweep_is_a_vmap_and_compiles_once(close):
+def test_a_sweep_over_damping_and_clip_is_a_vmap_and_compiles_once(close):
+    """One layer from label 0 predicts in proportion to its damping, up to the bound."""
     traces = []
 
-    def clipped(damping, clip):
-        architecture = Architecture(depth=2, damping=damping, token_clip=clip, init_scale=10.0)
-        traces.append(architecture)
+    def answer(damping, clip):
+        traces.append(damping)
+        architecture = Architecture(damping=damping, token_clip=clip)
         return architecture(TASK, jax.random.key(0))(*ONE[:3])
 
-    sweep = jax.jit(jax.vmap(clipped))
-    for dampings in (np.array([0.2, 1.0]), np.array([0.5, 0.7])):
-        answers = sweep(dampings, np.array([1.0, 2.0]))
-        alone = [jax.jit(clipped)(*pair) for pair in zip(dampings, (1.0, 2.0), strict=True)]
-        close(answers, np.array(alone), 1e-9)
-    assert len(traces) == 2, "one for the sweep, one for the loop"
+    sweep, loose = jax.jit(jax.vmap(answer)), np.full(2, 1e9)
+    whole = np.asarray(sweep(np.ones(2), loose)[0])
+    close(sweep(np.array([0.5, 3.0]), loose), np.array([0.5 * whole, 3.0 * whole]))
+    close(sweep(np.ones(2), np.array([1e-9, 1e9])), np.array([1e-9 * np.sign(whole), whole]))
+    assert len(traces) == 1
 
 
 def test_an_architecture_is_a_pytree_of_its_scales():
@@ -246,36 +252,42 @@ def test_an_architecture_is_a_pytree_of_its_scales():
     assert jax.tree.structure(Architecture(depth=2)) != jax.tree.structure(Architecture())
 
 
-@pytest.mark.parametrize("depth", [1, 4])
-def test_initial_deviation_shrinks_with_depth(depth):
-    model = Architecture(depth=depth, heads=40, mlp_size=300)(LinearRegression(), jax.random.key(0))
-    for block in model.blocks:
-        expected = np.sqrt(0.002 / depth / 11)
-        assert abs(np.std(block.attention.value[...]) / expected - 1) < 0.05
-        assert abs(np.std(block.mlp.rise.kernel[...]) / expected - 1) < 0.05
-        assert np.all(block.mlp.rise.bias[...] == 0)
+def test_initial_deviation_shrinks_with_depth():
+    architecture = Architecture(depth=4, shared=True, heads=40, mlp_size=300)
+    (block,) = architecture(LinearRegression(), jax.random.key(0)).blocks
+    expected = np.sqrt(0.002 / 4 / 11)
+    assert abs(np.std(block.attention.value[...]) / expected - 1) < 0.05
+    assert abs(np.std(block.mlp.rise.kernel[...]) / expected - 1) < 0.05
+    assert np.all(block.mlp.rise.bias[...] == 0)
 
 
 def test_an_embedding_starts_at_order_one():
-    model = Architecture(embedding_size=400)(LinearRegression(), jax.random.key(0))
-    assert model.embedding[...].shape == (11, 400)
-    assert abs(np.std(model.embedding[...]) * np.sqrt(11) - 1) < 0.05
+    task = LinearRegression(dim=99)
+    model = Architecture(embedding_size=30)(task, jax.random.key(0))
+    assert model.embedding[...].shape == (100, 30)
+    assert abs(np.std(model.embedding[...]) * np.sqrt(100) - 1) < 0.05
 
 
 def test_the_same_key_builds_the_same_model():
-    one, same, other = (EVERYTHING(TASK, jax.random.key(seed)) for seed in (0, 0, 1))
+    make = Architecture(embedding_size=4)
+    one, same, other = (make(TASK, jax.random.key(seed)) for seed in (0, 0, 1))
     for first, second in zip(jax.tree.leaves(one), jax.tree.leaves(same), strict=True):
         assert np.array_equal(first, second)
-    assert not np.array_equal(one.embedding[...], other.embedding[...])
+    assert not np.any(one.embedding[...] == other.embedding[...])
+    values = (model.blocks[0].attention.value[...] for model in (one, other))
+    assert not np.any(np.equal(*values))
 
 
 @pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])
 @pytest.mark.parametrize("name", ["three shared layers", "everything"])
 def test_shapes_and_dtypes(name, wide, dtype):
-    with jax.enable_x64(wide):
+    def values():
         model = ARCHITECTURES[name](TASK, jax.random.key(0))
-        assert {leaf.dtype.name for leaf in jax.tree.leaves(model)} == {dtype}
-        prediction = jax.jit(predict)(model, TASK.sample(jax.random.key(0), 3))
+        return model, predict(model, TASK.sample(jax.random.key(0), 3))
+
+    with jax.enable_x64(wide):
+        model, prediction = jax.eval_shape(values)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(model)} == {dtype}
     assert prediction.shape == (2, 3)
     assert prediction.dtype == dtype
 
