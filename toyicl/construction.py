@@ -135,7 +135,12 @@ def interpolate(model: Transformer, reference: Transformer, dim: int) -> Transfo
     Only the products of the circuits matter: scaling one by c and the other by 1/c changes nothing.
     The trained circuits are therefore first scaled so that the input blocks of W_K^T W_Q have the
     same mean diagonal in both, the one scalar correction of von Oswald et al. (2022), section 3.
+
+    Raises BadInput for softmax attention, another depth than the reference's, or several heads.
     """
+    for block in (*model.blocks, *reference.blocks):
+        kind = block.attention.kind
+        require(kind == "linear", "attention", "linear to interpolate weights", kind)
     require(model.depth == reference.depth, "depth", "that of the reference", model.depth)
     pairs = []
     for layer in range(max(len(model.blocks), len(reference.blocks))):

@@ -60,7 +60,11 @@ def caption(figure: Figure, sentences: Sequence[str]) -> None:
     """A caption below the panels: what was run, what was cut, and the command."""
     width = int(figure.get_figwidth() * 15)
     figure.supxlabel(
-        textwrap.fill(" ".join(sentences), width), fontsize=8, x=0.01, ha="left", color="0.25"
+        textwrap.fill(" ".join(filter(None, sentences)), width),
+        fontsize=8,
+        x=0.01,
+        ha="left",
+        color="0.25",
     )
 
 
