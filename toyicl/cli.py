@@ -288,7 +288,7 @@ def _print_verdicts(verdicts: Sequence[dict[str, Any]]) -> None:
     width = max((len(record["id"]) for record in verdicts), default=0)
     for record in verdicts:
         print(f"{record['verdict']:<8} {record['id']:<{width}}  {record['statement']}")
-        ours = "not run"
+        ours = "not run" if record["verdict"] == "not run" else "no seed to judge"
         if record["measured"] is not None:
             low, high = record["spread"]
             ours = f"ours {record['measured']:.4g}"
