@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -97,8 +98,8 @@ def main(words: Sequence[str] | None = None) -> None:
         print(f"toyicl: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("toyicl: stopped", file=sys.stderr)
-        sys.exit(1)
+        print("toyicl: stopped", file=sys.stderr, flush=True)
+        os._exit(1)  # at once: XLA's threads may be compiling, and crash if Python ends around them
 
 
 def _obey(words: list[str]) -> int:
