@@ -262,6 +262,16 @@ def test_a_damped_model_interpolates_with_itself_to_itself(close):
     close(answer(interpolate(model, model, 3), *context), answer(model, *context), 1e-10)
 
 
+def test_interpolation_keeps_initial_weights(close):
+    context = random_context(3, 1, 5)
+    models = [
+        gradient_descent_transformer(0.6, 5, 3, initial_weights=factor * np.ones((1, 3)))
+        for factor in (1.0, 3.0)
+    ]
+    middle = gradient_descent_transformer(0.6, 5, 3, initial_weights=2 * np.ones((1, 3)))
+    close(answer(interpolate(*models, 3), *context), answer(middle, *context))
+
+
 def test_shared_and_separate_layers_interpolate(close):
     context = random_context(3, 1, 5)
     pair = gradient_descent_circuits(0.6, 5, 3)
@@ -275,6 +285,15 @@ def test_interpolation_refuses_what_it_cannot_do():
         interpolate(random_model(1), random_model(1, depth=2), 3)
     with pytest.raises(ValueError, match=r"^heads must be 1 to interpolate weights, got 2$"):
         interpolate(random_model(2), random_model(1), 3)
+    softmax = Transformer(Architecture(attention="softmax"), 3, 1, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"^attention must be linear to interpolate weights, got"):
+        interpolate(softmax, random_model(1), 3)
+    clipped = Transformer(Architecture(token_clip=10.0), 3, 1, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"^token_clip must be None to interpolate weights, got"):
+        interpolate(random_model(1), clipped, 3)
+    moved = gradient_descent_transformer(0.6, 5, 3, initial_weights=np.ones((1, 3)))
+    with pytest.raises(ValueError, match=r"^initial_weights must be in both models"):
+        interpolate(random_model(1), moved, 3)
 
 
 @pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])

@@ -21,6 +21,20 @@ CLAIM = Claim(
     floor=1.0,
 )
 
+COMPLETE = '''"""mine: a claim.
+
+Cost: none.
+"""
+from dataclasses import dataclass
+@dataclass(frozen=True)
+class Settings:
+    """Mine."""
+QUICK = Settings()
+def measure(settings, fit): pass
+def draw(results): pass
+CLAIMS = ()
+'''
+
 
 def results(values, stuck=None):
     stuck = [False] * len(values) if stuck is None else stuck
@@ -84,6 +98,19 @@ def test_every_experiment_of_the_project_loads_and_says_what_it_costs():
         assert len(set(identifiers)) == len(identifiers)
 
 
+def test_a_complete_experiment_file_loads(tmp_path):
+    path = Path(tmp_path) / "mine.py"
+    path.write_text(COMPLETE)
+    assert experiment.load(experiment.find(str(path))).name == "mine"
+
+
+def test_only_a_near_name_is_suggested():
+    with pytest.raises(BadInput, match=r"did you mean fig2\?"):
+        experiment.find("fig22")
+    with pytest.raises(BadInput, match=r"got 'entirely_else'$"):
+        experiment.find("entirely_else")
+
+
 def test_an_experiment_is_found_by_its_name_and_by_its_file():
     assert experiment.find("fig2") == experiment.find("fig2_one_step")
 
@@ -94,6 +121,12 @@ def test_an_experiment_is_found_by_its_name_and_by_its_file():
         ('"""No name here."""', "must have a docstring that starts with 'name: claim'"),
         ('"""mine: a claim."""', "has a line 'Cost: ...'"),
         ('"""mine: a claim.\n\nCost: none.\n"""\nCLAIMS = ()', "it lacks"),
+        (COMPLETE.replace("@dataclass(frozen=True)\n", ""), "Settings must be a frozen dataclass"),
+        (COMPLETE.replace("frozen=True", ""), "Settings must be a frozen dataclass"),
+        (COMPLETE.replace("Settings()", "{}"), "QUICK must be Settings with other values"),
+        (COMPLETE.replace("def measure(settings, fit): pass", "measure = {}"), "measure must be"),
+        (COMPLETE.replace("def draw(results): pass", "draw = None"), "draw must be a function"),
+        (COMPLETE.replace("CLAIMS = ()", "CLAIMS = ('A',)"), "CLAIMS must be a tuple of Claim"),
     ],
 )
 def test_an_incomplete_experiment_file_is_refused(tmp_path, text, message):

@@ -283,3 +283,13 @@ def test_refuses(field, value, rule):
     message = f"task.{field} must be {rule}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}.*, got {re.escape(repr(value))}$"):
         LinearRegression(**{"dim": 2, field: value})
+
+
+def test_a_batch_has_at_least_one_episode():
+    with pytest.raises(ValueError, match="episodes must be a whole number of at least 1, got 0"):
+        LinearRegression().sample(jax.random.key(0), 0)
+
+
+def test_a_scale_in_quotes_is_refused():
+    with pytest.raises(ValueError, match=r"task.input_range must be .* got '1'"):
+        LinearRegression(input_range="1")

@@ -430,7 +430,7 @@ def test_without_noise_a_full_context_tells_all():
 
 
 def test_floors_are_plain_numbers():
-    result = theory.floors(linear(label_noise=0.1), 3)
+    result = theory.floors(linear(label_noise=0.1), range(1, 4))
     assert json.loads(json.dumps(result)) == result
     assert list(result) == [
         "predict_zero",

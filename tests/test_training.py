@@ -191,6 +191,7 @@ def test_bad_settings_are_named(bad, message):
         Training(**bad)
 
 
-def test_no_seeds_is_an_error():
-    with pytest.raises(ValueError, match="seeds must be at least 1, got 0"):
-        fit(Architecture(), TASK, SHORT, seeds=0)
+@pytest.mark.parametrize("none", [0, []])
+def test_no_seeds_is_an_error(none):
+    with pytest.raises(ValueError, match=r"seeds must be at least 1, or a list .*, got (0|\[\])"):
+        fit(Architecture(), TASK, SHORT, seeds=none)

@@ -183,6 +183,8 @@ def verify(command: Verify) -> int:
     """Judge claims from saved results."""
     from toyicl import laboratory, runs
 
+    if command.out != RUNS and not command.out.is_dir():
+        raise BadInput(f"out must be a folder of runs, got {command.out}, which does not exist")
     verdicts = []
     for listing in _chosen(command.experiments or ("all",)):
         folder = command.out / listing.name
@@ -198,7 +200,10 @@ def verify(command: Verify) -> int:
 
 def floors(command: Floors) -> int:
     """Print exact references."""
+    from tqdm import tqdm
+
     from toyicl import theory
+    from toyicl.settings import require_size
     from toyicl.tasks import LinearRegression
 
     task = LinearRegression(
@@ -207,7 +212,9 @@ def floors(command: Floors) -> int:
         input_range=command.input_range,
         label_noise=command.noise or None,
     )
-    values = theory.floors(task, command.steps)
+    require_size("steps", command.steps)
+    depths = tqdm(range(1, command.steps + 1), unit="step", disable=None, leave=False)
+    values = theory.floors(task, depths)
     if command.json:
         print(json.dumps(values, indent=1))
         return 0
@@ -266,7 +273,11 @@ def _one_line(box: str) -> str:
     lines = [line.strip("│ ") for line in box.splitlines()[1:] if not line.startswith("╰")]
     text = " ".join(line for line in lines if not line.startswith("───"))
     text = text.split("For full helptext")[0].split("Argument helptext")[0]
-    text = text.replace("Error parsing ", "").replace("__tyro-dummy-inner__.", "")
+    text = (
+        re.sub(r" in toyicl (\w+ )?--help", "", text)
+        .replace("Error parsing ", "")
+        .replace("__tyro-dummy-inner__.", "")
+    )
     return re.sub(r"\s+", " ", text).strip()
 
 

@@ -136,8 +136,15 @@ def interpolate(model: Transformer, reference: Transformer, dim: int) -> Transfo
     The trained circuits are therefore first scaled so that the input blocks of W_K^T W_Q have the
     same mean diagonal in both, the one scalar correction of von Oswald et al. (2022), section 3.
 
-    Raises BadInput for softmax attention, another depth than the reference's, or several heads.
+    Raises BadInput for softmax attention, another depth than the reference's, several heads,
+    clipped tokens, and a W_0 in one of the two alone.
     """
+    for one in (model, reference):
+        require(one.token_clip is None, "token_clip", "None to interpolate weights", one.token_clip)
+    starts = [one.initial_weights for one in (model, reference) if one.initial_weights is not None]
+    require(
+        len(starts) != 1, "initial_weights", "in both models to interpolate, or in none", starts
+    )
     for block in (*model.blocks, *reference.blocks):
         kind = block.attention.kind
         require(kind == "linear", "attention", "linear to interpolate weights", kind)
@@ -155,7 +162,8 @@ def interpolate(model: Transformer, reference: Transformer, dim: int) -> Transfo
                 (value_output[0] / scale + their_value_output[0]) / 2,
             )
         )
-    return with_circuits(pairs, dim, model.outputs, depth=model.depth)
+    start = (starts[0][...] + starts[1][...]) / 2 if starts else None
+    return with_circuits(pairs, dim, model.outputs, depth=model.depth, initial_weights=start)
 
 
 def _circuits(model: Transformer, layer: int) -> tuple[jax.Array, jax.Array]:

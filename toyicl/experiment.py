@@ -12,8 +12,9 @@ import importlib.util
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from toyicl.errors import BadInput
@@ -162,15 +163,17 @@ def find(name: str) -> Listing:
         if name in (listing.name, listing.path.stem):
             return listing
     names = [listing.name for listing in known]
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    nearest = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    raise BadInput(f"experiment must be one of {', '.join(names)}, got {name!r}{hint}")
+    allowed = f"one of {', '.join(names)}, or the path of an experiment file"
+    raise BadInput(f"experiment must be {allowed}, got {name!r}{hint}")
 
 
 def load(listing: Listing) -> Experiment:
     """Import an experiment file.
 
-    Raises BadInput if it lacks one of the names that an experiment file defines.
+    Raises BadInput if it lacks one of the names that an experiment file defines, or if one of them is
+    something else than it has to be: better now than after the training.
     """
     module_name = f"toyicl_experiment_{listing.path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, listing.path)
@@ -183,6 +186,9 @@ def load(listing: Listing) -> Experiment:
     missing = [name for name in needed if not hasattr(module, name)]
     if missing:
         raise BadInput(f"{listing.path} must define {', '.join(needed)}; it lacks {missing}")
+    wrong = _wrong_kinds(module)
+    if wrong:
+        raise BadInput(f"{listing.path}: {'; '.join(wrong)}")
     return Experiment(
         name=listing.name,
         full=module.Settings(),
@@ -191,3 +197,18 @@ def load(listing: Listing) -> Experiment:
         draw=module.draw,
         claims=module.CLAIMS,
     )
+
+
+def _wrong_kinds(module: ModuleType) -> list[str]:
+    """A sentence for each name of an experiment file that is not of the kind it has to be."""
+    settings, claims = module.Settings, module.CLAIMS
+    a_class = isinstance(settings, type) and is_dataclass(settings)
+    each_a_claim = isinstance(claims, tuple | list) and all(isinstance(c, Claim) for c in claims)
+    rules = {
+        "Settings must be a frozen dataclass": a_class and settings.__dataclass_params__.frozen,
+        "QUICK must be Settings with other values": a_class and isinstance(module.QUICK, settings),
+        "measure must be a function (settings, fit)": callable(module.measure),
+        "draw must be a function (results)": callable(module.draw),
+        "CLAIMS must be a tuple of Claim": each_a_claim,
+    }
+    return [rule for rule, holds in rules.items() if not holds]

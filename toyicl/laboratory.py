@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from toyicl import plotting, runs, training
+from toyicl.errors import BadInput
 from toyicl.experiment import Experiment
 from toyicl.tasks import Task
 
@@ -51,6 +52,9 @@ def run(
     diverged: list[str] = []
     fit = partial(_fit, seeds=seeds, progress=progress, diverged=diverged)
     results = experiment.measure(settings, fit)
+    if not isinstance(results, xr.Dataset):
+        kind = type(results).__name__
+        raise BadInput(f"measure of {experiment.name} must return an xarray.Dataset, got {kind}")
     origin = runs.provenance(settings, seeds, quick)
     results = results.assign_attrs({"experiment": experiment.name, **results.attrs, **origin})
     saved = runs.save_results(results, folder)

@@ -36,7 +36,8 @@ class Comparison(NamedTuple):
     model_cosine: jax.Array
     """Mean cosine between the sensitivities."""
     norm_ratio: jax.Array
-    """Mean norm of the learner's sensitivities over that of the reference's."""
+    """Mean norm of the learner's sensitivities over that of the reference's; not finite where the
+    reference's are all 0."""
 
 
 def squared_error(predictions: jax.Array, episodes: Episode) -> jax.Array:

@@ -45,12 +45,14 @@ def require_size(name: str, value: Any, least: int = 1) -> None:
 
 def require_positive(name: str, value: Any) -> None:
     """Check that a scale is finite and positive; what is traced or an array cannot be checked."""
+    require(not isinstance(value, str), name, "a finite number above 0", value)
     if isinstance(value, NUMBERS):
         require(bool(0 < value < math.inf), name, "a finite number above 0", value)
 
 
 def require_not_negative(name: str, value: Any) -> None:
     """Check that a scale is finite and not negative; what is traced or an array cannot be checked."""
+    require(not isinstance(value, str), name, "a finite number of at least 0", value)
     if isinstance(value, NUMBERS):
         require(bool(0 <= value < math.inf), name, "a finite number of at least 0", value)
 

@@ -103,9 +103,12 @@ class LinearRegression:
     def sample(self, key: jax.Array, episodes: int) -> Episode:
         """Draw a batch of episodes, on the last axis; the same key gives the same batch.
 
+        Raises ValueError unless `episodes` is at least 1.
+
         Everything comes from ONE uniform draw, each law by its quantile function: most of the compile
         time, and much of the run time, of a training step is the random number generator.
         """
+        require_size("episodes", episodes)
         d, m, n = self.dim, self.outputs, self.context_size
         sizes = {
             "x": n * d,

@@ -9,7 +9,7 @@ One step and one attention head have closed forms. Several steps are read off th
 scatter matrix (`toyicl.spectrum`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -217,19 +217,24 @@ def bayes_loss(task: LinearRegression) -> float:
     return ridge(task)[0]
 
 
-def floors(task: LinearRegression, steps: int) -> dict[str, Any]:
-    """All references of a task for 1..K steps as plain numbers; the command `floors` prints this."""
-    require_size("steps", steps)
-    depths = range(1, steps + 1)
+def floors(task: LinearRegression, depths: Iterable[int]) -> dict[str, Any]:
+    """All references of a task as plain numbers, for each number of steps in `depths`.
+
+    The command `floors` prints this.
+    """
     loss, penalty = ridge(task)
+    shared, per_step, curved = [], [], []
+    for depth in depths:
+        shared.append(_row(gd_shared(task, depth)))
+        best = gd_per_step(task, depth)
+        rates = list(best.learning_rates)
+        per_step.append({"steps": depth, "loss": best.loss, "learning_rates": rates})
+        curved.append(_row(gdpp_shared(task, depth)))
     return {
         "predict_zero": predict_zero_loss(task),
-        "gd_shared": [_row(gd_shared(task, depth)) for depth in depths],
-        "gd_per_step": [
-            {"steps": best.steps, "loss": best.loss, "learning_rates": list(best.learning_rates)}
-            for best in (gd_per_step(task, depth) for depth in depths)
-        ],
-        "gdpp_shared": [_row(gdpp_shared(task, depth)) for depth in depths],
+        "gd_shared": shared,
+        "gd_per_step": per_step,
+        "gdpp_shared": curved,
         "bayes": bayes_loss(task),
         "ridge": {"loss": loss, "penalty": penalty},
     }

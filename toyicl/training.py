@@ -142,7 +142,7 @@ def fit(
     leaves the others as they are; see `History.diverged_at`.
     """
     chosen = np.arange(seeds) if isinstance(seeds, int) else np.asarray(seeds)
-    require(chosen.size > 0, "seeds", "at least 1", seeds)
+    require(chosen.size > 0, "seeds", "at least 1, or a list of at least one seed", seeds)
     runs = [jax.device_get(start(build, task, training, int(seed))) for seed in chosen]
     snapshots = [[run.learner] for run in runs]
     losses: list[list[np.ndarray]] = [[] for _ in runs]
