@@ -19,7 +19,9 @@ _ROOMS = {
         "with_circuits",
     ),
     "metrics": ("compare", "loss", "observe", "over_snapshots", "sensitivity"),
-    "training": ("History", "StartFrom", "Training", "fit", "use_all_cores"),
+    "devices": ("use_all_cores",),
+    "training": ("StartFrom", "Training"),
+    "fitting": ("History", "fit"),
     "theory": ("floors",),
 }
 _WHERE = {name: room for room, names in _ROOMS.items() for name in names}

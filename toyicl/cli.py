@@ -139,12 +139,12 @@ def list_experiments(command: List) -> int:
 
 def run(command: Run) -> int:
     """Run experiments, each with its own settings if it is the only one named."""
-    from toyicl import laboratory, training
+    from toyicl import devices, laboratory
     from toyicl.settings import require_size
 
     require_size("seeds", command.seeds)
     chosen = _chosen(command.experiments)
-    training.use_all_cores()
+    devices.use_all_cores()
     failed = False
     for listing in chosen:
         loaded = experiment.load(listing)

@@ -23,12 +23,13 @@ if TYPE_CHECKING:  # so that listing experiments needs none of them
     import xarray as xr
     from matplotlib.figure import Figure
 
+    from toyicl.fitting import History
     from toyicl.tasks import Task
-    from toyicl.training import Build, History, Training
+    from toyicl.training import Build, Training
 
 
 class Fit(Protocol):
-    """`training.fit` as an experiment gets it: seeds, progress and devices are the runner's affair."""
+    """`fitting.fit` as an experiment gets it: seeds, progress and devices are the runner's affair."""
 
     def __call__(
         self,

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import xarray as xr
 
-from toyicl import plotting, runs, training
+from toyicl import fitting, plotting, runs
 from toyicl.errors import BadInput
 from toyicl.experiment import Experiment
 from toyicl.tasks import Task
+from toyicl.training import Build, Training
 
 
 class Progress(Protocol):
@@ -79,20 +80,20 @@ def write(
 
 
 def _fit(
-    build: training.Build,
+    build: Build,
     task: Task,
-    settings: training.Training,
+    settings: Training,
     *,
     label: str,
     at_most: int | None = None,
     seeds: int,
     progress: Progress,
     diverged: list[str],
-) -> training.History:
+) -> fitting.History:
     """Train, show progress, and note which seeds diverged."""
     seeds = seeds if at_most is None else min(seeds, at_most)
     with progress(label, settings.steps * seeds) as show:
-        history = training.fit(build, task, settings, seeds=seeds, progress=show)
+        history = fitting.fit(build, task, settings, seeds=seeds, progress=show)
     for seed, step in zip(history.seeds, history.diverged_at, strict=True):
         if step >= 0:
             diverged.append(f"{label}: seed {seed} diverged, its loss is not finite at step {step}")

@@ -1,19 +1,15 @@
-"""Training: one compiled program that advances many runs at once.
+"""Training as a program: what a run is between two chunks of steps, and the chunk that XLA compiles.
 
-`fit` trains any learner, a transformer or the step size of gradient descent, on fresh episodes every
-step. Its inner program scans over steps and maps over runs; Python only counts chunks, shows progress
-and keeps snapshots.
+A chunk loops over steps. It advances many runs at once, each on its own device, or one run whose
+batches are divided among all devices. `fitting.fit` calls it until the runs are done.
 """
 
-import os
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -92,26 +88,6 @@ class StartFrom:
         return self.learner
 
 
-class History(NamedTuple):
-    """What `fit` returns: the learners of all runs at every snapshot, on the host."""
-
-    learners: Any
-    """One learner with leading axes (seed, snapshot) on every leaf."""
-    steps: np.ndarray
-    """Training steps done at each snapshot, (snapshot,), from 0."""
-    seeds: np.ndarray
-    """Seed of each run, (seed,)."""
-    training_loss: np.ndarray
-    """Mean training loss since the last snapshot, (seed, snapshot - 1)."""
-    diverged_at: np.ndarray
-    """Step at which a seed's loss first was not finite, (seed,); -1 where it always was."""
-
-    @property
-    def final(self) -> Any:
-        """The trained learners, with a leading seed axis on every leaf."""
-        return jax.tree.map(lambda leaf: leaf[:, -1], self.learners)
-
-
 class Run(NamedTuple):
     """All that one run is between two chunks, on the host; small, since episodes are drawn anew."""
 
@@ -123,54 +99,6 @@ class Run(NamedTuple):
     """What the run's episodes are drawn from, as key data, (2,)."""
     task: Task
     training: Training
-
-
-def fit(
-    build: Build,
-    task: Task,
-    training: Training,
-    *,
-    seeds: int | Sequence[int] = 1,
-    progress: Callable[[int, np.ndarray], None] | None = None,
-) -> History:
-    """Train one learner for each seed, on fresh episodes every step.
-
-    `seeds` is a count, for seeds 0, 1, ..., or the seeds themselves. A run depends on its own seed
-    alone: the episodes of a step are drawn from (seed, step). Runs are spread over the devices of the
-    process (see `use_all_cores`). `progress(steps, losses)` is called after every chunk with the
-    steps done by all runs together and each run's latest mean training loss. A run that diverges
-    leaves the others as they are; see `History.diverged_at`.
-    """
-    chosen = np.arange(seeds) if isinstance(seeds, int) else np.asarray(seeds)
-    require(chosen.size > 0, "seeds", "at least 1, or a list of at least one seed", seeds)
-    runs = [jax.device_get(start(build, task, training, int(seed))) for seed in chosen]
-    snapshots = [[run.learner] for run in runs]
-    losses: list[list[np.ndarray]] = [[] for _ in runs]
-
-    mesh = all_devices()
-    waiting = deque(range(len(runs))) if training.steps else deque()
-    while waiting:
-        turn = [waiting.popleft() for _ in range(min(len(waiting), _at_once(len(runs), mesh)))]
-        moved, chunk_losses = advance_together([runs[i] for i in turn], mesh)
-        for index, run, chunk in zip(turn, moved, chunk_losses, strict=True):
-            runs[index] = run
-            snapshots[index].append(run.learner)
-            losses[index].append(chunk)
-            if run.step < training.steps:
-                waiting.append(index)
-        if progress is not None:
-            latest = [chunks[-1].mean() if chunks else np.nan for chunks in losses]
-            progress(sum(int(run.step) for run in runs), np.array(latest))
-
-    stacked = [jax.tree.map(lambda *leaves: np.stack(leaves), *kept) for kept in snapshots]
-    by_step = np.array([np.concatenate(chunks) for chunks in losses])
-    return History(
-        learners=jax.tree.map(lambda *leaves: np.stack(leaves), *stacked),
-        steps=np.arange(0, training.steps + 1, training.snapshot_every),
-        seeds=chosen,
-        training_loss=by_step.reshape(len(runs), -1, training.snapshot_every).mean(axis=-1),
-        diverged_at=_first_not_finite(by_step),
-    )
 
 
 @jax.jit
@@ -205,7 +133,27 @@ def advance(runs: Run, steps: jax.Array, length: int, mesh: Mesh) -> tuple[Run, 
     return spread(runs, steps)
 
 
-def _train(run: Run, steps: jax.Array, length: int) -> tuple[Run, jax.Array]:
+@partial(jax.jit, static_argnames=("length", "mesh"), donate_argnames="run")
+def advance_divided(run: Run, steps: jax.Array, length: int, mesh: Mesh) -> tuple[Run, jax.Array]:
+    """One run some steps further, each batch divided among the devices of the mesh axis "batch".
+
+    The episodes are those of `advance`: what a key draws does not depend on where it is drawn.
+    """
+
+    def divide(array: jax.Array) -> jax.Array:
+        axes = PartitionSpec(*[None] * (array.ndim - 1), "batch")
+        return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, axes))
+
+    moved = _train(run, steps, length, lambda episodes: jax.tree.map(divide, episodes))
+    return jax.lax.with_sharding_constraint(moved, NamedSharding(mesh, PartitionSpec()))
+
+
+def _train(
+    run: Run,
+    steps: jax.Array,
+    length: int,
+    place: Callable[[Episode], Episode] = lambda episodes: episodes,
+) -> tuple[Run, jax.Array]:
     """One run `steps` steps further, and its losses, NaN after those steps.
 
     Episodes are drawn one step ahead and carried through the loop: what a loop carries is stored,
@@ -214,7 +162,7 @@ def _train(run: Run, steps: jax.Array, length: int) -> tuple[Run, jax.Array]:
 
     def draw(run: Run) -> Episode:
         key = jax.random.fold_in(jax.random.wrap_key_data(run.key), run.step)
-        return run.task.sample(key, run.training.batch_size)
+        return place(run.task.sample(key, run.training.batch_size))
 
     def step(index: jax.Array, carry: tuple[Run, Episode, jax.Array]) -> tuple:
         run, episodes, losses = carry
@@ -238,46 +186,3 @@ def _step(run: Run, episodes: Episode) -> tuple[Run, jax.Array]:
     updates, optimiser = run.training.optimiser().update(gradient, run.optimiser, parameters)
     learner = nnx.merge(structure, optax.apply_updates(parameters, updates), fixed)
     return run._replace(learner=learner, optimiser=optimiser, step=run.step + 1), value
-
-
-def use_all_cores() -> None:
-    """Let every CPU core be a device of its own, so that `fit` spreads its runs over them.
-
-    XLA runs small programs like these on one core otherwise. To be called before JAX's first
-    computation; it changes nothing for a GPU.
-    """
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-
-
-def all_devices() -> Mesh:
-    """The mesh of all devices of this process, on which runs are spread."""
-    return jax.make_mesh((jax.local_device_count(),), ("run",), devices=jax.local_devices())
-
-
-def _at_once(runs: int, mesh: Mesh) -> int:
-    """How many runs advance together.
-
-    A CPU core takes one at a time: several would leave its cache. The others wait their turn, so
-    that five runs keep two cores busy to the end. Any other device takes its share of all at once.
-    """
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    return mesh.size if on_cpu else -(-runs // mesh.size) * mesh.size
-
-
-def advance_together(runs: list[Run], mesh: Mesh) -> tuple[list[Run], np.ndarray]:
-    """Advance some runs by one chunk; devices that are left over do nothing."""
-    length = runs[0].training.snapshot_every
-    each = -(-len(runs) // mesh.size)
-    filled = runs + runs[-1:] * (each * mesh.size - len(runs))
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *filled)
-    steps = np.where(np.arange(mesh.size) * each < len(runs), length, 0)
-    placed = jax.device_put((stacked, steps), NamedSharding(mesh, PartitionSpec("run")))
-    moved, losses = jax.device_get(advance(placed[0], placed[1], length, mesh))
-    kept = [jax.tree.map(lambda leaf, i=i: leaf[i], moved) for i in range(len(runs))]
-    return kept, losses[: len(runs)]
-
-
-def _first_not_finite(losses: np.ndarray) -> np.ndarray:
-    """Index of the first loss that is not finite in each row, -1 where all are."""
-    broken = ~np.isfinite(losses)
-    return np.where(broken.any(axis=1), broken.argmax(axis=1), -1)

@@ -1,0 +1,124 @@
+"""Where runs happen: the cores or accelerators of a process, and the processes of a cluster."""
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from toyicl.errors import BadInput
+
+Tree = TypeVar("Tree")
+
+
+def use_all_cores() -> None:
+    """Let every CPU core be a device of its own, so that runs are spread over them.
+
+    XLA runs small programs like these on one core otherwise. To be called before JAX's first
+    computation; it changes nothing for a GPU, nor where the user has set a number of devices.
+    """
+    forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not forced and jax.config.read("jax_num_cpu_devices") < 1:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+
+
+def connect(
+    address: str | None, processes: int | None, rank: int | None, *, patience: float = 60.0
+) -> None:
+    """Join the other processes of a cluster; to be called before JAX's first computation.
+
+    Without `address` (HOST:PORT of process 0), `processes` and `rank`, JAX asks the cluster: Slurm,
+    Open MPI, Kubernetes and TPU pods are known to it. Raises BadInput for a rank out of range, for
+    some of the three without the others, and where no cluster is found. If the processes have not
+    found one another after `patience` seconds, the program ends with a message and status 1.
+    """
+    given = {"coordinator": address, "processes": processes, "rank": rank}
+    missing = [name for name, value in given.items() if value is None]
+    if 0 < len(missing) < len(given):
+        raise BadInput(f"coordinator, processes and rank must be given together; no {missing}")
+    if processes is not None and processes < 1:
+        raise BadInput(f"processes must be at least 1, got {processes}")
+    if processes is not None and rank is not None and rank not in range(processes):
+        raise BadInput(f"rank must be between 0 and {processes - 1} (processes - 1), got {rank}")
+    if address is not None and not address.rpartition(":")[2].isdecimal():
+        raise BadInput(f"coordinator must be HOST:PORT, got {address!r}")
+    where = address or "the address that the cluster gives"
+    message = f"not all processes met at {where} within {patience:g} s; is process 0 running there?"
+    try:
+        with _at_most(patience, message):
+            jax.distributed.initialize(
+                address, processes, rank, initialization_timeout=int(patience) + 60
+            )
+    except (ValueError, RuntimeError) as error:
+        raise BadInput(f"distributed must find a cluster, or be told of one: {error}") from error
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float, message: str) -> Iterator[None]:
+    """End the program with a message if the block takes longer.
+
+    JAX's own time limit ends the program too, but with a C++ stack trace as its only message.
+    """
+
+    def give_up() -> None:
+        print(f"toyicl: {message}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    clock = threading.Timer(seconds, give_up)
+    clock.daemon = True
+    clock.start()
+    try:
+        yield
+    finally:
+        clock.cancel()
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def own_devices() -> Mesh:
+    """The devices of this process, as a mesh with the axis "run"."""
+    return _mesh(jax.local_devices(), "run")
+
+
+def all_devices() -> Mesh:
+    """The devices of all processes, as a mesh with the axis "batch"."""
+    return _mesh(jax.devices(), "batch")
+
+
+def any_process(*flags: bool) -> list[bool]:
+    """For each flag, whether it is set in any process; all processes call this together."""
+    if jax.process_count() == 1:
+        return list(flags)
+    everyones = np.asarray(multihost_utils.process_allgather(np.array(flags)))
+    return [bool(everyones[:, index].any()) for index in range(len(flags))]
+
+
+def from_first(tree: Tree) -> Tree:
+    """The arrays of process 0, in every process; all processes call this together."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
+def from_owners(tree: Tree) -> Tree:
+    """Arrays whose row i comes from process i % processes, in every process."""
+    count = jax.process_count()
+    if count == 1:
+        return tree
+    rows = len(jax.tree.leaves(tree)[0])
+    owned = np.arange(rows) % count
+    everyones = multihost_utils.process_allgather(tree)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[owned, np.arange(rows)], everyones)
+
+
+def _mesh(devices: list[jax.Device], axis: str) -> Mesh:
+    return Mesh(np.array(devices), (axis,))
