@@ -89,8 +89,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     reference = metrics.observe(descent, episodes)
     gd_loss = metrics.squared_error(reference.predictions, episodes)
     compared = metrics.over_snapshots(
-        lambda model: metrics.difference(metrics.observe(model, episodes), reference, episodes),
-        history.learners,
+        metrics.compare_observed, history.learners, reference, episodes
     )
     rate = descent.learning_rate[...]
     target = gradient_descent_transformer(rate, task.context_size, task.dim, task.outputs)
@@ -139,17 +138,32 @@ def _over_scales(
     settings: Settings, models: Transformer, descent: GradientDescent
 ) -> dict[str, tuple]:
     """Losses of the trained models and of gradient descent, both left as they are, on scaled inputs."""
+    own, other = _losses_on(
+        settings.task,
+        jnp.array(settings.scales),
+        models,
+        descent,
+        settings.evaluation_episodes,
+    )
+    return {"scaled_loss": (("alpha", "seed"), own), "scaled_gd_loss": ("alpha", other)}
+
+
+@partial(jax.jit, static_argnames="count")
+def _losses_on(
+    task: LinearRegression,
+    scales: jax.Array,
+    models: Transformer,
+    descent: GradientDescent,
+    count: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Losses (scale, seed) of models, and (scale,) of gradient descent, on scaled inputs."""
 
     def losses(scale: jax.Array) -> tuple[jax.Array, jax.Array]:
-        task = settings.task.scaled(scale)
-        episodes = task.sample(jax.random.key(2023), settings.evaluation_episodes)
-        return (
-            jax.vmap(metrics.loss, (0, None))(models, episodes),
-            metrics.loss(descent, episodes),
-        )
+        episodes = task.scaled(scale).sample(jax.random.key(2023), count)
+        own = jax.vmap(metrics.loss, (0, None))(models, episodes)
+        return own, metrics.loss(descent, episodes)
 
-    own, other = jax.lax.map(losses, jnp.array(settings.scales))
-    return {"scaled_loss": (("alpha", "seed"), own), "scaled_gd_loss": ("alpha", other)}
+    return jax.lax.map(losses, scales)
 
 
 def _over_sizes(settings: Settings, fit: Fit) -> dict[str, tuple]:

@@ -1,8 +1,14 @@
 """Strict arithmetic for all tests: float64, no silent broadcasting between ranks; two devices."""
 
+import os
+import tempfile
+
 import jax
 import numpy as np
 import pytest
+
+# Programs that tests start share what they compile, but with nobody else.
+os.environ["XDG_CACHE_HOME"] = os.path.join(tempfile.gettempdir(), f"toyicl-tests-{os.getuid()}")
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_enable_x64", True)

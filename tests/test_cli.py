@@ -1,15 +1,14 @@
 """The command line, through the real program: what it prints, writes and returns."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import xarray as xr
+from programs import toyicl
 
-PROGRAM = [sys.executable, "-c", "from toyicl.cli import main; main()"]
 TINY = [
     "--seeds=2",
     "--settings.task.dim=3",
@@ -23,18 +22,6 @@ TINY = [
     "--settings.sizes=3",
     "--settings.evaluation-episodes=200",
 ]
-
-
-def toyicl(*words, cwd=None, **environment):
-    return subprocess.run(
-        [*PROGRAM, *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=os.environ | environment,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +46,9 @@ def test_run_writes_results_claims_and_figure(fig2):
     assert answer.returncode == 0, answer.stderr
     assert answer.stderr == ""  # no progress bar where there is no terminal
     names = {path.name for path in (out / "fig2").iterdir()}
-    assert names == {"results.nc", "claims.json", "figure.png", "figure.svg"}
-    for name in names:
+    written = {"results.nc", "claims.json", "figure.png", "figure.svg"}
+    assert names == written | {"checkpoint", ".lock"}
+    for name in written:
         assert f"wrote {out / 'fig2' / name}" in answer.stdout
 
 
@@ -173,7 +161,7 @@ def test_an_experiment_file_of_ones_own_runs_by_its_path(tmp_path):
         "                value=lambda results: results.two, band=(2, 2)),)\n"
     )
     assert toyicl("run", path, "--out", tmp_path).returncode == 0
-    wrong = toyicl("run", path, "--settings.two=3", "--out", tmp_path)
+    wrong = toyicl("run", path, "--settings.two=3", "--out", tmp_path, "--fresh")
     assert "fails" in wrong.stdout
 
 
@@ -217,6 +205,12 @@ def test_a_diverged_seed_is_named_and_the_results_are_kept(tmp_path):
         ),
         (["run", "fig2", "--seeds=0"], "seeds must be a whole number of at least 1, got 0"),
         (["run", "prop1", "--out=/proc/nowhere"], "out must be a folder that can be written"),
+        (["verify", "--out=nowhere"], "out must be a folder of runs, got nowhere"),
+        (["list", "--runs", "--out=nowhere"], "out must be a folder of runs, got nowhere"),
+        (
+            ["run", "fig2", "--checkpoint-every=-1"],
+            "checkpoint_every must be a finite number of at",
+        ),
         (["draw", "fig2", "--out=nowhere"], "which has no results.nc"),
         (["floors", "--dim=x"], "--dim"),
         (["floors", "--steps=0"], "steps must be a whole number of at least 1, got 0"),

@@ -28,10 +28,15 @@ ROOMS = [
     "trails",
     "spread",
     "fitting",
+    "files",
+    "checkpoints",
     "runs",
     "plotting",
     "experiment",
+    "sweeps",
     "laboratory",
+    "terminal",
+    "parsing",
     "cli",
 ]
 HEAVY = {"jax", "jaxlib", "flax", "optax", "scipy", "matplotlib", "xarray"}
@@ -81,7 +86,7 @@ def test_metrics_take_any_reference():
     assert imported_rooms("metrics") <= {"errors", "settings", "episode"}
 
 
-@pytest.mark.parametrize("room", ["errors", "experiment", "cli"])
+@pytest.mark.parametrize("room", ["errors", "experiment", "terminal", "parsing", "cli"])
 def test_rooms_of_the_command_line_import_nothing_heavy(room):
     assert not imported_at_once(room) & HEAVY
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from toyicl import runs
+from toyicl import files, runs
 from toyicl.errors import BadInput
 from toyicl.tasks import LinearRegression
 
 RESULTS = xr.Dataset(
     {"loss": (("seed", "step"), np.array([[1.0, 0.5], [1.0, np.nan]]))},
     coords={"seed": [0, 1], "step": [0, 100]},
-    attrs={"settings": "{}"},
+    attrs={"format": 1, "settings": "{}"},
 )
 
 
@@ -37,19 +37,50 @@ def test_missing_results_are_an_error_that_names_the_folder(tmp_path):
         runs.load_results(tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    with pytest.raises(BadInput, match="out must be a folder that can be written"):
-        runs.prepare_folder(blocked / "runs")
+def test_no_changed_byte_gives_wrong_results(tmp_path):
+    runs.save_results(RESULTS, tmp_path)
+    path = tmp_path / runs.RESULTS
+    whole = path.read_bytes()
+    for place in np.unique(np.linspace(0, len(whole) - 1, 120).astype(int)):
+        flipped = whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :]
+        for broken in (flipped, whole[:place]):
+            path.write_bytes(broken)
+            with pytest.raises(files.Damaged, match=r"results\.nc is damaged"):
+                runs.load_results(tmp_path)
+
+
+def test_results_of_another_format_are_refused(tmp_path):
+    runs.save_results(RESULTS.assign_attrs(format=99), tmp_path)
+    with pytest.raises(BadInput, match="must have been written in format 1, got 99"):
+        runs.load_results(tmp_path)
+
+
+def test_an_identity_holds_what_has_to_be_equal():
+    task = LinearRegression(dim=3, covariance=(1.0, 2.0, 3.0))
+    identity = runs.identity("name", task, 2, {"task.dim": [1, 2]})
+    assert identity["settings"]["covariance"] == [1.0, 2.0, 3.0]
+    assert identity["seeds"] == [0, 1]
+    assert identity["precision"] == "float64"
+    assert runs.differences(identity, identity) == []
+
+
+def test_differences_name_the_field_and_both_values():
+    one = {"a": {"b": 1, "c": 2}, "d": [0]}
+    other = {"a": {"b": 1, "c": 3}, "e": None, "d": [0, 1]}
+    assert runs.differences(one, other) == [
+        "a.c (2 there, 3 here)",
+        "d ([0] there, [0, 1] here)",
+    ]
 
 
 def test_provenance_says_what_made_the_results():
-    task = LinearRegression(dim=3, covariance=(1.0, 2.0, 3.0))
-    origin = runs.provenance({"ignored": 1}, seeds=2, quick=True)
-    assert json.loads(origin["seeds"]) == [0, 1]
-    assert origin["level"] == "quick"
-    assert {"python", "jax", "flax"} <= set(json.loads(origin["versions"]))
-    assert len(origin["revision"]) == 40 or origin["revision"] == "unknown"
-    assert runs.as_plain(task)["covariance"] == [1.0, 2.0, 3.0]
-    assert json.loads(json.dumps(runs.as_plain(task)))["dim"] == 3
+    identity = runs.identity("name", LinearRegression(), 2, {})
+    origin = runs.origin()
+    attributes = runs.provenance(identity, [{"revision": "first"}, origin], quick=True)
+    assert json.loads(attributes["seeds"]) == [0, 1]
+    assert attributes["level"] == "quick"
+    assert {"python", "jax", "flax"} <= set(json.loads(attributes["versions"]))
+    assert len(attributes["revision"]) == 40 or attributes["revision"] == "unknown"
+    assert json.loads(attributes["origins"])[0]["revision"] == "first"
+    results = RESULTS.assign_attrs(attributes)
+    assert runs.differences(runs.identity_of(results), identity) == []

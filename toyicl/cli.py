@@ -1,24 +1,20 @@
 """The command line: parse, call, print; nothing else. Nothing here imports JAX before it must."""
 
-import contextlib
 import dataclasses
-import io
 import json
-import os
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-import tyro.extras
 
-from toyicl import experiment
-from toyicl.errors import BadInput
+from toyicl import experiment, parsing
+from toyicl.errors import BadInput, Unfinished
+from toyicl.terminal import Leaving, Terminal, print_floors, print_verdicts
 
 if TYPE_CHECKING:
-    import numpy as np
+    from toyicl import laboratory
 
 RUNS = Path("runs")
 Names = Annotated[tuple[str, ...], tyro.conf.Positional]
@@ -30,6 +26,8 @@ class List:
 
     out: Path = RUNS
     """Folder of the runs."""
+    runs: bool = False
+    """List the runs of the folder instead: where each comes from, and how far it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +45,25 @@ class Run:
     """Start from the experiment's quick settings instead of its full ones."""
     out: Path = RUNS
     """Folder of the runs; each experiment writes into a folder of its name there."""
+    fresh: bool = False
+    """Start over, instead of carrying on the run that is in the folder."""
+    checkpoint_every: float | None = None
+    """Seconds between two checkpoints; left out, so many that they cost little."""
+    sweep: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """SETTING=VALUE,VALUE,... such as task.input_range=0.5,1,2; given again, a grid is run."""
+    shard: Literal["run", "batch"] = "run"
+    """What devices share: each has runs of its own, or all have their part of one run's batches."""
+    distributed: bool = False
+    """Run in all processes of a cluster: Slurm, Open MPI, Kubernetes or a TPU pod, if nothing below
+    says otherwise."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, with --distributed."""
+    processes: int | None = None
+    """Number of processes, with --distributed."""
+    rank: int | None = None
+    """Number of this process, from 0, with --distributed."""
+    patience: float = 60.0
+    """Seconds to wait for the other processes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,16 +110,16 @@ def main(words: Sequence[str] | None = None) -> None:
     """The program: exits with 0 if done, 1 if a claim or a run failed, 2 for bad input."""
     words = list(sys.argv[1:] if words is None else words)
     try:
-        sys.exit(_obey(words))
+        sys.exit(_obey(words, Leaving()))
     except BadInput as error:
         print(f"toyicl: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("toyicl: stopped", file=sys.stderr, flush=True)
-        os._exit(1)  # at once: XLA's threads may be compiling, and crash if Python ends around them
+    except Unfinished as error:
+        print(f"toyicl: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
-def _obey(words: list[str]) -> int:
+def _obey(words: list[str], leaving: Leaving) -> int:
     kinds: dict[str, Callable[..., Any]] = {
         "list": List,
         "run": Run,
@@ -112,12 +129,12 @@ def _obey(words: list[str]) -> int:
     }
     if words[:1] == ["run"]:
         kinds["run"] = _with_own_settings(words[1:])
-    command = _parse(kinds, words)
+    command = parsing.parse_command(kinds, words)
     match command:
         case List():
-            return list_experiments(command)
+            return list_runs(command) if command.runs else list_experiments(command)
         case Run():
-            return run(command)
+            return run(command, leaving)
         case Draw():
             return draw(command)
         case Verify():
@@ -137,27 +154,50 @@ def list_experiments(command: List) -> int:
     return 0
 
 
-def run(command: Run) -> int:
+def list_runs(command: List) -> int:
+    """Print every run of a folder: what it is, where it comes from, whether it is whole."""
+    from toyicl import runs
+
+    if not command.out.is_dir():
+        raise BadInput(f"out must be a folder of runs, got {command.out}, which does not exist")
+    for folder in sorted(path for path in command.out.iterdir() if path.is_dir()):
+        for line in runs.describe(folder):
+            print(line)
+    return 0
+
+
+def run(command: Run, leaving: Leaving) -> int:
     """Run experiments, each with its own settings if it is the only one named."""
     from toyicl import devices, laboratory
-    from toyicl.settings import require_size
+    from toyicl.settings import require_not_negative, require_positive, require_size
+    from toyicl.spread import AcrossBatch, AcrossRuns
 
     require_size("seeds", command.seeds)
+    require_not_negative("checkpoint_every", command.checkpoint_every)
+    require_positive("patience", command.patience)
     chosen = _chosen(command.experiments)
+    loaded = [experiment.load(listing) for listing in chosen]
+    grids = [_grid(command, one) for one in loaded]
+    devices.keep_compiled()
     devices.use_all_cores()
+    if command.distributed:
+        devices.connect(
+            command.coordinator, command.processes, command.rank, patience=command.patience
+        )
     failed = False
-    for listing in chosen:
-        loaded = experiment.load(listing)
-        default = loaded.quick if command.quick else loaded.full
+    for one, grid in zip(loaded, grids, strict=True):
         outcome = laboratory.run(
-            loaded,
-            getattr(command, "settings", default),
-            command.out / listing.name,
+            one,
+            grid,
+            command.out / one.name,
             seeds=command.seeds,
             quick=command.quick,
-            progress=_progress,
+            fresh=command.fresh,
+            checkpoint_every=command.checkpoint_every,
+            spread=AcrossRuns() if command.shard == "run" else AcrossBatch(),
+            screen=Terminal(leaving),
         )
-        _print_verdicts(outcome.verdicts)
+        print_verdicts(outcome.verdicts)
         for path in outcome.files:
             print(f"wrote {path}")
         for sentence in outcome.diverged:
@@ -194,7 +234,7 @@ def verify(command: Verify) -> int:
     if command.json:
         print(json.dumps(verdicts, indent=1))
     else:
-        _print_verdicts(verdicts)
+        print_verdicts(verdicts)
     return int(any(record["verdict"] == "fails" for record in verdicts))
 
 
@@ -218,18 +258,7 @@ def floors(command: Floors) -> int:
     if command.json:
         print(json.dumps(values, indent=1))
         return 0
-    print(f"predict 0               {values['predict_zero']:.6f}")
-    for name, title in (
-        ("gd_shared", "GD, one shared step"),
-        ("gd_per_step", "GD, a step for each"),
-        ("gdpp_shared", "GD++, shared"),
-    ):
-        for row in values[name]:
-            rest = {key: value for key, value in row.items() if key not in ("steps", "loss")}
-            print(f"{title:<20} {row['steps']:>2} {row['loss']:.6f}  {_plain(rest)}")
-    ridge = values["ridge"]
-    print(f"ridge                   {ridge['loss']:.6f}  penalty {ridge['penalty']:.6g}")
-    print(f"Bayes                   {values['bayes']:.6f}")
+    print_floors(values)
     return 0
 
 
@@ -256,64 +285,11 @@ def _with_own_settings(words: Sequence[str]) -> type[Run]:
     return extended
 
 
-def _parse(kinds: dict[str, Callable[..., Any]], words: Sequence[str]) -> Any:
-    """Parse with tyro; what it has to say of bad input becomes one line."""
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.extras.subcommand_cli_from_dict(kinds, prog="toyicl", args=words)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise BadInput(_one_line(complaint.getvalue())) from None
+def _grid(command: Run, loaded: experiment.Experiment) -> "laboratory.Grid":
+    """The settings to run: the experiment's, or those given, at each point of the sweep."""
+    from toyicl import laboratory, sweeps
 
-
-def _one_line(box: str) -> str:
-    """The message in tyro's framed text: its lines up to the first rule, joined."""
-    lines = [line.strip("│ ") for line in box.splitlines()[1:] if not line.startswith("╰")]
-    text = " ".join(line for line in lines if not line.startswith("───"))
-    text = text.split("For full helptext")[0].split("Argument helptext")[0]
-    text = (
-        re.sub(r" in toyicl (\w+ )?--help", "", text)
-        .replace("Error parsing ", "")
-        .replace("__tyro-dummy-inner__.", "")
-    )
-    return re.sub(r"\s+", " ", text).strip()
-
-
-@contextlib.contextmanager
-def _progress(label: str, steps: int) -> "Iterator[Callable[[int, np.ndarray], None]]":
-    """A bar with the mean loss and the time left on a terminal; nothing elsewhere."""
-    from tqdm import tqdm
-
-    with tqdm(total=steps, desc=label, unit="step", disable=None, file=sys.stderr) as bar:
-
-        def show(done: int, losses: "np.ndarray") -> None:
-            seen = " ".join(f"{loss:.4f}" for loss in losses[:8])
-            bar.set_postfix_str(f"loss {seen}", refresh=False)
-            bar.update(done - bar.n)
-
-        yield show
-
-
-def _print_verdicts(verdicts: Sequence[dict[str, Any]]) -> None:
-    width = max((len(record["id"]) for record in verdicts), default=0)
-    for record in verdicts:
-        print(f"{record['verdict']:<8} {record['id']:<{width}}  {record['statement']}")
-        ours = "not run" if record["verdict"] == "not run" else "no seed to judge"
-        if record["measured"] is not None:
-            low, high = record["spread"]
-            ours = f"ours {record['measured']:.4g}"
-            ours += f" ({low:.4g} to {high:.4g} over seeds)" if high > low else ""
-        exact = "" if record["floor"] is None else f"; exact {record['floor']:.4g}"
-        print(f"{'':<8} {'':<{width}}  paper: {record['paper']}; {ours}{exact}")
-        if record["plateau_seeds"]:
-            stuck = ", ".join(map(str, record["plateau_seeds"]))
-            print(f"{'':<8} {'':<{width}}  left out, still on its plateau: seed {stuck}")
-
-
-def _plain(values: dict[str, Any]) -> str:
-    def show(value: Any) -> str:
-        return ", ".join(map(show, value)) if isinstance(value, list) else f"{value:.6g}"
-
-    return "; ".join(f"{name.replace('_', ' ')} {show(value)}" for name, value in values.items())
+    base = getattr(command, "settings", loaded.quick if command.quick else loaded.full)
+    sweep = parsing.parse_sweep(base, command.sweep)
+    points = [parsing.with_values(base, values) for values in sweeps.grid(sweep)]
+    return laboratory.Grid(base, sweep, points)

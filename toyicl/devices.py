@@ -1,10 +1,13 @@
 """Where runs happen: the cores or accelerators of a process, and the processes of a cluster."""
 
 import contextlib
+import hashlib
 import os
+import platform
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import jax
@@ -15,6 +18,8 @@ from jax.sharding import Mesh
 from toyicl.errors import BadInput
 
 Tree = TypeVar("Tree")
+CACHE_BYTES = 2**30
+"""Largest size of the folder of compiled programs; what was used longest ago goes first."""
 
 
 def use_all_cores() -> None:
@@ -24,8 +29,30 @@ def use_all_cores() -> None:
     computation; it changes nothing for a GPU, nor where the user has set a number of devices.
     """
     forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not forced and jax.config.read("jax_num_cpu_devices") < 1:
+    if not forced and jax.config.values["jax_num_cpu_devices"] < 1:
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+
+
+def keep_compiled() -> None:
+    """Keep compiled programs in the user's cache folder, so that a second start need not compile.
+
+    Programs are kept apart by the kind of CPU, since those of one may not run on another that shares
+    the folder. To be called before JAX's first compilation; JAX_COMPILATION_CACHE_DIR goes first.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(caches / "toyicl" / _kind_of_cpu()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+
+
+def _kind_of_cpu() -> str:
+    """A short name for what the machine's CPU can do."""
+    words = platform.machine()
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        words += "".join(sorted({line for line in text.splitlines() if line.startswith("flags")}))
+    return f"{platform.machine()}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
 
 
 def connect(

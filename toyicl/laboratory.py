@@ -1,30 +1,51 @@
-"""Running an experiment: train, measure, save, draw, judge."""
+"""Running an experiment: train, measure, save, draw, judge; at one point or over a grid of them."""
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 import xarray as xr
 
-from toyicl import fitting, plotting, runs
-from toyicl.errors import BadInput
+from toyicl import checkpoints, devices, files, fitting, plotting, runs, sweeps
+from toyicl.checkpoints import Checkpoint, Keeper
+from toyicl.errors import BadInput, Unfinished
 from toyicl.experiment import Experiment
-from toyicl.tasks import Task
-from toyicl.training import Build, Training
+from toyicl.spread import Spread
 
 
-class Progress(Protocol):
-    """What shows the user how far a training is: opened with its label and its number of steps."""
+class Screen(Protocol):
+    """What a run says to its user, and hears from them, while it goes on."""
 
-    def __call__(
+    def progress(
         self, label: str, steps: int
     ) -> AbstractContextManager[Callable[[int, np.ndarray], None]]:
         """A context whose value is called with (steps done, losses)."""
         ...
+
+    def warn(self, sentence: str) -> None:
+        """Something went wrong, and the run goes on."""
+        ...
+
+    def stop(self) -> bool:
+        """Whether the user wants to leave."""
+        ...
+
+
+class Grid(NamedTuple):
+    """The settings to run: one point, or those of a sweep."""
+
+    base: Any
+    """Settings without the sweep."""
+    sweep: dict[str, list[Any]]
+    """Values of each swept setting, by its path; empty without a sweep."""
+    points: Sequence[Any]
+    """Settings of each point, in the order of `sweeps.grid`."""
 
 
 class Outcome(NamedTuple):
@@ -38,35 +59,83 @@ class Outcome(NamedTuple):
 
 def run(
     experiment: Experiment,
-    settings: Any,
+    grid: Grid,
     folder: Path,
     *,
     seeds: int,
     quick: bool,
-    progress: Progress,
+    fresh: bool = False,
+    checkpoint_every: float | None = None,
+    spread: Spread,
+    screen: Screen,
 ) -> Outcome:
-    """Run an experiment into a folder: results, claims and figure.
+    """Run an experiment into a folder, or carry on where an earlier run of it stopped.
 
-    Raises ValueError, before anything is computed, if the folder cannot be written.
+    Raises BadInput, before anything is computed, if the folder cannot be written, is in use, or holds
+    a run with other settings and `fresh` is not set; Unfinished if the run was stopped, or could not
+    be saved. Every process of a cluster calls this; process 0 alone reads and writes.
     """
-    runs.prepare_folder(folder)
-    diverged: list[str] = []
-    fit = partial(_fit, seeds=seeds, progress=progress, diverged=diverged)
-    results = experiment.measure(settings, fit)
-    if not isinstance(results, xr.Dataset):
-        kind = type(results).__name__
-        raise BadInput(f"measure of {experiment.name} must return an xarray.Dataset, got {kind}")
-    origin = runs.provenance(settings, seeds, quick)
-    results = results.assign_attrs({"experiment": experiment.name, **results.attrs, **origin})
-    saved = runs.save_results(results, folder)
-    results = runs.load_results(folder)  # so that claims and figure come from what was saved
-    verdicts = judge(experiment, results)
-    return Outcome([saved, *write(experiment, results, folder, verdicts)], verdicts, diverged)
+    count = jax.process_count()
+    if count > seeds * len(grid.points):
+        total = seeds * len(grid.points)
+        raise BadInput(f"processes must be at most one for each run ({total}), got {count}")
+    identity = runs.identity(experiment.name, grid.base, seeds, grid.sweep)
+    origin = runs.origin()
+    with contextlib.ExitStack() as held:
+        begin = partial(_begin, folder, identity, fresh, screen, held)
+        kept = _on_first_process(begin)
+        origins = [*kept.origins, origin]
+        keeper = Keeper(
+            folder,
+            identity,
+            origins,
+            kept.fits,
+            every=checkpoint_every,
+            stop=screen.stop,
+            warn=screen.warn,
+        )
+        diverged: list[str] = []
+        train = partial(
+            _train, seeds=seeds, spread=spread, keeper=keeper, screen=screen, diverged=diverged
+        )
+        measures = [partial(experiment.measure, settings) for settings in grid.points]
+        measured = sweeps.measure_together(measures, train)
+        keeper.save()
+        if not devices.is_first():
+            return Outcome([], [], diverged)
+        _require_datasets(experiment, measured)
+        results = sweeps.labelled(measured, grid.sweep)
+        attributes = {**results.attrs, **runs.provenance(identity, origins, quick)}
+        try:
+            saved = runs.save_results(results.assign_attrs(attributes), folder)
+            results = runs.load_results(folder)  # claims and figure come from what was saved
+            verdicts = judge(experiment, results)
+            return Outcome(
+                [saved, *write(experiment, results, folder, verdicts)], verdicts, diverged
+            )
+        except OSError as error:
+            raise Unfinished(
+                f"results could not be saved in {folder} ({error.strerror or error}); the training "
+                "is kept, and the same command saves them once there is room"
+            ) from error
 
 
 def judge(experiment: Experiment, results: xr.Dataset | None) -> list[dict[str, Any]]:
-    """Every claim of an experiment beside its results; "not run" without any."""
-    return [claim.judge(results) for claim in experiment.claims]
+    """Every claim of an experiment beside its results, at each point if they are a sweep's.
+
+    "not run" without results.
+    """
+    if results is None:
+        return [claim.judge(None) for claim in experiment.claims]
+    sweep = swept(results)
+    if not sweep:
+        return [claim.judge(results) for claim in experiment.claims]
+    points = zip(sweeps.grid(sweep), sweeps.points_of(results, sweep), strict=True)
+    return [
+        claim.judge(point) | {"point": where}
+        for where, point in points
+        for claim in experiment.claims
+    ]
 
 
 def write(
@@ -74,27 +143,102 @@ def write(
 ) -> list[Path]:
     """Write what follows from results: the claims with their verdicts, and the figure."""
     text = json.dumps(verdicts, indent=1) + "\n"
-    claims = runs.save_text(text, folder / runs.CLAIMS)
+    claims = files.save_text(text, folder / runs.CLAIMS)
+    sweep = swept(results)
     with plotting.style():
-        return [claims, *plotting.save(experiment.draw(results), folder / runs.FIGURE)]
+        figure = (
+            sweeps.draw(experiment.claims, results, sweep) if sweep else experiment.draw(results)
+        )
+        return [claims, *plotting.save(figure, folder / runs.FIGURE)]
 
 
-def _fit(
-    build: Build,
-    task: Task,
-    settings: Training,
+def swept(results: xr.Dataset) -> dict[str, list[Any]]:
+    """Values of each swept setting; empty if the results are those of one point."""
+    return json.loads(results.attrs.get("sweep", "{}"))
+
+
+def _begin(
+    folder: Path, identity: dict[str, Any], fresh: bool, screen: Screen, held: contextlib.ExitStack
+) -> Checkpoint:
+    """Take hold of a folder, and read what an earlier run left to carry on from."""
+    files.prepare_folder(folder)
+    held.enter_context(files.locked(folder))
+    if fresh:
+        checkpoints.discard(folder)
+        return Checkpoint(identity, [], {})
+    kept = checkpoints.load(folder, screen.warn)
+    if kept is None:
+        done = (folder / runs.RESULTS).exists()
+        there = runs.identity_of(runs.load_results(folder)) if done else identity
+        kept = Checkpoint(there, [], {})
+    differences = runs.differences(kept.identity, identity)
+    if differences:
+        raise BadInput(
+            f"settings must be those of the run in {folder}, got other {', '.join(differences)}; "
+            "another --out keeps both, --fresh starts over"
+        )
+    if kept.origins and kept.origins[-1]["source"] != runs.source_digest():
+        then = kept.origins[-1]["revision"]
+        screen.warn(f"carrying on a run that another revision began ({then}); --fresh starts over")
+    return kept
+
+
+def _on_first_process(begin: Callable[[], Checkpoint]) -> Checkpoint:
+    """What process 0 begins with; if it cannot, all processes end together."""
+    failure: Exception | None = None
+    kept = Checkpoint({}, [], {})
+    if devices.is_first():
+        try:
+            kept = begin()
+        except (BadInput, Unfinished) as error:
+            failure = error
+    if any(devices.any_process(failure is not None)):
+        raise failure or Unfinished("process 0 could not begin; it says why")
+    return kept
+
+
+def _train(
+    requests: list[sweeps.Request],
     *,
-    label: str,
-    at_most: int | None = None,
     seeds: int,
-    progress: Progress,
+    spread: Spread,
+    keeper: Keeper,
+    screen: Screen,
     diverged: list[str],
-) -> fitting.History:
-    """Train, show progress, and note which seeds diverged."""
-    seeds = seeds if at_most is None else min(seeds, at_most)
-    with progress(label, settings.steps * seeds) as show:
-        history = fitting.fit(build, task, settings, seeds=seeds, progress=show)
-    for seed, step in zip(history.seeds, history.diverged_at, strict=True):
-        if step >= 0:
-            diverged.append(f"{label}: seed {seed} diverged, its loss is not finite at step {step}")
-    return history
+) -> list[fitting.History]:
+    """Train what the points of a sweep ask for: those of one kind as one program."""
+    plans = []
+    for request in requests:
+        own = seeds if request.at_most is None else min(seeds, request.at_most)
+        plans.append(fitting.Plan(request.build, request.task, request.training, range(own)))
+    kinds: dict[Any, list[int]] = {}
+    for index, plan in enumerate(plans):
+        kinds.setdefault(fitting.kind(plan), []).append(index)
+    histories: dict[int, fitting.History] = {}
+    for number, members in enumerate(kinds.values(), start=1):
+        label = requests[0].label + (f" ({number} of {len(kinds)})" if len(kinds) > 1 else "")
+        steps = [int(plans[i].training.steps) for i in members for _ in plans[i].seeds]
+        own_steps = sum(steps[index] for index in spread.share(len(steps)))
+        with screen.progress(label, own_steps) as show:
+            fitted = fitting.fit_all(
+                [plans[i] for i in members], spread=spread, keeper=keeper.of(label), progress=show
+            )
+        histories |= dict(zip(members, fitted, strict=True))
+    for index, history in sorted(histories.items()):
+        for seed, step in zip(history.seeds, history.diverged_at, strict=True):
+            if step >= 0:
+                where = f"point {index} of the sweep, " if len(plans) > 1 else ""
+                diverged.append(
+                    f"{requests[0].label}: {where}seed {seed} diverged, "
+                    f"its loss is not finite at step {step}"
+                )
+    return [histories[index] for index in range(len(plans))]
+
+
+def _require_datasets(experiment: Experiment, measured: Sequence[Any]) -> None:
+    for results in measured:
+        if not isinstance(results, xr.Dataset):
+            kind = type(results).__name__
+            raise BadInput(
+                f"measure of {experiment.name} must return an xarray.Dataset, got {kind}"
+            )

@@ -85,15 +85,29 @@ def compare(learner: Learner, reference: Learner, episodes: Episode) -> Comparis
     return difference(observe(learner, episodes), observe(reference, episodes), episodes)
 
 
-def over_snapshots(measure: Callable[[Learner], Any], learners: Learner) -> Any:
-    """A measure of each learner of a history: its leaves get the axes (seed, snapshot).
+def compare_observed(learner: Learner, reference: Observation, episodes: Episode) -> Comparison:
+    """Compare a learner with a reference that has been observed on the same episodes."""
+    return difference(observe(learner, episodes), reference, episodes)
+
+
+def over_snapshots(measure: Callable[..., Any], learners: Learner, *context: Any) -> Any:
+    """`measure(learner, *context)` of each learner of a history; leaves get the axes (seed, snapshot).
 
     `learners` has those axes in front on every leaf. Snapshots are taken one after another, so memory
-    does not grow with their number.
+    does not grow with their number. The same function on other histories and contexts of the same
+    shapes compiles nothing new.
     """
-    by_snapshot = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), learners)
-    values = jax.jit(partial(jax.lax.map, jax.vmap(measure)))(by_snapshot)
-    return jax.tree.map(lambda leaf: np.asarray(jnp.swapaxes(leaf, 0, 1)), values)
+    by_snapshot = jax.tree.map(lambda leaf: np.swapaxes(leaf, 0, 1), learners)
+    values = _over_snapshots(measure, by_snapshot, context)
+    return jax.tree.map(lambda leaf: np.swapaxes(leaf, 0, 1), jax.device_get(values))
+
+
+@partial(jax.jit, static_argnames="measure")
+def _over_snapshots(measure: Callable[..., Any], learners: Learner, context: tuple) -> Any:
+    def measure_one(learner: Learner) -> Any:
+        return measure(learner, *context)
+
+    return jax.lax.map(jax.vmap(measure_one), learners)
 
 
 def on_plateau(final_loss: jax.Array, reference_loss: jax.Array, zero_loss: float) -> np.ndarray:

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -48,6 +49,23 @@ def every_seed(
 def floor_line(axes: Axes, value: float, label: str) -> None:
     """An exact value as a horizontal line."""
     axes.axhline(value, color="black", linestyle=(0, (1, 1.5)), linewidth=1.2, label=label)
+
+
+def over_points(
+    axes: Axes,
+    values: Sequence[np.ndarray],
+    names: Sequence[str],
+    *,
+    band: tuple[float, float],
+    exact: float | None,
+) -> None:
+    """Values (seed,) at each of some named points, with the band they should lie in."""
+    axes.axhspan(*band, color="0.9")
+    for position, seeds in enumerate(values):
+        axes.plot(np.full(len(seeds), position), seeds, "o", color=MODEL, markersize=3, alpha=0.75)
+    if exact is not None:
+        floor_line(axes, exact, "exact")
+    axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 4 else 0, fontsize=7)
 
 
 def plateau_sentence(on_plateau: xr.DataArray) -> str:

@@ -1,57 +1,99 @@
 """A run on disk: its results with all that is needed to know where they come from."""
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
-import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from toyicl.errors import BadInput
+from toyicl import checkpoints, files
+from toyicl.checkpoints import FORMAT, require_format
+from toyicl.errors import BadInput, Unfinished
 
 RESULTS = "results.nc"
 CLAIMS = "claims.json"
 FIGURE = "figure"
-PACKAGES = ("toyicl", "jax", "jaxlib", "flax", "optax", "numpy", "xarray")
+PACKAGES = ("toyicl", "jax", "jaxlib", "flax", "optax", "numpy", "xarray", "orbax-checkpoint")
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make sure a folder exists and can be written, before anything is computed.
-
-    Raises BadInput where it cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise BadInput(
-            f"out must be a folder that can be written, got {folder} ({reason})"
-        ) from error
-
-
-def provenance(settings: Any, seeds: int, quick: bool) -> dict[str, str]:
-    """Where results come from: settings, seeds, package versions, device and source revision."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    device = jax.devices()[0]
-    revision, clean = _source_revision()
-    return {
-        "settings": json.dumps(as_plain(settings), sort_keys=True),
-        "seeds": json.dumps(list(range(seeds))),
-        "level": "quick" if quick else "full",
-        "versions": json.dumps({"python": platform.python_version(), **versions}),
-        "device": f"{jax.device_count()} x {device.device_kind}",
-        "revision": revision,
-        "tree": clean,
+def identity(name: str, settings: Any, seeds: int, sweep: dict[str, list[str]]) -> dict[str, Any]:
+    """What makes two runs the same: their results are equal to the bit on the same machine."""
+    entries = {
+        "experiment": name,
+        "settings": as_plain(settings),
+        "seeds": list(range(seeds)),
+        "sweep": sweep,
+        "precision": jnp.result_type(float).name,
     }
+    return json.loads(json.dumps(entries))  # as it will be read back
+
+
+def differences(there: Any, here: Any, path: str = "") -> list[str]:
+    """Where two identities differ: the path of each field with both its values."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        names = [*there, *(name for name in here if name not in there)]
+        return [
+            line
+            for name in names
+            for line in differences(there.get(name), here.get(name), f"{path}.{name}".lstrip("."))
+        ]
+    return [] if there == here else [f"{path} ({there} there, {here} here)"]
+
+
+def origin() -> dict[str, Any]:
+    """Program and machine: source revision, package versions, devices, and when."""
+    revision, tree = _source_revision()
+    device = jax.devices()[0]
+    return {
+        "revision": revision,
+        "tree": tree,
+        "source": source_digest(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+        "device": f"{jax.device_count()} x {device.device_kind}",
+        "processes": jax.process_count(),
+        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def provenance(
+    identity: dict[str, Any], origins: list[dict[str, Any]], quick: bool
+) -> dict[str, Any]:
+    """Where results come from, as attributes: identity, the last origin, and all of them."""
+    last = origins[-1]
+    return {
+        "format": FORMAT,
+        "experiment": identity["experiment"],
+        "settings": json.dumps(identity["settings"], sort_keys=True),
+        "seeds": json.dumps(identity["seeds"]),
+        "sweep": json.dumps(identity["sweep"]),
+        "precision": identity["precision"],
+        "level": "quick" if quick else "full",
+        "versions": json.dumps(last["versions"]),
+        "device": last["device"],
+        "revision": last["revision"],
+        "tree": last["tree"],
+        "origins": json.dumps(origins),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def identity_of(results: xr.Dataset) -> dict[str, Any]:
+    """The identity that results were saved with."""
+    attributes = results.attrs
+    plain = {name: json.loads(attributes[name]) for name in ("settings", "seeds", "sweep")}
+    return {"experiment": attributes["experiment"], "precision": attributes["precision"], **plain}
 
 
 def as_plain(settings: Any) -> Any:
@@ -69,30 +111,68 @@ def as_plain(settings: Any) -> Any:
 def save_results(results: xr.Dataset, folder: Path) -> Path:
     """Write a run's results, replacing earlier ones only once the file is complete."""
     path = folder / RESULTS
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        draft = Path(temporary) / RESULTS
-        results.to_netcdf(draft, engine="h5netcdf")
-        os.replace(draft, path)
+    files.save_sealed(path, lambda draft: results.to_netcdf(draft, engine="h5netcdf"))
     return path
 
 
 def load_results(folder: Path) -> xr.Dataset:
     """Read a run's results into memory.
 
-    Raises BadInput where there are none.
+    Raises BadInput where there are none, or none that this version can read, and Damaged if the file
+    is not what was written.
     """
     path = folder / RESULTS
     if not path.exists():
         raise BadInput(f"out must be a folder with results, got {folder}, which has no {RESULTS}")
-    return xr.load_dataset(path, engine="h5netcdf")
+    files.require_sealed(path)
+    results = xr.load_dataset(path, engine="h5netcdf")
+    require_format(results.attrs.get("format"), path)
+    return results
 
 
-def save_text(text: str, path: Path) -> Path:
-    """Write a text file, replacing an earlier one only once it is complete."""
-    draft = path.with_name(path.name + ".part")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
-    return path
+def describe(folder: Path) -> list[str]:
+    """Where a run comes from and how far it is, as lines of text; nothing if there is no run."""
+    lines = []
+    if (folder / RESULTS).exists():
+        try:
+            lines += _describe_results(load_results(folder))
+        except (BadInput, Unfinished) as error:
+            lines.append(f"{'':<8} {error}")
+    kept = checkpoints.load(folder, warn=lambda sentence: lines.append(f"{'':<8} {sentence}"))
+    if kept is not None:
+        lines += [
+            f"{'':<8} training: {_how_far(label, arrays)}" for label, arrays in kept.fits.items()
+        ]
+    return [f"{folder.name:<8} {folder}", *lines] if lines else []
+
+
+def _describe_results(results: xr.Dataset) -> list[str]:
+    attributes = results.attrs
+    seeds, sweep = json.loads(attributes["seeds"]), json.loads(attributes["sweep"])
+    over = f", over {', '.join(sweep)}" if sweep else ""
+    versions = json.loads(attributes["versions"])
+    return [
+        f"{'':<8} results of {attributes['finished']}, {attributes['level']} settings, "
+        f"{len(seeds)} seeds{over}, {attributes['precision']}",
+        f"{'':<8} revision {attributes['revision']} ({attributes['tree']}), on "
+        f"{attributes['device']}, toyicl {versions['toyicl']}, jax {versions['jax']}",
+    ]
+
+
+def _how_far(label: str, arrays: dict[str, np.ndarray]) -> str:
+    done, end = arrays["step"], arrays["training_loss"].shape[1]
+    runs = f"{len(done)} run" + "s" * (len(done) != 1)
+    return (
+        f"{label}, {runs}, {int((arrays['training_loss'] != 0).sum())} of {end * len(done)} chunks"
+    )
+
+
+def source_digest() -> str:
+    """Digest of this package's source, whether or not it lies in a repository."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _source_revision() -> tuple[str, str]:

@@ -79,3 +79,26 @@ def latest_losses(trails: Trails, every: int) -> np.ndarray:
     """Mean training loss of each run's last chunk of `every` steps; NaN before its first."""
     rows, chunk = np.arange(len(trails.step)), trails.step // every - 1
     return np.where(chunk >= 0, trails.training_loss[rows, chunk], np.nan)
+
+
+def named_arrays(trails: Trails) -> dict[str, np.ndarray]:
+    """Every array of the trails by the path that leads to it."""
+    leaves = jax.tree_util.tree_leaves_with_path(trails)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def with_arrays(trails: Trails, arrays: dict[str, np.ndarray]) -> Trails:
+    """Trails of the same kind that hold the named arrays.
+
+    Raises ValueError if the names, shapes or types are not those of these trails.
+    """
+    own = named_arrays(trails)
+    for name in own.keys() | arrays.keys():
+        here, there = (
+            (found[name].shape, found[name].dtype) if name in found else None
+            for found in (own, arrays)
+        )
+        if here != there:
+            raise ValueError(f"{name} is {there} there, and {here} here")
+    structure = jax.tree.structure(trails)
+    return jax.tree.unflatten(structure, [np.array(arrays[name]) for name in own])

@@ -1,0 +1,115 @@
+"""Files: whole or not there, and every change to what was written is noticed."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from toyicl import files
+from toyicl.errors import BadInput
+
+
+def seal(path, content=b"some content"):
+    files.save_sealed(path, lambda draft: draft.write_bytes(content))
+
+
+def fill(folder):
+    (folder / "inner").mkdir()
+    (folder / "inner" / "one").write_bytes(b"1" * 100)
+    (folder / "two").write_bytes(b"2")
+
+
+def test_a_sealed_file_begins_with_its_content(tmp_path):
+    path = tmp_path / "file"
+    seal(path)
+    assert path.read_bytes().startswith(b"some content")
+    files.require_sealed(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"x" * (1 << 20), b"x" * ((1 << 20) + 1)])
+def test_content_of_any_size_is_sealed(tmp_path, content):
+    seal(tmp_path / "file", content)
+    files.require_sealed(tmp_path / "file")
+
+
+def test_every_flipped_byte_and_every_length_is_noticed(tmp_path):
+    path = tmp_path / "file"
+    seal(path)
+    whole = path.read_bytes()
+    for index in range(len(whole)):
+        for broken in (
+            whole[:index] + bytes([whole[index] ^ 1]) + whole[index + 1 :],
+            whole[:index],
+        ):
+            path.write_bytes(broken)
+            with pytest.raises(files.Damaged, match="is damaged"):
+                files.require_sealed(path)
+    path.write_bytes(whole + b"x")
+    with pytest.raises(files.Damaged):
+        files.require_sealed(path)
+
+
+def test_every_change_in_a_folder_is_noticed(tmp_path):
+    folder = tmp_path / "folder"
+    files.save_folder(folder, fill)
+    files.require_whole(folder)
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        whole = path.read_bytes()
+        for index in range(len(whole)):
+            path.write_bytes(whole[:index] + bytes([whole[index] ^ 4]) + whole[index + 1 :])
+            with pytest.raises(files.Damaged, match="is damaged"):
+                files.require_whole(folder)
+            path.write_bytes(whole[:index])
+            with pytest.raises(files.Damaged, match="is damaged"):
+                files.require_whole(folder)
+        path.unlink()
+        with pytest.raises(files.Damaged):
+            files.require_whole(folder)
+        path.write_bytes(whole)
+    files.require_whole(folder)
+
+
+@pytest.mark.parametrize("save", [files.save_sealed, files.save_folder])
+def test_a_write_that_fails_leaves_nothing(tmp_path, save):
+    def fail(draft):
+        raise OSError("no")
+
+    with pytest.raises(OSError, match="no"):
+        save(tmp_path / "file", fail)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_locked_folder_is_refused_to_another_process_and_named(tmp_path):
+    code = f"""
+from pathlib import Path
+from toyicl import files
+from toyicl.errors import BadInput
+try:
+    with files.locked(Path({str(tmp_path)!r})):
+        print("held")
+except BadInput as error:
+    print(error)
+"""
+
+    def other():
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    with files.locked(tmp_path):
+        assert f"no other process is using, got {tmp_path} (process {os.getpid()})" in other()
+    assert other() == "held\n"
+
+
+def test_drafts_of_a_killed_process_are_cleared(tmp_path):
+    (tmp_path / "inner" / f"{files.DRAFT}1").mkdir(parents=True)
+    with files.locked(tmp_path):
+        assert not list((tmp_path / "inner").iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(BadInput, match="out must be a folder that can be written"):
+        files.prepare_folder(blocked / "runs")

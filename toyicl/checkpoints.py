@@ -1,0 +1,234 @@
+"""Checkpoints of a run folder: the trails of its fits, with who made them, saved by Orbax.
+
+A generation is a folder with Orbax's files, `about.json` and the digest of every file. It takes its
+place by being renamed, and the one before it stays: whatever happens while one is written, or to what
+was written, the last good one is found. Nothing is ever unpickled.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from toyicl import devices, files
+from toyicl.errors import BadInput, Unfinished
+from toyicl.trails import Trails, named_arrays, with_arrays
+
+FOLDER, ABOUT, ARRAYS = "checkpoint", "about.json", "arrays"
+FORMAT = 1
+"""Of all that is in a run folder; another number means that this version cannot read it."""
+KEPT = 2
+"""Generations that stay."""
+SHARE, LEAST_SECONDS = 0.02, 5.0
+"""Left to itself, saving waits so many seconds, and takes at most this share of the time."""
+
+
+class Checkpoint(NamedTuple):
+    """What a generation holds."""
+
+    identity: dict[str, Any]
+    """What has to be equal for a run to be carried on: settings, seeds, and so on."""
+    origins: list[dict[str, Any]]
+    """Program and machine of every process that had a part in it, in order."""
+    fits: dict[str, dict[str, np.ndarray]]
+    """The trails of each fit, as named arrays, by the label of the fit."""
+
+
+def load(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest good checkpoint of a run folder, or None if there never was one.
+
+    Damaged generations are told to `warn`. Raises Damaged if there is none but damaged ones, and
+    BadInput if the newest was written by a version whose format is another one.
+    """
+    found = list(reversed(_generations(folder)))
+    for path in found:
+        try:
+            return _read(path)
+        except files.Damaged as error:
+            warn(str(error))
+    if found:
+        raise files.Damaged(f"no good checkpoint is left in {folder}; --fresh starts over")
+    return None
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> None:
+    """Save a new generation, and only then delete those before the last."""
+    place = folder / FOLDER
+    place.mkdir(exist_ok=True)
+    earlier = _generations(folder)
+    number = int(earlier[-1].name) + 1 if earlier else 1
+    files.save_folder(place / f"{number:08d}", partial(_write, checkpoint=checkpoint))
+    for path in [*earlier, place / f"{number:08d}"][:-KEPT]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def discard(folder: Path) -> None:
+    """Delete all checkpoints of a run folder."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
+def require_format(number: Any, where: Path) -> None:
+    """Raises BadInput for what another version wrote, in a format that this one cannot read."""
+    if number != FORMAT:
+        raise BadInput(
+            f"{where} must have been written in format {FORMAT}, got {number}: use the version of "
+            "toyicl that wrote it, or another --out, or --fresh to start over"
+        )
+
+
+class Keeper:
+    """Keeps the trails of a run's fits safe; `fitting.Keeper` for each is made by `of`.
+
+    `every` is the number of seconds between two generations; None chooses it so that saving costs
+    little. `stop` says whether the user wants to leave: then a last checkpoint is saved, and
+    Unfinished is raised. `warn` is told what went wrong without ending the run. Only process 0 writes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: dict[str, Any],
+        origins: Sequence[dict[str, Any]],
+        fits: dict[str, dict[str, np.ndarray]],
+        *,
+        every: float | None,
+        stop: Callable[[], bool],
+        warn: Callable[[str], None],
+    ) -> None:
+        self.checkpoint = Checkpoint(identity, list(origins), dict(fits))
+        self.seconds = 0.0
+        """Time spent on saving so far."""
+        self._folder, self._every, self._stop, self._warn = folder, every, stop, warn
+        self._saved_at, self._cost, self._unsaved = -np.inf, 0.0, True
+
+    def of(self, label: str) -> "OneFit":
+        """The keeper of one fit, known by its label."""
+        return OneFit(self, label)
+
+    def update(self, label: str, trails: Trails) -> None:
+        """Take over a fit's trails, to be saved with the next generation."""
+        self.checkpoint.fits[label] = named_arrays(trails)
+        self._unsaved = True
+
+    def wishes(self) -> list[bool]:
+        """Whether it is time to save, and whether to stop; the same in all processes."""
+        pause = max(LEAST_SECONDS, self._cost / SHARE) if self._every is None else self._every
+        due = devices.is_first() and time.monotonic() - self._saved_at > pause
+        return devices.any_process(due, self._stop())
+
+    def save(self) -> None:
+        """Save a generation if there is anything new; a failure is told, and the run goes on."""
+        if not self._unsaved or not devices.is_first():
+            return
+        begin = time.monotonic()
+        try:
+            save(self._folder, self.checkpoint)
+            self._unsaved = False
+        except Exception as error:  # Orbax and TensorStore raise what they like if a disk is full
+            reason = _reason(error)
+            self._warn(
+                f"no checkpoint could be saved in {self._folder} ({reason}); "
+                "training goes on, and the one before still resumes"
+            )
+        self._saved_at = time.monotonic()
+        self._cost = self._saved_at - begin
+        self.seconds += self._cost
+
+
+class OneFit(NamedTuple):
+    """The keeper of one fit."""
+
+    keeper: Keeper
+    label: str
+
+    def restore(self, trails: Trails) -> Trails:
+        """The trails kept earlier, or those given if there are none.
+
+        Raises Unfinished if what was kept does not fit.
+        """
+        kept = self.keeper.checkpoint.fits.get(self.label)
+        if kept is not None:
+            try:
+                trails = with_arrays(trails, kept)
+            except ValueError as error:
+                raise Unfinished(
+                    f"the checkpoint of {self.label!r} is of another program ({error}); "
+                    "--fresh starts over"
+                ) from error
+        return devices.from_first(trails)
+
+    def visit(self, trails: Callable[[], Trails]) -> None:
+        """Save from time to time.
+
+        Raises Unfinished, after a last checkpoint, if the user wants to leave.
+        """
+        due, stop = self.keeper.wishes()
+        if due or stop:
+            now = trails()
+            self.keeper.update(self.label, now)
+            self.keeper.save()
+        if stop:
+            steps = " ".join(str(step) for step in now.step[:8])
+            raise Unfinished(
+                f"stopped in {self.label!r} after steps {steps}; the same command carries on"
+            )
+
+    def finish(self, trails: Trails) -> None:
+        """Take over the finished trails; they are saved with the next generation."""
+        self.keeper.update(self.label, trails)
+        if self.keeper.wishes()[0]:
+            self.keeper.save()
+
+
+def _generations(folder: Path) -> list[Path]:
+    """Generations of a run folder, oldest first."""
+    return sorted(path for path in (folder / FOLDER).glob("*") if path.name.isdecimal())
+
+
+def _write(path: Path, checkpoint: Checkpoint) -> None:
+    names = [(label, name) for label, arrays in checkpoint.fits.items() for name in arrays]
+    about = {
+        "format": FORMAT,
+        "identity": checkpoint.identity,
+        "origins": checkpoint.origins,
+        "names": names,
+    }
+    (path / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
+    if names:
+        arrays = {str(i): checkpoint.fits[label][name] for i, (label, name) in enumerate(names)}
+        _orbax().save((path / ARRAYS).absolute(), arrays)
+
+
+def _read(path: Path) -> Checkpoint:
+    files.require_whole(path)
+    about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+    require_format(about["format"], path)
+    names = about["names"]
+    arrays = _orbax().restore((path / ARRAYS).absolute()) if names else {}
+    fits: dict[str, dict[str, np.ndarray]] = {}
+    for index, (label, name) in enumerate(names):
+        fits.setdefault(label, {})[name] = np.asarray(arrays[str(index)])
+    return Checkpoint(about["identity"], about["origins"], fits)
+
+
+def _orbax() -> Any:
+    """Orbax's checkpointer of process 0 alone: the others neither write nor wait."""
+    import orbax.checkpoint as ocp  # only now, since it takes as long to import as a save
+
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix="toyicl"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error)
+    return "no space left on device" if "No space left" in text else text.splitlines()[0][:200]

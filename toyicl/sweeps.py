@@ -1,0 +1,184 @@
+"""Sweeps: an experiment measured at every point of a grid, its trainings done together.
+
+An experiment's `measure` asks for its trainings one by one, by calling `fit`. To train the points of a
+grid as one program, each point's measurement runs until it asks; when all are waiting, those that ask
+for the same training are answered together.
+"""
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from toyicl import plotting
+from toyicl.experiment import Claim, Fit
+from toyicl.fitting import History
+from toyicl.tasks import Task
+from toyicl.training import Build, Training
+
+
+class Request(NamedTuple):
+    """A training that a measurement asks for."""
+
+    build: Build
+    task: Task
+    training: Training
+    label: str
+    at_most: int | None
+
+
+Measure = Callable[[Fit], xr.Dataset]
+
+
+def measure_together(
+    measures: Sequence[Measure], train: Callable[[list[Request]], list[History]]
+) -> list[xr.Dataset]:
+    """The results of all measurements; `train` answers the requests that have one label.
+
+    One measurement runs at a time. What any of them raises, or `train`, is raised here.
+    """
+    points = [_Point(measure) for measure in measures]
+    try:
+        for point in points:
+            point.start()
+        while waiting := [point for point in points if point.request is not None]:
+            label = waiting[0].request.label
+            asking = [point for point in waiting if point.request.label == label]
+            histories = train([point.request for point in asking])
+            for point, history in zip(asking, histories, strict=True):
+                point.answer(history)
+        return [point.result for point in points]
+    finally:
+        for point in points:
+            point.leave()
+
+
+class _Leave(BaseException):
+    """Ends a measurement that will not be answered."""
+
+
+class _Point:
+    """A measurement in a thread of its own, which runs only while somebody waits for it."""
+
+    def __init__(self, measure: Measure) -> None:
+        self.request: Any = None
+        """What it waits for; None once it is done."""
+        self.result: Any = None
+        self._measure = measure
+        self._said: queue.Queue = queue.Queue()
+        self._heard: queue.Queue = queue.Queue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Run until the first request, or the end."""
+        self._thread.start()
+        self._listen()
+
+    def answer(self, history: History) -> None:
+        """Give it what it asked for, and run until the next request, or the end."""
+        self._heard.put(history)
+        self._listen()
+
+    def leave(self) -> None:
+        """End it if it still waits."""
+        if self.request is not None:
+            self._heard.put(None)
+            self._thread.join()
+
+    def _listen(self) -> None:
+        self.request, self.result, error = self._said.get()
+        if error is not None:
+            raise error
+
+    def _run(self) -> None:
+        try:
+            self._said.put((None, self._measure(self._fit), None))
+        except _Leave:
+            pass
+        except BaseException as error:
+            self._said.put((None, None, error))
+
+    def _fit(
+        self,
+        build: Build,
+        task: Task,
+        training: Training,
+        *,
+        label: str,
+        at_most: int | None = None,
+    ) -> History:
+        self._said.put((Request(build, task, training, label, at_most), None, None))
+        history = self._heard.get()
+        if history is None:
+            raise _Leave
+        return history
+
+
+def grid(sweep: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """The points of a sweep's grid, the last setting fastest; one empty point without a sweep."""
+    return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
+
+
+def labelled(results: Sequence[xr.Dataset], sweep: dict[str, list[Any]]) -> xr.Dataset:
+    """Results of the grid's points as one, with a dimension for each swept setting."""
+    if not sweep:
+        return results[0]
+    cells: list[Any] = list(results)
+    for values in [*sweep.values()][:0:-1]:
+        cells = [cells[i : i + len(values)] for i in range(0, len(cells), len(values))]
+    joined = xr.combine_nested(
+        cells,
+        concat_dim=list(sweep),
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        join="outer",
+        combine_attrs="drop_conflicts",
+    )
+    return joined.assign_coords(sweep).transpose(*sweep, ...)
+
+
+def points_of(results: xr.Dataset, sweep: dict[str, list[Any]]) -> list[xr.Dataset]:
+    """The results of each point of the grid, in the order of `grid`."""
+    indices = grid({name: list(range(len(values))) for name, values in sweep.items()})
+    return [_without_padding(results.isel(index)) for index in indices]
+
+
+def draw(claims: Sequence[Claim], results: xr.Dataset, sweep: dict[str, list[Any]]) -> Figure:
+    """Each claim's value at the points of the grid: every seed, the claim's band, the exact value."""
+    points = points_of(results, sweep)
+    names = [", ".join(map(str, point.values())) for point in grid(sweep)]
+    columns = min(3, len(claims))
+    figure = plotting.panels(-(-len(claims) // columns), columns)
+    for axes in figure.axes[len(claims) :]:
+        axes.remove()
+    for axes, claim in zip(figure.axes, claims, strict=True):
+        values = [np.atleast_1d(claim.value(point)) for point in points]
+        plotting.over_points(axes, values, names, band=claim.band, exact=claim.floor)
+        axes.set(title=claim.id, xlabel=", ".join(sweep))
+    plotting.caption(
+        figure,
+        [
+            "Each claim's value at every point of the sweep, one mark for each seed; shaded: where the",
+            "claim holds; dotted: exact.",
+            *(f"{claim.id}: {claim.statement}." for claim in claims),
+        ],
+    )
+    return figure
+
+
+def _without_padding(point: xr.Dataset) -> xr.Dataset:
+    """A point without the steps, layers, ... that only other points of its sweep have."""
+    for dim in point.dims:
+        holding = [values for values in point.data_vars.values() if dim in values.dims]
+        floats = [values for values in holding if values.dtype.kind == "f"]
+        if dim in point.coords and floats and len(floats) == len(holding):
+            others = [[name for name in values.dims if name != dim] for values in floats]
+            kept = [v.notnull().any(rest) for v, rest in zip(floats, others, strict=True)]
+            point = point.isel({dim: np.logical_or.reduce([k.values for k in kept])})
+    return point
