@@ -180,6 +180,9 @@ def run(command: Run, leaving: Leaving) -> int:
     grids = [_grid(command, one) for one in loaded]
     devices.keep_compiled()
     devices.use_all_cores()
+    given = (command.coordinator, command.processes, command.rank)
+    if not command.distributed and given != (None, None, None):
+        raise BadInput("coordinator, processes and rank need --distributed")
     if command.distributed:
         devices.connect(
             command.coordinator, command.processes, command.rank, patience=command.patience

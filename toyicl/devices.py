@@ -78,6 +78,8 @@ def connect(
     where = address or "the address that the cluster gives"
     message = f"not all processes met at {where} within {patience:g} s; is process 0 running there?"
     try:
+        # Its notice of preemption would take SIGTERM from whoever handles it here.
+        jax.config.update("jax_enable_preemption_service", False)
         with _at_most(patience, message):
             jax.distributed.initialize(
                 address, processes, rank, initialization_timeout=int(patience) + 60
@@ -133,7 +135,7 @@ def from_first(tree: Tree) -> Tree:
     """The arrays of process 0, in every process; all processes call this together."""
     if jax.process_count() == 1:
         return tree
-    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+    return jax.tree.map(np.array, multihost_utils.broadcast_one_to_all(tree))
 
 
 def from_owners(tree: Tree) -> Tree:

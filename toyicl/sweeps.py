@@ -87,7 +87,7 @@ class _Point:
     def leave(self) -> None:
         """End it if it still waits."""
         if self.request is not None:
-            self._heard.put(None)
+            self._heard.put(_Leave)
             self._thread.join()
 
     def _listen(self) -> None:
@@ -114,7 +114,7 @@ class _Point:
     ) -> History:
         self._said.put((Request(build, task, training, label, at_most), None, None))
         history = self._heard.get()
-        if history is None:
+        if history is _Leave:
             raise _Leave
         return history
 

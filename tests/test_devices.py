@@ -1,0 +1,163 @@
+"""Devices and hosts: one device, four, or two processes of two devices train the same runs."""
+
+import json
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+from programs import SMALL, begin, toyicl
+
+from toyicl import devices
+from toyicl.errors import BadInput
+
+WORDS = ["--seeds=3", "--settings.training.steps=60", "--settings.second"]
+
+
+def results(out):
+    return xr.load_dataset(out / "small" / "results.nc", engine="h5netcdf")
+
+
+def assert_close(one, other):
+    assert set(one.data_vars) == set(other.data_vars)
+    for name in one.data_vars:
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def free_address():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{one.getsockname()[1]}"
+
+
+def start_two_processes(*words):
+    """Start the program in two processes of two devices that know of each other."""
+    cluster = ["--distributed", f"--coordinator={free_address()}", "--processes=2"]
+    return [begin(*words, *cluster, f"--rank={rank}", JAX_NUM_CPU_DEVICES=2) for rank in range(2)]
+
+
+def two_processes(*words):
+    """Output, errors and status of two processes that run to their end."""
+    started = start_two_processes(*words)
+    return [(*process.communicate(timeout=200), process.returncode) for process in started]
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory):
+    out = tmp_path_factory.mktemp("one")
+    answer = toyicl("run", SMALL, "--out", out, *WORDS, JAX_NUM_CPU_DEVICES=1)
+    assert answer.returncode == 0, answer.stderr
+    assert results(out).attrs["device"] == "1 x cpu"
+    return results(out)
+
+
+@pytest.mark.parametrize(
+    "forced",
+    [
+        {"JAX_NUM_CPU_DEVICES": 4},
+        {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+    ],
+)
+def test_four_devices_train_the_same_runs(one_device, tmp_path, forced):
+    answer = toyicl("run", SMALL, "--out", tmp_path, *WORDS, **forced)
+    assert answer.returncode == 0, answer.stderr
+    assert results(tmp_path).attrs["device"] == "4 x cpu"
+    assert_close(results(tmp_path), one_device)
+
+
+@pytest.mark.parametrize("shard", ["run", "batch"])
+def test_two_processes_train_the_same_runs_and_only_the_first_writes(one_device, tmp_path, shard):
+    words = ["run", SMALL, "--out", tmp_path, *WORDS, f"--shard={shard}", "--checkpoint-every=0"]
+    (first, errors, code), (second, more_errors, other_code) = two_processes(*words)
+    assert (code, other_code) == (0, 0), errors + more_errors
+    assert "wrote" in first
+    assert "wrote" not in second
+    assert results(tmp_path).attrs["device"] == "4 x cpu"
+    assert_close(results(tmp_path), one_device)
+
+
+def test_one_batch_divided_among_four_devices_trains_the_same_run(one_device, tmp_path):
+    words = ["run", SMALL, "--out", tmp_path, *WORDS, "--shard=batch"]
+    answer = toyicl(*words, JAX_NUM_CPU_DEVICES=4)
+    assert answer.returncode == 0, answer.stderr
+    assert_close(results(tmp_path), one_device)
+
+
+def test_two_processes_stop_together_and_one_carries_on(tmp_path):
+    """The wish to leave may reach any of them; the checkpoint has the runs of both."""
+    long = ["--seeds=3", "--settings.training.steps=6000"]
+    words = ["run", SMALL, "--out", tmp_path / "two", *long]
+    started = start_two_processes(*words, "--checkpoint-every=0")
+    while not (tmp_path / "two" / "small" / "checkpoint" / "00000003").exists():
+        assert started[0].poll() is None
+        time.sleep(0.01)
+    started[1].send_signal(signal.SIGTERM)
+    for process in started:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 1, errors
+        assert "stopped in 'first' after steps" in errors
+    assert toyicl(*words).returncode == 0
+    assert toyicl("run", SMALL, "--out", tmp_path / "one", *long).returncode == 0
+    assert_close(results(tmp_path / "two"), results(tmp_path / "one"))
+    assert len(json.loads(results(tmp_path / "two").attrs["origins"])) == 2
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):
+    words = ["run", SMALL, "--out", tmp_path, *WORDS, "--shard=batch"]
+    answer = toyicl(*words, JAX_NUM_CPU_DEVICES=3)
+    assert answer.returncode == 2
+    assert "training.batch_size must be a multiple of the number of devices (3)" in answer.stderr
+
+
+def test_more_processes_than_runs_are_refused_by_all(tmp_path):
+    answers = two_processes("run", SMALL, "--out", tmp_path, "--seeds=1")
+    for _, errors, code in answers:
+        assert code == 2
+        assert "processes must be at most one for each run (1), got 2" in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_if_the_first_process_cannot_begin_none_does(tmp_path):
+    (tmp_path / "small").write_text("in the way")
+    first, second = two_processes("run", SMALL, "--out", tmp_path, *WORDS)
+    assert first[2] == 2
+    assert "out must be a folder that can be written" in first[1]
+    assert second[2] == 1
+    assert "process 0 could not begin" in second[1]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_wait_for_other_processes_is_bounded(tmp_path, rank):
+    answer = toyicl(
+        "run", SMALL, "--out", tmp_path, "--distributed", f"--coordinator={free_address()}",
+        "--processes=2", f"--rank={rank}", "--patience=2", timeout=30,
+    )  # fmt: skip
+    assert answer.returncode == 1
+    assert "not all processes met at 127.0.0.1:" in answer.stderr
+    assert "within 2 s" in answer.stderr
+    assert "stack trace" not in answer.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("address", "processes", "rank", "message"),
+    [
+        ("h:1", 2, 2, r"rank must be between 0 and 1 \(processes - 1\), got 2"),
+        ("h:1", 2, -1, "rank must be between 0 and 1"),
+        ("h:1", 0, 0, "processes must be at least 1, got 0"),
+        ("h:1", 2, None, r"must be given together; no \['rank'\]"),
+        ("h", 2, 0, "coordinator must be HOST:PORT, got 'h'"),
+        (None, None, None, "distributed must find a cluster, or be told of one"),
+    ],
+)
+def test_a_bad_cluster_is_named(address, processes, rank, message):
+    with pytest.raises(BadInput, match=message):
+        devices.connect(address, processes, rank, patience=5)
+
+
+def test_the_options_of_a_cluster_need_distributed(tmp_path):
+    answer = toyicl("run", SMALL, "--out", tmp_path, "--rank=0")
+    assert answer.returncode == 2
+    assert "need --distributed" in answer.stderr

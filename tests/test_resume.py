@@ -1,0 +1,204 @@
+"""Runs that are stopped, killed, or meet a full disk, through the real program."""
+
+import contextlib
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from programs import SMALL, begin, toyicl
+
+LONG = ["--seeds=3", "--settings.training.steps=6000", "--checkpoint-every=0.1"]
+
+
+def results(out):
+    return xr.load_dataset(out / "small" / "results.nc", engine="h5netcdf")
+
+
+def same(one, other):
+    """Whether two results have the same bits; where they come from may differ."""
+    assert set(one.variables) == set(other.variables)
+    return all(one[name].values.tobytes() == other[name].values.tobytes() for name in one.variables)
+
+
+def wait_for_checkpoint(out, process, number=1):
+    """Wait until a run has saved a generation."""
+    place = out / "small" / "checkpoint"
+    while process.poll() is None:
+        if any(path.name.isdecimal() and int(path.name) >= number for path in place.glob("*")):
+            return
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing happens to."""
+    out = tmp_path_factory.mktemp("whole")
+    answer = toyicl("run", SMALL, "--out", out, *LONG)
+    assert answer.returncode == 0, answer.stderr
+    return results(out)
+
+
+def test_a_killed_run_carries_on_to_the_same_bits(whole, tmp_path):
+    process = begin("run", SMALL, "--out", tmp_path, *LONG)
+    wait_for_checkpoint(tmp_path, process, number=3)
+    process.kill()
+    process.communicate()
+    listed = toyicl("list", "--runs", "--out", tmp_path).stdout
+    assert "training: first, 3 runs" in listed
+    assert "results" not in listed
+    answer = toyicl("run", SMALL, "--out", tmp_path, *LONG)
+    assert answer.returncode == 0, answer.stderr
+    assert same(results(tmp_path), whole)
+    assert not list((tmp_path / "small").rglob(".draft-*"))
+    listed = toyicl("list", "--runs", "--out", tmp_path).stdout
+    assert "full settings, 3 seeds, float32" in listed
+    assert "900 of 900 chunks" in listed
+
+
+@pytest.mark.slow
+def test_killed_at_25_random_moments_it_carries_on_to_the_same_bits(tmp_path):
+    """From the start of Python, through compiling and training, to the saving of results.
+
+    A run that ends before it has been killed often enough is begun again from nothing.
+    """
+    words = ["--seeds=3", "--settings.training.steps=200000", "--checkpoint-every=0.1"]
+    words.append("--settings.training.snapshot-every=500")
+    assert toyicl("run", SMALL, "--out", tmp_path / "whole", *words).returncode == 0
+    whole, broken = results(tmp_path / "whole"), tmp_path / "broken"
+    draw, killed, finished = random.Random(2022), 0, 0
+    while killed < 25 or not finished:
+        process = begin("run", SMALL, "--out", broken, *words)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=draw.uniform(0.3, 10) if killed < 25 else 600)
+        if process.poll() is None:
+            process.kill()
+            killed += 1
+        _, errors = process.communicate()
+        assert "Traceback" not in errors
+        if process.returncode == 0:
+            finished += 1
+            assert same(results(broken), whole)
+            shutil.rmtree(broken)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_so_and_carries_on(whole, tmp_path, number):
+    process = begin("run", SMALL, "--out", tmp_path, *LONG)
+    wait_for_checkpoint(tmp_path, process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "stopping after this chunk of steps" in errors
+    assert "stopped in 'first' after steps" in errors
+    assert "the same command carries on" in errors
+    assert "Traceback" not in errors
+    assert toyicl("run", SMALL, "--out", tmp_path, *LONG).returncode == 0
+    assert same(results(tmp_path), whole)
+
+
+def test_a_program_that_only_begins_is_stopped_at_once():
+    process = begin("floors", "--steps=500")
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert errors == "toyicl: stopped\n"
+
+
+def test_other_settings_are_refused_unless_fresh(tmp_path):
+    short = ["--settings.training.steps=40", "--seeds=2", "--out", tmp_path]
+    assert toyicl("run", SMALL, *short).returncode == 0
+    before = results(tmp_path)
+    other = [*short, "--settings.task.input-range=2", "--seeds=1"]
+    answer = toyicl("run", SMALL, *other)
+    assert answer.returncode == 2
+    assert answer.stderr.count("\n") == 1
+    assert "settings.task.input_range (1.0 there, 2.0 here)" in answer.stderr
+    assert "seeds ([0, 1] there, [0] here)" in answer.stderr
+    assert "--fresh starts over" in answer.stderr
+    assert same(results(tmp_path), before)
+    assert toyicl("run", SMALL, *other, "--fresh").returncode == 0
+    assert results(tmp_path).sizes["seed"] == 1
+
+
+def test_results_alone_refuse_other_settings_too(tmp_path):
+    short = ["--settings.training.steps=40", "--seeds=1", "--out", tmp_path]
+    assert toyicl("run", SMALL, *short).returncode == 0
+    shutil.rmtree(tmp_path / "small" / "checkpoint")
+    answer = toyicl("run", SMALL, *short, "--settings.task.dim=2")
+    assert answer.returncode == 2
+    assert "settings.task.dim (3 there, 2 here)" in answer.stderr
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    process = begin("run", SMALL, "--out", tmp_path, *LONG)
+    wait_for_checkpoint(tmp_path, process)
+    answer = toyicl("run", SMALL, "--out", tmp_path, *LONG)
+    process.kill()
+    process.communicate()
+    assert answer.returncode == 2
+    assert f"no other process is using, got {tmp_path / 'small'} (process {process.pid})" in (
+        answer.stderr
+    )
+
+
+@pytest.mark.parametrize("name", ["results.nc", "checkpoint"])
+def test_damage_is_one_line(tmp_path, name):
+    short = ["--settings.training.steps=40", "--seeds=1", "--out", tmp_path]
+    assert toyicl("run", SMALL, *short).returncode == 0
+    place = tmp_path / "small" / name
+    for path in [place] if place.is_file() else place.glob("*/about.json"):
+        path.write_bytes(path.read_bytes()[:-9])
+    command = ["verify", SMALL, "--out", tmp_path] if place.is_file() else ["run", SMALL, *short]
+    answer = toyicl(*command)
+    assert answer.returncode == 1
+    assert "is damaged" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 400 KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a small disk takes root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def fill(disk):
+    """Leave no room on a disk."""
+    path = Path(disk) / "filler"
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"\1" * 4096)
+    return path
+
+
+def test_a_disk_that_fills_up_loses_nothing_that_was_saved(whole, small_disk):
+    process = begin("run", SMALL, "--out", small_disk, *LONG)
+    wait_for_checkpoint(small_disk, process, number=2)
+    filler = fill(small_disk)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "no checkpoint could be saved" in errors
+    assert "results could not be saved" in errors
+    assert "o space left on device" in errors
+    assert "Traceback" not in errors
+    filler.unlink()
+    kept = toyicl("list", "--runs", "--out", small_disk).stdout
+    assert "training: first, 3 runs" in kept
+    answer = toyicl("run", SMALL, "--out", small_disk, *LONG)
+    assert answer.returncode == 0, answer.stderr
+    assert np.isfinite(results(small_disk).loss).all()
+    assert same(results(small_disk), whole)

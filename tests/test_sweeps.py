@@ -1,0 +1,255 @@
+"""Sweeps: measured as if alone, trained together, labelled by what was swept."""
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+from programs import SMALL, toyicl
+
+from toyicl import sweeps, training
+from toyicl.errors import BadInput
+from toyicl.fitting import Plan, fit_all, kind
+from toyicl.parsing import parse_sweep, with_values
+from toyicl.settings import settings
+from toyicl.tasks import LinearRegression
+from toyicl.training import Training
+from toyicl.transformer import Architecture
+
+SHORT = Training(steps=20, batch_size=16, snapshot_every=10)
+TASK = LinearRegression(dim=2, context_size=3)
+
+
+def asking(*labels):
+    """A measurement that asks for trainings and returns what it was answered."""
+    return lambda fit: [fit(None, None, None, label=label) for label in labels]
+
+
+def test_equal_labels_are_answered_together():
+    asked = []
+
+    def train(requests):
+        asked.append([request.label for request in requests])
+        return [f"{request.label}{index}" for index, request in enumerate(requests)]
+
+    found = sweeps.measure_together([asking("a", "b"), asking("a"), asking("a", "b")], train)
+    assert asked == [["a", "a", "a"], ["b", "b"]]
+    assert found == [["a0", "b0"], ["a1"], ["a2", "b1"]]
+
+
+def test_measurements_may_ask_for_different_trainings():
+    asked = []
+
+    def train(requests):
+        asked.append([request.label for request in requests])
+        return [None] * len(requests)
+
+    sweeps.measure_together([asking("a", "c"), asking("b", "c")], train)
+    assert asked == [["a"], ["b", "c"], ["c"]] or asked == [["a"], ["c"], ["b"], ["c"]]
+
+
+def test_what_a_measurement_raises_is_raised_and_no_thread_stays():
+    def broken(fit):
+        fit(None, None, None, label="a")
+        raise KeyError("mine")
+
+    before = threading.active_count()
+    with pytest.raises(KeyError, match="mine"):
+        sweeps.measure_together([asking("a", "b"), broken, asking("a")], lambda asked: asked)
+    assert threading.active_count() == before
+
+
+def test_what_training_raises_is_raised_and_no_thread_stays():
+    def train(requests):
+        raise RuntimeError("stopped")
+
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="stopped"):
+        sweeps.measure_together([asking("a"), asking("a")], train)
+    assert threading.active_count() == before
+
+
+def test_a_grid_counts_the_last_setting_fastest():
+    assert sweeps.grid({"a": [1, 2], "b": ["x", "y"]}) == [
+        {"a": 1, "b": "x"},
+        {"a": 1, "b": "y"},
+        {"a": 2, "b": "x"},
+        {"a": 2, "b": "y"},
+    ]
+    assert sweeps.grid({}) == [{}]
+
+
+def point(value, steps=(0, 10)):
+    return xr.Dataset(
+        {
+            "loss": (("seed", "step"), np.full((2, len(steps)), value)),
+            "stuck": ("seed", [True, False]),
+        },
+        coords={"seed": [0, 1], "step": list(steps)},
+    )
+
+
+def test_results_are_labelled_by_the_swept_settings():
+    sweep = {"task.a": [3, 1], "b": [0.5, 1.5, 2.5]}
+    joined = sweeps.labelled([point(float(value)) for value in range(6)], sweep)
+    assert joined.loss.dims == ("task.a", "b", "seed", "step")
+    assert joined.stuck.dtype == bool
+    for where, value in zip(sweeps.grid(sweep), range(6), strict=True):
+        assert (joined.loss.sel(where) == value).all()
+    back = sweeps.points_of(joined, sweep)
+    assert [float(each.loss[0, 0]) for each in back] == list(range(6))
+
+
+def test_points_of_different_lengths_come_back_without_padding():
+    lengths = [(0, 10), (0, 10, 20)]
+    joined = sweeps.labelled([point(1.0, steps) for steps in lengths], {"a": [1, 2]})
+    for steps, each in zip(lengths, sweeps.points_of(joined, {"a": [1, 2]}), strict=True):
+        assert each.step.values.tolist() == list(steps)
+        assert (each.loss == 1.0).all()
+
+
+def test_one_point_is_itself():
+    only = point(1.0)
+    assert sweeps.labelled([only], {}) is only
+
+
+@settings
+class Inner:
+    """Settings within settings."""
+
+    rate: float = 0.1
+    kind: str = "a"
+    maybe: float | None = None
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Settings."""
+
+    inner: Inner = Inner()
+    size: int = 3
+    on: bool = False
+    values: tuple[int, ...] = (1, 2)
+
+
+def test_words_become_values_of_the_setting_s_kind():
+    words = ["inner.rate=1,1e-3", "settings.size=1", "on=True,False", "inner.maybe=None,0.5"]
+    sweep = parse_sweep(Outer(), words)
+    assert sweep == {
+        "inner.rate": [1.0, 1e-3],
+        "size": [1],
+        "on": [True, False],
+        "inner.maybe": [None, 0.5],
+    }
+    assert with_values(Outer(), {"inner.rate": 1.0, "size": 9}) == Outer(
+        inner=Inner(rate=1.0), size=9
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["inner.rtae=1"], r"must name a setting, got 'inner.rtae'; did you mean inner.rate\?"),
+        (["nonsense=1"], "must name a setting, got 'nonsense'$"),
+        (["inner.rate.more=1"], "must name a setting"),
+        (["inner=1"], "must name a single value, got inner, which holds several"),
+        (["values=1"], "must name a single value, got values, which holds several"),
+        (["inner.rate="], "must be SETTING=VALUE,VALUE,..., got 'inner.rate='"),
+        (["inner.rate"], "must be SETTING=VALUE"),
+        (["inner.rate=1,,2"], "sweep of inner.rate: .*could not convert"),
+        (["inner.rate=1,1.0"], "must have values that differ, got 1.0 twice"),
+        (["size=1.5"], "sweep of size: .*invalid literal"),
+        (["size=1", "size=2"], "must name a setting once, got size again"),
+    ],
+)
+def test_bad_sweeps_are_named(words, message):
+    with pytest.raises(BadInput, match=message):
+        parse_sweep(Outer(), words)
+
+
+def test_a_grid_of_traced_settings_compiles_once_and_equals_its_points_alone():
+    plans = [
+        Plan(Architecture(), LinearRegression(dim=2, context_size=3, input_range=width),
+             Training(steps=20, batch_size=16, snapshot_every=10, learning_rate=rate), range(2))
+        for width in (0.5, 1.0)
+        for rate in (1e-3, 3e-3)
+    ]  # fmt: skip
+    before = training.advance._cache_size()
+    together = fit_all(plans)
+    assert training.advance._cache_size() == before + 1
+    for plan, history in zip(plans, together, strict=True):
+        (alone,) = fit_all([plan])
+        assert jax.tree.all(jax.tree.map(np.array_equal, alone, history))
+    assert training.advance._cache_size() == before + 1
+
+
+def test_plans_of_different_lengths_go_together():
+    plans = [Plan(Architecture(), TASK, Training(steps=steps, batch_size=16, snapshot_every=10), [0])
+             for steps in (10, 30)]  # fmt: skip
+    short, long = fit_all(plans)
+    assert short.steps.tolist() == [0, 10]
+    assert long.steps.tolist() == [0, 10, 20, 30]
+    assert short.training_loss.shape == (1, 1)
+    np.testing.assert_array_equal(short.training_loss, long.training_loss[:, :1])
+
+
+def test_kinds_are_told_apart_by_what_is_static():
+    one = Plan(Architecture(), TASK, SHORT, [0])
+    assert kind(one) == kind(
+        one._replace(task=LinearRegression(dim=2, context_size=3, input_range=2.0))
+    )
+    assert kind(one) != kind(one._replace(task=LinearRegression(dim=3, context_size=3)))
+    assert kind(one) != kind(one._replace(build=Architecture(depth=2)))
+    assert kind(one) != kind(
+        one._replace(training=Training(steps=20, batch_size=8, snapshot_every=10))
+    )
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep of a traced and a static setting, with two trainings, through the program."""
+    out = tmp_path_factory.mktemp("swept")
+    words = ["--sweep=task.input_range=0.5,2", "--sweep=task.context_size=4,5", "--seeds=2"]
+    short = ["--settings.training.steps=40", "--settings.second"]
+    return out, toyicl("run", SMALL, "--out", out, *words, *short), short
+
+
+def test_a_sweep_through_the_program_equals_its_points_alone(swept, tmp_path):
+    out, answer, short = swept
+    assert answer.returncode == 0, answer.stderr
+    results = xr.load_dataset(out / "small" / "results.nc", engine="h5netcdf")
+    assert results.loss.dims == ("task.input_range", "task.context_size", "seed", "step")
+    alone = toyicl(
+        "run", SMALL, "--out", tmp_path, "--seeds=2", *short,
+        "--settings.task.input-range=2", "--settings.task.context-size=5",
+    )  # fmt: skip
+    assert alone.returncode == 0, alone.stderr
+    expected = xr.load_dataset(tmp_path / "small" / "results.nc", engine="h5netcdf")
+    own = results.sel({"task.input_range": 2, "task.context_size": 5})
+    for name in expected.data_vars:
+        np.testing.assert_array_equal(own[name], expected[name], err_msg=name)
+
+
+def test_a_sweep_s_verdicts_name_their_points_and_can_be_drawn_again(swept):
+    out, answer, _ = swept
+    assert "task.input_range = 0.5, task.context_size = 4" in answer.stdout
+    verdicts = toyicl("verify", SMALL, "--out", out)
+    assert answer.stdout.startswith(verdicts.stdout)
+    figure = out / "small" / "figure.png"
+    before = figure.read_bytes()
+    assert toyicl("draw", SMALL, "--out", out).returncode == 0
+    assert figure.read_bytes() == before
+    assert (
+        "over task.input_range, task.context_size" in toyicl("list", "--runs", "--out", out).stdout
+    )
+
+
+def test_a_bad_sweep_leaves_nothing(tmp_path):
+    for word in ("task.dim=0,1", "task.input_range=nan", "task=1"):
+        answer = toyicl("run", SMALL, "--out", tmp_path / "out", f"--sweep={word}")
+        assert answer.returncode == 2
+        assert answer.stderr.count("\n") == 1
+    assert not list(Path(tmp_path).iterdir())
