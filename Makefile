@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install reproduce test lint benchmark pins clean
+.PHONY: install reproduce figures test lint benchmark pins clean
 
 install: $(STAMP)
 
@@ -21,12 +21,22 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Every figure that is checked in, from full settings.
+figures: install
+	$(BIN)/toyicl run fig2
+	$(BIN)/toyicl run prop1
+	cp runs/fig2/figure.png figures/fig2.png
+	cp runs/fig2/figure.svg figures/fig2.svg
+	cp runs/prop1/figure.png figures/prop1.png
+	$(BIN)/python benchmarks/scaling.py
+
 test: lint
 	$(BIN)/pytest -n auto
 
 benchmark: install
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/cores.py
+	$(BIN)/python benchmarks/running.py
 
 # Needs uv; writes names and versions only, never where a package came from.
 pins:

@@ -33,7 +33,9 @@ def measure(cores: int, seeds: int) -> None:
         seeds=seeds,
         progress=lambda done, _: moments.append((done, time.perf_counter())),
     )
-    (first, begin), (last, end) = moments[WARM * seeds], moments[-1]
+    warm = WARM * CHUNK * seeds
+    first, begin = next(moment for moment in moments if moment[0] >= warm)
+    last, end = moments[-1]
     print((end - begin) / (last - first))
 
 
@@ -51,7 +53,7 @@ def main() -> None:
     for _ in range(REPEATS):
         for name, case in cases.items():
             command = [sys.executable, __file__, "--measure", *map(str, case)]
-            answer = subprocess.run(command, capture_output=True, text=True, check=True)
+            answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             times[name].append(float(answer.stdout))
     ratio = min(times["one"]) / min(times["all"])
     print(f"five seeds on {cores} cores: {ratio:.2f} times the throughput of one seed on one")

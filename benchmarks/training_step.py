@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from toyicl.spread import AcrossRuns
 from toyicl.tasks import LinearRegression
-from toyicl.training import Training, advance_together, all_devices, start
+from toyicl.training import Training, start
 from toyicl.transformer import Architecture
 
 MODELS = {
@@ -36,8 +37,8 @@ TRAINING = Training(steps=STEPS, snapshot_every=STEPS)
 def ours(architecture: Architecture) -> Callable[[], object]:
     """The chunk that `fit` runs, for one seed."""
     run = jax.device_get(start(architecture, TASK, TRAINING, 0))
-    mesh = all_devices()
-    return lambda: advance_together([run], mesh)
+    spread = AcrossRuns()
+    return lambda: spread.advance([run])
 
 
 def data_alone() -> Callable[[], object]:

@@ -91,7 +91,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     compared = metrics.over_snapshots(
         metrics.compare_observed, history.learners, reference, episodes
     )
-    rate = descent.learning_rate[...]
+    rate, exact = descent.learning_rate[...], theory.gd_shared(task, 1)
     target = gradient_descent_transformer(rate, task.context_size, task.dim, task.outputs)
     blends = jax.vmap(partial(interpolate, reference=target, dim=task.dim))(history.final)
     readings = jax.vmap(partial(read_layer, dim=task.dim))(history.final)
@@ -103,7 +103,8 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
         {
             **curves,
             "gd_loss": gd_loss,
-            "exact_gd_loss": theory.gd_shared(task, 1).loss,
+            "exact_gd_loss": exact.loss,
+            "exact_step": exact.learning_rates[0] / task.context_size,
             "on_plateau": (
                 "seed",
                 metrics.on_plateau(compared.loss[:, -1], gd_loss, theory.predict_zero_loss(task)),
@@ -237,7 +238,7 @@ def draw(results: xr.Dataset) -> Figure:
     plotting.title(scales, 3, "inputs scaled away from training")
     plotting.every_seed(scales, results.scaled_loss, "alpha", label="trained layer", color=model)
     scales.plot(results.alpha, results.scaled_gd_loss, "x--", color=gd, label="one GD step")
-    scales.set(xlabel=r"$\alpha$, inputs U(-$\alpha$/2, $\alpha$/2)", ylabel="loss", yscale="log")
+    scales.set(xlabel=r"$\alpha$, the factor on the inputs", ylabel="loss", yscale="log")
     scales.legend()
 
     stuck = [
@@ -253,7 +254,7 @@ def draw(results: xr.Dataset) -> Figure:
             plotting.plateau_sentence(results.on_plateau),
             f"Panel (c): {results.attrs['size_training']}.",
             f"Seeds still on their plateau there: {'; '.join(stuck)}." if stuck else "",
-            "Command: toyicl run fig2",
+            plotting.command_sentence(results),
         ],
     )
     return figure
@@ -313,13 +314,12 @@ CLAIMS = (
     Claim(
         id="VO-2c-1",
         source=f"{SOURCE}c",
-        statement="The losses agree at every size N = d (largest ratio, plateaus left out)",
+        statement="The losses agree at every size N = d, for each of its seeds",
         paper="identical",
-        value=lambda results: (
-            (results.size_loss / results.size_gd_loss).where(~results.size_on_plateau).max("size")
-        ),
+        value=lambda results: results.size_loss / results.size_gd_loss,
         band=(0.985, 1.015),
         floor=1.0,
+        plateau="size_on_plateau",
     ),
     Claim(
         id="VO-2c-2",
@@ -342,16 +342,17 @@ CLAIMS = (
     Claim(
         id="VO-P1-7",
         source="von Oswald et al. (2022), section 2",
-        statement="The layer learns the best step size: eta/N read from its weights",
+        statement="The layer learns the best step: eta/N read from its weights, over the exact one",
         paper="the tuned step",
-        value=lambda results: results.learned_step,
-        band=(0.596, 0.616),
-        floor=0.6061,
+        value=lambda results: results.learned_step / results.exact_step,
+        band=(0.9835, 1.0165),
+        floor=1.0,
     ),
 )
 
 
 def _furthest(results: xr.Dataset, low: float, high: float) -> xr.DataArray:
     """The ratio of the losses that is furthest from 1, for each seed."""
-    ratio = (results.scaled_loss / results.scaled_gd_loss).sel(alpha=slice(low, high))
-    return ratio.isel(alpha=abs(ratio - 1).fillna(np.inf).argmax("alpha"))
+    inside = (results.alpha >= low) & (results.alpha <= high)
+    ratio = (results.scaled_loss / results.scaled_gd_loss).where(inside)
+    return ratio.isel(alpha=abs(ratio - 1).fillna(-1).argmax("alpha"))

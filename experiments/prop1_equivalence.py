@@ -104,7 +104,7 @@ def draw(results: xr.Dataset) -> Figure:
         figure,
         [
             "Constructed layers against gradient descent on weights, random $W_0$.",
-            "Command: toyicl run prop1",
+            plotting.command_sentence(results),
         ],
     )
     return figure

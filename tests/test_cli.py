@@ -111,7 +111,7 @@ def test_draw_repeats_the_figure_to_the_byte(fig2):
 
 
 def test_prop1_holds_through_the_program(tmp_path):
-    answer = toyicl("run", "prop1", "--quick", "--out", tmp_path)
+    answer = toyicl("run", "prop1", "--out", tmp_path)
     assert answer.returncode == 0, answer.stderr
     claims = json.loads((tmp_path / "prop1" / "claims.json").read_text())
     assert [claim["verdict"] for claim in claims] == ["holds"] * 3

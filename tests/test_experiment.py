@@ -1,6 +1,7 @@
 """Claims and experiment files: how verdicts are reached, and how files are found and refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,26 @@ def test_a_claim_fails_if_no_seed_left_its_plateau():
     record = CLAIM.judge(results([1.0, 1.0], [True, True]))
     assert record["verdict"] == "fails"
     assert record["measured"] is None
+
+
+def by_size(stuck):
+    return xr.Dataset(
+        {
+            "b": (("size", "size_seed"), np.array([[1.0, 9.0], [1.05, 1.0]])),
+            "stuck": (("size", "size_seed"), np.array(stuck)),
+        },
+        coords={"size": [5, 50], "size_seed": [0, 1]},
+    )
+
+
+def test_a_claim_over_sizes_names_its_stuck_seeds_and_needs_one_left_at_each():
+    claim = replace(CLAIM, value=lambda results: results.b, plateau="stuck")
+    assert claim.judge(by_size([[False, False], [False, False]]))["verdict"] == "fails"
+    record = claim.judge(by_size([[False, True], [False, False]]))
+    assert record["verdict"] == "holds"
+    assert record["plateau_seeds"] == ["size 5, size_seed 1"]
+    assert record["spread"] == pytest.approx([1.0, 1.05])
+    assert claim.judge(by_size([[False, True], [True, True]]))["verdict"] == "fails"
 
 
 def test_without_results_a_claim_is_not_run():

@@ -137,6 +137,22 @@ def test_a_diverged_seed_is_named_and_leaves_the_others_as_they_are():
     assert equal(select(history, 0), select(healthy, 0))
 
 
+def test_a_run_that_its_last_update_breaks_has_diverged():
+    class Overflowing(nnx.Module):
+        def __init__(self):
+            self.rate = nnx.Param(jnp.array(1e308))
+
+        def __call__(self, x, y, x_query):
+            # Always 10, but the loss drives the rate up by a whole learning rate.
+            return 10 - (self.rate[...] - jax.lax.stop_gradient(self.rate[...])) + 0 * x_query[:1]
+
+    settings = Training(steps=1, batch_size=8, snapshot_every=1, learning_rate=1e308)
+    history = fit(StartFrom(learner=Overflowing()), TASK, settings)
+    assert np.isfinite(history.training_loss).all()
+    assert np.isinf(history.final.rate[...]).all()
+    assert history.diverged_at.tolist() == [1]
+
+
 def test_progress_counts_the_steps_of_all_runs():
     seen = []
     fit(

@@ -1,6 +1,7 @@
 """Each room imports only from the rooms before it, and the command line is quick to start."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,35 +11,11 @@ import pytest
 import toyicl
 
 PACKAGE = Path(toyicl.__file__).parent
-ROOMS = [
-    "errors",
-    "settings",
-    "episode",
-    "tasks",
-    "tokens",
-    "attention",
-    "transformer",
-    "spectrum",
-    "theory",
-    "references",
-    "construction",
-    "metrics",
-    "devices",
-    "training",
-    "trails",
-    "spread",
-    "fitting",
-    "files",
-    "checkpoints",
-    "runs",
-    "plotting",
-    "experiment",
-    "sweeps",
-    "laboratory",
-    "terminal",
-    "parsing",
-    "cli",
-]
+GUIDE = PACKAGE.parent / "CONTRIBUTING.md"
+ROOMS = re.findall(
+    r"`(\w+)`", next(line for line in GUIDE.read_text().split("\n\n") if "→" in line)
+)
+"""In reading order, as the guide for contributors gives it."""
 HEAVY = {"jax", "jaxlib", "flax", "optax", "scipy", "matplotlib", "xarray"}
 
 
@@ -69,7 +46,7 @@ def imported_at_once(room):
 
 def test_every_room_has_its_place():
     found = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
-    assert found == set(ROOMS), "a new room takes its place in ROOMS, in reading order"
+    assert found == set(ROOMS), "a new room takes its place in CONTRIBUTING.md, in reading order"
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -63,12 +63,6 @@ def test_sensitivity_is_a_finite_difference(close):
         close(sensitivities[:, axis], (above - below) / 2e-5, 1e-6)
 
 
-def test_observation_holds_predictions_and_sensitivities(close):
-    seen = observe(SOFTMAX, EPISODES)
-    close(seen.predictions, jax.jit(predict)(SOFTMAX, EPISODES))
-    close(seen.sensitivities, jax.jit(metrics.sensitivity)(SOFTMAX, EPISODES))
-
-
 def test_a_learner_beside_itself_shows_no_difference(close):
     comparison = compare(SOFTMAX, SOFTMAX, EPISODES)
     close(comparison.model_cosine, 1.0)
@@ -145,6 +139,14 @@ def test_over_snapshots_is_a_loop_over_seeds_and_snapshots(close):
             alone = compare(GradientDescent(rates[seed, snapshot]), reference, EPISODES)
             for together, value in zip(compared, alone, strict=True):
                 assert abs(together[seed, snapshot] - value) < 1e-12
+
+
+def test_over_snapshots_compiles_a_measure_once():
+    stack = [GradientDescent(np.full((2, 3), rate)) for rate in (0.5, 1.0)]
+    metrics.over_snapshots(metrics.loss, stack[0], EPISODES)
+    before = metrics._over_snapshots._cache_size()
+    metrics.over_snapshots(metrics.loss, stack[1], jax.tree.map(lambda x: 2 * x, EPISODES))
+    assert metrics._over_snapshots._cache_size() == before
 
 
 def test_over_snapshots_keeps_the_axes_of_a_measure():

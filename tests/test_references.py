@@ -221,6 +221,12 @@ def test_tuned_references_lose_what_theory_says(build, optimum):
         # Slope of the log loss by the log of a rate; flat but for sampling error.
         assert np.abs(own * slope).max() < 0.1 * best.loss
 
+    def loss(factor: float) -> float:
+        scaled = jax.tree.map(lambda leaf: factor * leaf, learner)
+        return jax.jit(metrics.loss)(scaled, episodes)
+
+    assert loss(1.0) < min(loss(0.95), loss(1.05))
+
 
 def test_the_bayes_ridge_has_the_penalty_of_noise_over_weights(close):
     task = replace(TASK, label_noise=0.3, weight_scale=2.0)

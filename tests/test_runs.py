@@ -76,9 +76,12 @@ def test_differences_name_the_field_and_both_values():
 def test_provenance_says_what_made_the_results():
     identity = runs.identity("name", LinearRegression(), 2, {})
     origin = runs.origin()
-    attributes = runs.provenance(identity, [{"revision": "first"}, origin], quick=True)
+    attributes = runs.provenance(
+        identity, [{"revision": "first"}, origin], quick=True, command="toyicl run name"
+    )
     assert json.loads(attributes["seeds"]) == [0, 1]
     assert attributes["level"] == "quick"
+    assert attributes["command"] == "toyicl run name"
     assert {"python", "jax", "flax"} <= set(json.loads(attributes["versions"]))
     assert len(attributes["revision"]) == 40 or attributes["revision"] == "unknown"
     assert json.loads(attributes["origins"])[0]["revision"] == "first"

@@ -421,7 +421,6 @@ def test_ridge_at_its_own_penalty_is_best():
     loss, penalty = theory.ridge(task)
     for other in (0.9 * penalty, 1.1 * penalty):
         assert loss < theory.population_loss(task, lambda s, other=other: other / (s + other))
-    assert loss == theory.bayes_loss(task)
 
 
 def test_without_noise_a_full_context_tells_all():
@@ -486,7 +485,7 @@ def test_mixed_coordinates_are_refused():
         theory.gd_per_step,
         theory.gdpp_shared,
         theory.gdpp_per_layer,
-        theory.floors,
+        lambda task, steps: theory.floors(task, [steps]),
     ],
 )
 def test_steps_that_are_no_number_of_steps(optimum, steps):

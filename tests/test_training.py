@@ -58,6 +58,7 @@ def test_a_divided_batch_trains_the_same_run(close):
         ({"batch_size": 2.5}, "training.batch_size must be a whole number"),
         ({"learning_rate": float("nan")}, "training.learning_rate must be a finite number above 0"),
         ({"clip_norm": 0.0}, "training.clip_norm must be a finite number above 0, got 0.0"),
+        ({"b1": 1}, "training.b1 must be at least 0 and below 1, got 1"),
         ({"b2": 1.0}, "training.b2 must be at least 0 and below 1, got 1.0"),
     ],
 )

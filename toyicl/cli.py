@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -134,7 +135,7 @@ def _obey(words: list[str], leaving: Leaving) -> int:
         case List():
             return list_runs(command) if command.runs else list_experiments(command)
         case Run():
-            return run(command, leaving)
+            return run(command, words, leaving)
         case Draw():
             return draw(command)
         case Verify():
@@ -166,7 +167,7 @@ def list_runs(command: List) -> int:
     return 0
 
 
-def run(command: Run, leaving: Leaving) -> int:
+def run(command: Run, words: Sequence[str], leaving: Leaving) -> int:
     """Run experiments, each with its own settings if it is the only one named."""
     from toyicl import devices, laboratory
     from toyicl.settings import require_not_negative, require_positive, require_size
@@ -195,6 +196,7 @@ def run(command: Run, leaving: Leaving) -> int:
             command.out / one.name,
             seeds=command.seeds,
             quick=command.quick,
+            command=_said(one.name, words),
             fresh=command.fresh,
             checkpoint_every=command.checkpoint_every,
             spread=AcrossRuns() if command.shard == "run" else AcrossBatch(),
@@ -286,6 +288,30 @@ def _with_own_settings(words: Sequence[str]) -> type[Run]:
     )
     extended.__doc__ = Run.__doc__
     return extended
+
+
+def _said(name: str, words: Sequence[str]) -> str:
+    """The command of one experiment's results: what was said, but for the names and the places."""
+    kept = list(words[1:])
+    while kept and not kept[0].startswith("-"):
+        kept.pop(0)
+    options = [
+        "--out",
+        "--coordinator",
+        "--processes",
+        "--rank",
+        "--patience",
+        "--checkpoint-every",
+    ]
+    said = ["toyicl", "run", name]
+    while kept:
+        word = kept.pop(0)
+        option, equals, _ = word.replace("_", "-").partition("=")
+        if option in options and not equals:
+            kept.pop(0)
+        elif option not in [*options, "--fresh", "--distributed"]:
+            said.append(word)
+    return shlex.join(said)
 
 
 def _grid(command: Run, loaded: experiment.Experiment) -> "laboratory.Grid":

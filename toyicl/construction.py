@@ -124,7 +124,16 @@ def require_one_linear_layer(architecture: Architecture) -> None:
     step of gradient descent.
     """
     plain = Architecture()
-    for name in ("attention", "depth", "heads", "embedding_size", "mlp_size", "layer_norm"):
+    names = (
+        "attention",
+        "depth",
+        "heads",
+        "embedding_size",
+        "mlp_size",
+        "layer_norm",
+        "token_clip",
+    )
+    for name in names:
         value, allowed = getattr(architecture, name), getattr(plain, name)
         require(value == allowed, f"model.{name}", f"{allowed!r} for this experiment", value)
 

@@ -30,7 +30,9 @@ def use_all_cores() -> None:
     """
     forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not forced and jax.config.values["jax_num_cpu_devices"] < 1:
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        # Not every system lets a process have some of the cores only.
+        own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+        jax.config.update("jax_num_cpu_devices", len(own) if own else os.cpu_count() or 1)
 
 
 def keep_compiled() -> None:

@@ -62,13 +62,15 @@ class Claim:
     """Least and greatest value, both included, with which the statement holds."""
     floor: float | None = None
     """The exact value where theory knows one."""
+    plateau: str = "on_plateau"
+    """The variable that says which of the value's seeds never left their plateau."""
 
     def judge(self, results: "xr.Dataset | None") -> dict[str, Any]:
         """The claim beside our value: mean and range over seeds, and a verdict.
 
-        It holds if every seed's value lies in the band. Seeds that never left their plateau (the
-        variable `on_plateau`) are named and stay out of the value; if no other is left it fails, as it
-        does if a seed diverged.
+        It holds if every seed's value lies in the band. Seeds that never left their plateau are named
+        and stay out of the value; if no other is left, at one size or the like, it fails, as it does
+        if a seed diverged.
         """
         record = {
             "id": self.id,
@@ -85,15 +87,19 @@ class Claim:
         if results is None:
             return record
         values = self.value(results)
-        if "seed" in values.dims and "on_plateau" in results:
-            stuck = results["on_plateau"]
-            record["plateau_seeds"] = [int(seed) for seed in results["seed"].values[stuck.values]]
-            values = values[{"seed": ~stuck.values}]
+        left, judged = True, values.size
+        stuck = results.get(self.plateau)
+        if stuck is not None and set(stuck.dims) <= set(values.dims):
+            record["plateau_seeds"] = _named(stuck)
+            left = not bool(stuck.all(_seed_dim(stuck)).any())
+            values = values.where(~stuck)
+            judged = int((~stuck).broadcast_like(values).sum())
         finite = values.where(abs(values) < math.inf)
         if not finite.count():
             return record | {"verdict": "fails"}
         low, high = float(finite.min()), float(finite.max())
-        holds = self.band[0] <= low and high <= self.band[1] and finite.count() == values.size
+        counted = left and int(finite.count()) == judged
+        holds = counted and self.band[0] <= low and high <= self.band[1]
         return record | {
             "measured": float(finite.mean()),
             "spread": [low, high],
@@ -198,6 +204,26 @@ def load(listing: Listing) -> Experiment:
         draw=module.draw,
         claims=module.CLAIMS,
     )
+
+
+def _seed_dim(values: "xr.DataArray") -> str:
+    """The dimension of seeds: seed, or one of a name that ends with it."""
+    return next(str(dim) for dim in values.dims if str(dim).endswith("seed"))
+
+
+def _named(stuck: "xr.DataArray") -> list[Any]:
+    """Seeds on their plateau: numbers, or texts such as "size 20: seed 1" if there is more to say."""
+    if stuck.dims == ("seed",):
+        return [int(seed) for seed in stuck["seed"].values[stuck.values]]
+    dim = _seed_dim(stuck)
+    found = stuck.stack(place=[name for name in stuck.dims if name != dim] + [dim])
+    return [
+        ", ".join(
+            f"{name} {value}"
+            for name, value in zip(found.place.to_index().names, place, strict=True)
+        )
+        for place in found.place.values[found.values]
+    ]
 
 
 def _wrong_kinds(module: ModuleType) -> list[str]:

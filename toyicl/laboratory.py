@@ -64,6 +64,7 @@ def run(
     *,
     seeds: int,
     quick: bool,
+    command: str,
     fresh: bool = False,
     checkpoint_every: float | None = None,
     spread: Spread,
@@ -105,7 +106,7 @@ def run(
             return Outcome([], [], diverged)
         _require_datasets(experiment, measured)
         results = sweeps.labelled(measured, grid.sweep)
-        attributes = {**results.attrs, **runs.provenance(identity, origins, quick)}
+        attributes = {**results.attrs, **runs.provenance(identity, origins, quick, command)}
         try:
             saved = runs.save_results(results.assign_attrs(attributes), folder)
             results = runs.load_results(folder)  # claims and figure come from what was saved

@@ -74,6 +74,12 @@ def plateau_sentence(on_plateau: xr.DataArray) -> str:
     return f"Still on its plateau at the end: seed {', '.join(stuck)}." if stuck else ""
 
 
+def command_sentence(results: xr.Dataset) -> str:
+    """The command that made the results; for results that no run has saved, nothing."""
+    command = results.attrs.get("command")
+    return f"Command: {command}" if command else ""
+
+
 def caption(figure: Figure, sentences: Sequence[str]) -> None:
     """A caption below the panels: what was run, what was cut, and the command."""
     width = int(figure.get_figwidth() * 15)

@@ -68,7 +68,7 @@ def origin() -> dict[str, Any]:
 
 
 def provenance(
-    identity: dict[str, Any], origins: list[dict[str, Any]], quick: bool
+    identity: dict[str, Any], origins: list[dict[str, Any]], quick: bool, command: str
 ) -> dict[str, Any]:
     """Where results come from, as attributes: identity, the last origin, and all of them."""
     last = origins[-1]
@@ -80,6 +80,7 @@ def provenance(
         "sweep": json.dumps(identity["sweep"]),
         "precision": identity["precision"],
         "level": "quick" if quick else "full",
+        "command": command,
         "versions": json.dumps(last["versions"]),
         "device": last["device"],
         "revision": last["revision"],

@@ -30,7 +30,7 @@ COORDINATE_MOMENTS: dict[str, Callable[[int], float]] = {
 """E x^order, for even orders, of the laws symmetric about 0, at scale 1."""
 
 MOMENTS = 8
-"""Highest p whose E tr S^p is counted exactly; one more costs ten times as long (a second here)."""
+"""Highest p whose E tr S^p is counted exactly; one more costs many times as long."""
 TASKS = 1_000_000
 ENTRIES = 200_000_000
 """Most tasks, and most random numbers, spent on one law of eigenvalues: a few seconds on two cores."""
@@ -118,8 +118,7 @@ def _unit_law(dim: int, context_size: int, law: str) -> tuple[np.ndarray, np.nda
     tasks = min(TASKS, math.ceil(ENTRIES / (dim * context_size)))
     spectrum = _sample_spectrum(dim, context_size, law, tasks, 0).ravel()
     # Some thousand bins stand for 10^7 eigenvalues. Their relative width falls towards large ones,
-    # where residuals of high degree turn fast, and their means keep the first moment: what they
-    # change in a loss is below a millionth of it.
+    # where residuals of high degree turn fast, and their means keep the first moment.
     top = spectrum.max()
     bins = (np.sqrt(np.sqrt(spectrum / top)) * BINS).astype(np.int64)
     counts, sums = np.bincount(bins), np.bincount(bins, spectrum)

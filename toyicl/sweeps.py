@@ -167,6 +167,7 @@ def draw(claims: Sequence[Claim], results: xr.Dataset, sweep: dict[str, list[Any
             "Each claim's value at every point of the sweep, one mark for each seed; shaded: where the",
             "claim holds; dotted: exact.",
             *(f"{claim.id}: {claim.statement}." for claim in claims),
+            plotting.command_sentence(results),
         ],
     )
     return figure

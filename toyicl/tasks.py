@@ -175,7 +175,7 @@ QUANTILES = {
 def _sum_products(x: jax.Array, weights: jax.Array) -> jax.Array:
     """Sum of products over the inputs, the last axis but one; episodes stay last.
 
-    Unrolled, because XLA's CPU code for a reduction over a middle axis is some fifteen times slower.
+    Unrolled, because XLA's CPU code for a reduction over a middle axis is many times slower.
     """
     terms = (x[..., a, :] * weights[..., a, :] for a in range(weights.shape[-2]))
     return functools.reduce(operator.add, terms)

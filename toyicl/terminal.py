@@ -83,8 +83,9 @@ def print_verdicts(verdicts: Sequence[dict[str, Any]]) -> None:
         exact = "" if record["floor"] is None else f"; exact {record['floor']:.4g}"
         print(f"{'':<8} {'':<{width}}  paper: {record['paper']}; {ours}{exact}")
         if record["plateau_seeds"]:
-            stuck = ", ".join(map(str, record["plateau_seeds"]))
-            print(f"{'':<8} {'':<{width}}  left out, still on its plateau: seed {stuck}")
+            seeds = record["plateau_seeds"]
+            stuck = "; ".join(f"seed {seed}" if isinstance(seed, int) else seed for seed in seeds)
+            print(f"{'':<8} {'':<{width}}  left out, still on its plateau: {stuck}")
 
 
 def print_floors(values: dict[str, Any]) -> None:

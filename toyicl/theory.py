@@ -235,7 +235,7 @@ def floors(task: LinearRegression, depths: Iterable[int]) -> dict[str, Any]:
         "gd_shared": shared,
         "gd_per_step": per_step,
         "gdpp_shared": curved,
-        "bayes": bayes_loss(task),
+        "bayes": loss,
         "ridge": {"loss": loss, "penalty": penalty},
     }
 

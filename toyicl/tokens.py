@@ -3,7 +3,7 @@
 A token matrix is kept as its column blocks, side by side but not concatenated: the joint token
 e_j = (x_j, y_j) of von Oswald et al. (2022) is the pair of blocks (x, y). A product with a matrix is
 then a sum over blocks. XLA would concatenate anew, and slowly, inside every consumer; this way the
-first layer reads the data where they lie, and a training step takes a fifth less time.
+first layer reads the data where they lie.
 """
 
 from collections.abc import Sequence

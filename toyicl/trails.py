@@ -61,8 +61,11 @@ def at(run: Run, trails: Trails, index: int) -> Run:
 def record(trails: Trails, index: int, run: Run, losses: np.ndarray) -> None:
     """Write one chunk of a run into its trail."""
     snapshot = int(run.step) // run.training.snapshot_every
-    if trails.diverged_at[index] < 0 and not np.isfinite(losses).all():
-        trails.diverged_at[index] = trails.step[index] + np.isfinite(losses).argmin()
+    if trails.diverged_at[index] < 0:
+        if not np.isfinite(losses).all():
+            trails.diverged_at[index] = trails.step[index] + np.isfinite(losses).argmin()
+        elif not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.learner)):
+            trails.diverged_at[index] = run.step  # by its last update, which no loss has seen yet
     trails.step[index] = run.step
     trails.training_loss[index, snapshot - 1] = losses.mean()
 

@@ -66,8 +66,8 @@ class Training:
         require_positive("training.clip_norm", self.clip_norm)
         for name in ("b1", "b2"):
             value = getattr(self, name)
-            if isinstance(value, float):
-                require(0 <= value < 1, f"training.{name}", "at least 0 and below 1", value)
+            if isinstance(value, NUMBERS):
+                require(bool(0 <= value < 1), f"training.{name}", "at least 0 and below 1", value)
 
     def optimiser(self) -> optax.GradientTransformation:
         """Adam after clipping; its numbers may be traced."""

@@ -198,7 +198,7 @@ class Transformer(nnx.Module):
         tokens, predictions = (context, query), []
         if len(self.blocks) < self.depth - 1:
             # Layers that share a block are a loop, so that depth costs no compilation; a loop of
-            # one turn would store what it carries, which makes two layers a seventh slower.
+            # one turn would store what it carries, which makes two layers slower.
             step = partial(layer, self.blocks[0])
             tokens, reads = jax.lax.scan(lambda now, _: step(now), tokens, length=self.depth - 1)
             predictions.append(reads)

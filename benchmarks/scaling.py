@@ -1,0 +1,220 @@
+"""How the cost of a training step grows: with seeds, context size, depth, and devices.
+
+    python benchmarks/scaling.py [--out FOLDER]
+
+Writes scaling.json, with the fitted slopes of log cost over log size, and scaling.png. Floating-point
+operations are those of the whole program before XLA optimises it, for two layers of which the first
+moves all tokens; times are measured on the same program, the best of some repetitions.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from toyicl import metrics, plotting
+from toyicl.attention import AttentionKind
+from toyicl.fitting import Plan, fit_all
+from toyicl.spread import AcrossRuns
+from toyicl.tasks import LinearRegression
+from toyicl.training import Training, advance, start
+from toyicl.transformer import Architecture
+
+REPEATS = 3
+SEEDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+CONTEXTS = (64, 128, 256, 512, 1024, 2048, 4096)
+DEPTHS = (1, 2, 4, 8, 16)
+EPISODES = 2
+"""In a batch, for the context sizes: the largest has 4096 x 4096 scores an episode."""
+
+
+def best_time(program: Callable[[], object]) -> float:
+    """Seconds of the fastest of some repetitions, after one that may compile."""
+    program()
+    times = []
+    for _ in range(REPEATS):
+        begin = time.perf_counter()
+        program()
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def slope(sizes: Any, costs: Any, least: int = 0) -> float:
+    """Slope of log cost over log size, from a least size on."""
+    sizes, costs = np.array(sizes), np.array(costs)
+    kept = sizes >= least
+    return float(np.polyfit(np.log(sizes[kept]), np.log(costs[kept]), 1)[0])
+
+
+def over_seeds() -> dict[str, Any]:
+    """Seconds of a chunk of steps of as many runs."""
+    training = Training(steps=20, snapshot_every=20, batch_size=256)
+
+    def fit(seeds: int) -> object:
+        return fit_all([Plan(Architecture(), LinearRegression(), training, range(seeds))])
+
+    seconds = [best_time(partial(fit, seeds)) for seeds in SEEDS]
+    return {"sizes": SEEDS, "seconds": seconds, "slope": slope(SEEDS, seconds, 8)}
+
+
+def over_context(attention: AttentionKind) -> dict[str, Any]:
+    """Operations and seconds of the gradient of a two-layer model's loss."""
+
+    def run(compiled: Any, *arguments: Any) -> None:
+        jax.block_until_ready(compiled(*arguments))
+
+    flops, seconds = [], []
+    for size in CONTEXTS:
+        task = LinearRegression(context_size=size)
+        model = Architecture(attention=attention, depth=2)(task, jax.random.key(0))
+        episodes = task.sample(jax.random.key(1), EPISODES)
+        gradient = jax.jit(jax.grad(metrics.loss, allow_int=True))
+        lowered = gradient.lower(model, episodes)
+        flops.append(float((lowered.cost_analysis() or {})["flops"]))
+        compiled = lowered.compile()
+        seconds.append(best_time(partial(run, compiled, model, episodes)))
+    return {
+        "sizes": CONTEXTS,
+        "flops": flops,
+        "seconds": seconds,
+        "slope": slope(CONTEXTS, flops, 256),
+        "measured_slope": slope(CONTEXTS, seconds, 256),
+    }
+
+
+def over_depth() -> dict[str, Any]:
+    """Seconds of a chunk of steps of one run, for layers that share their weights."""
+    training = Training(steps=10, snapshot_every=10, batch_size=256)
+    seconds = []
+    for depth in DEPTHS:
+        plan = Plan(Architecture(depth=depth, shared=True), LinearRegression(), training, [0])
+        seconds.append(best_time(partial(fit_all, [plan])))
+    return {"sizes": DEPTHS, "seconds": seconds, "slope": slope(DEPTHS, seconds, 2)}
+
+
+def over_devices() -> dict[str, Any]:
+    """Seconds of a chunk of steps of eight runs, in processes with as many devices."""
+    counts = [n for n in (1, 2, 4, 8, 16) if n <= len(os.sched_getaffinity(0))]
+    seconds = []
+    for count in counts:
+        command = [sys.executable, __file__, "--devices", str(count)]
+        answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        seconds.append(float(answer.stdout.splitlines()[-1]))
+    return {"sizes": counts, "seconds": seconds, "slope": slope(counts, seconds)}
+
+
+def print_with_devices(count: int) -> None:
+    """Train eight runs on some devices of the CPU, on as many cores, and print the seconds."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+    jax.config.update("jax_num_cpu_devices", count)
+    plan = Plan(Architecture(), LinearRegression(), Training(steps=100), range(8))
+    print(best_time(lambda: fit_all([plan])))
+
+
+def memory() -> dict[str, float]:
+    """KiB that one more run adds: on the device while it trains, and on the host for each snapshot."""
+    training, mesh = Training(), AcrossRuns().mesh
+    run = jax.device_get(start(Architecture(), LinearRegression(), training, 0))
+
+    def on_device(runs: int) -> int:
+        stacked = jax.tree.map(lambda leaf: np.stack([leaf] * runs * mesh.size), run)
+        steps = np.full(mesh.size, training.snapshot_every)
+        compiled = advance.lower(stacked, steps, training.snapshot_every, mesh).compile()
+        found: Any = compiled.memory_analysis()
+        return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
+
+    learner = sum(leaf.nbytes for leaf in jax.tree.leaves(run.learner))
+    # Device sizes are those of one device, to which a run was added.
+    return {
+        "device_kib_a_run": (on_device(2) - on_device(1)) / 1024,
+        "host_kib_a_snapshot": learner / 1024,
+    }
+
+
+def draw(record: dict[str, Any]) -> Figure:
+    """Cost over each size, on logarithmic axes, with the slopes."""
+    figure = plotting.panels(2, 2)
+    seeds, context, depth, count = figure.axes
+    linear, softmax = record["context, linear"], record["context, softmax"]
+    for axes, name, label in (
+        (seeds, "seeds", "runs trained together"),
+        (depth, "depth", "layers, shared weights"),
+        (count, "devices", "CPU cores as devices, eight runs"),
+    ):
+        own = record[name]
+        costs = np.array(own["seconds"]) / own["seconds"][0]
+        axes.loglog(
+            own["sizes"], costs, "o-", color=plotting.MODEL, label=f"slope {own['slope']:.2f}"
+        )
+        axes.set(xlabel=label, ylabel="time over the first")
+    for own, name, color, style in (
+        (linear, "linear", plotting.MODEL, "o-"),
+        (softmax, "softmax", plotting.REFERENCE, "s--"),
+    ):
+        flops, times = np.array(own["flops"]), np.array(own["seconds"])
+        label = f"{name}: operations, slope {own['slope']:.2f}"
+        context.loglog(own["sizes"], flops / linear["flops"][0], style, color=color, label=label)
+        label = f"{name}: time, slope {own['measured_slope']:.2f}"
+        times = times / linear["seconds"][0]
+        context.loglog(own["sizes"], times, ":", color=color, label=label, alpha=0.7)
+    context.set(xlabel="context size N", ylabel="cost over linear at the smallest N")
+    for index, (axes, text) in enumerate(
+        zip(figure.axes, ("seeds", "context size", "depth", "devices"), strict=True)
+    ):
+        plotting.title(axes, index, text)
+        axes.legend(fontsize=7)
+    plotting.caption(
+        figure,
+        [
+            "Cost of a training step, relative, on a log scale; slopes of (a) from 8 runs, of (b) from",
+            "N = 256, of (c) from 2 layers on. In (b): two layers, ten inputs.",
+            f"Measured on {record['machine']}.",
+            "Command: python benchmarks/scaling.py",
+        ],
+    )
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("figures"))
+    parser.add_argument("--devices", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.devices:
+        return print_with_devices(options.devices)
+
+    record: dict[str, Any] = {"devices": over_devices()}
+    from toyicl import use_all_cores
+
+    use_all_cores()
+    record |= {
+        "seeds": over_seeds(),
+        "context, linear": over_context("linear"),
+        "context, softmax": over_context("softmax"),
+        "depth": over_depth(),
+        "memory": memory(),
+    }
+    kind = jax.devices()[0].device_kind
+    record["machine"] = f"{jax.device_count()} {kind} devices of a {platform.machine()} machine"
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "scaling.json").write_text(json.dumps(record, indent=1) + "\n")
+    with plotting.style():
+        draw(record).savefig(options.out / "scaling.png", metadata={"Software": None})
+    for name, own in record.items():
+        print(name, own)
+    return None
+
+
+if __name__ == "__main__":
+    main()
