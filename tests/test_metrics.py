@@ -142,7 +142,8 @@ def test_over_snapshots_is_a_loop_over_seeds_and_snapshots(close):
 
 
 def test_over_snapshots_compiles_a_measure_once():
-    stack = [GradientDescent(np.full((2, 3), rate)) for rate in (0.5, 1.0)]
+    one = GradientDescent(0.5)
+    stack = [jax.tree.map(lambda leaf, s=s: np.full((2, 3), s * leaf), one) for s in (1.0, 2.0)]
     metrics.over_snapshots(metrics.loss, stack[0], EPISODES)
     before = metrics._over_snapshots._cache_size()
     metrics.over_snapshots(metrics.loss, stack[1], jax.tree.map(lambda x: 2 * x, EPISODES))

@@ -86,10 +86,9 @@ class Claim:
         }
         if results is None:
             return record
-        values = self.value(results)
+        values, stuck = self.value(results), self.stuck(results)
         left, judged = True, values.size
-        stuck = results.get(self.plateau)
-        if stuck is not None and set(stuck.dims) <= set(values.dims):
+        if stuck is not None:
             record["plateau_seeds"] = _named(stuck)
             left = not bool(stuck.all(_seed_dim(stuck)).any())
             values = values.where(~stuck)
@@ -105,6 +104,12 @@ class Claim:
             "spread": [low, high],
             "verdict": "holds" if holds else "fails",
         }
+
+    def stuck(self, results: "xr.Dataset") -> "xr.DataArray | None":
+        """Which of the value's seeds never left their plateau; None if the value has no seeds."""
+        found, values = results.get(self.plateau), self.value(results)
+        known = found is not None and set(found.dims) <= set(values.dims)
+        return found if known else None
 
 
 @dataclass(frozen=True, kw_only=True)

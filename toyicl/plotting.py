@@ -53,18 +53,27 @@ def floor_line(axes: Axes, value: float, label: str) -> None:
 
 def over_points(
     axes: Axes,
-    values: Sequence[np.ndarray],
+    values: Sequence[tuple[np.ndarray, np.ndarray]],
     names: Sequence[str],
     *,
     band: tuple[float, float],
     exact: float | None,
 ) -> None:
-    """Values (seed,) at each of some named points, with the band they should lie in."""
+    """Values of seeds at each of some named points, with the band they should lie in.
+
+    At each point those that left their plateau, which set the scale, and those that did not.
+    """
     axes.axhspan(*band, color="0.9")
-    for position, seeds in enumerate(values):
-        axes.plot(np.full(len(seeds), position), seeds, "o", color=MODEL, markersize=3, alpha=0.75)
+    for position, (kept, _) in enumerate(values):
+        axes.plot(np.full(len(kept), position), kept, "o", color=MODEL, markersize=3, alpha=0.75)
     if exact is not None:
         floor_line(axes, exact, "exact")
+    limits = low, high = axes.get_ylim()
+    edge = 0.03 * (high - low)
+    for position, (_, stuck) in enumerate(values):
+        inside = np.clip(stuck, low + edge, high - edge)
+        axes.plot(np.full(len(stuck), position), inside, "x", color="0.4", markersize=4)
+    axes.set_ylim(limits)
     axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 4 else 0, fontsize=7)
 
 

@@ -158,19 +158,28 @@ def draw(claims: Sequence[Claim], results: xr.Dataset, sweep: dict[str, list[Any
     for axes in figure.axes[len(claims) :]:
         axes.remove()
     for axes, claim in zip(figure.axes, claims, strict=True):
-        values = [np.atleast_1d(claim.value(point)) for point in points]
+        values = [_kept_and_stuck(claim, point) for point in points]
         plotting.over_points(axes, values, names, band=claim.band, exact=claim.floor)
         axes.set(title=claim.id, xlabel=", ".join(sweep))
     plotting.caption(
         figure,
         [
-            "Each claim's value at every point of the sweep, one mark for each seed; shaded: where the",
-            "claim holds; dotted: exact.",
+            "Each claim's value at every point of the sweep, a mark for each seed; shaded: where the claim",
+            "holds; dotted: exact; crosses: seeds on their plateau, at its edge if off the scale.",
             *(f"{claim.id}: {claim.statement}." for claim in claims),
             plotting.command_sentence(results),
         ],
     )
     return figure
+
+
+def _kept_and_stuck(claim: Claim, point: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """A claim's values at a point: of the seeds that left their plateau, and of those that did not."""
+    values, stuck = claim.value(point), claim.stuck(point)
+    if stuck is None:
+        return values.values.ravel(), np.empty(0)
+    on_plateau = stuck.broadcast_like(values).transpose(*values.dims).values
+    return values.values[~on_plateau], values.values[on_plateau]
 
 
 def _without_padding(point: xr.Dataset) -> xr.Dataset:
