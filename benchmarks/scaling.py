@@ -158,6 +158,8 @@ def draw(record: dict[str, Any]) -> Figure:
             own["sizes"], costs, "o-", color=plotting.MODEL, label=f"slope {own['slope']:.2f}"
         )
         axes.set(xlabel=label, ylabel="time over the first")
+        axes.set_xticks(own["sizes"], map(str, own["sizes"]))
+        axes.minorticks_off()
     for own, name, color, style in (
         (linear, "linear", plotting.MODEL, "o-"),
         (softmax, "softmax", plotting.REFERENCE, "s--"),
@@ -169,6 +171,8 @@ def draw(record: dict[str, Any]) -> Figure:
         times = times / linear["seconds"][0]
         context.loglog(own["sizes"], times, ":", color=color, label=label, alpha=0.7)
     context.set(xlabel="context size N", ylabel="cost over linear at the smallest N")
+    context.set_xticks(CONTEXTS, map(str, CONTEXTS))
+    context.minorticks_off()
     for index, (axes, text) in enumerate(
         zip(figure.axes, ("seeds", "context size", "depth", "devices"), strict=True)
     ):

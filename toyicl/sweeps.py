@@ -164,7 +164,7 @@ def draw(claims: Sequence[Claim], results: xr.Dataset, sweep: dict[str, list[Any
     plotting.caption(
         figure,
         [
-            "Each claim's value at every point of the sweep, a mark for each seed; shaded: where the claim",
+            "Each claim's value at every point of the sweep, a mark for each seed; shaded: where it",
             "holds; dotted: exact; crosses: seeds on their plateau, at its edge if off the scale.",
             *(f"{claim.id}: {claim.statement}." for claim in claims),
             plotting.command_sentence(results),
