@@ -71,6 +71,8 @@ def test_results_have_the_public_variables_for_each_seed_and_step(fig2):
     assert settings["task"]["dim"] == 3
     assert settings["training"]["steps"] == 40
     assert json.loads(results.attrs["versions"])["jax"]
+    # Where the results are says nothing about how to make them.
+    assert results.attrs["command"] == " ".join(["toyicl run fig2", *TINY])
 
 
 def test_claims_have_a_verdict_each(fig2):

@@ -3,12 +3,14 @@
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 import xarray as xr
-from programs import SMALL, begin, toyicl
+from programs import SMALL, begin, environment, toyicl
 
 from toyicl import devices
 from toyicl.errors import BadInput
@@ -102,6 +104,31 @@ def test_two_processes_stop_together_and_one_carries_on(tmp_path):
     assert toyicl("run", SMALL, "--out", tmp_path / "one", *long).returncode == 0
     assert_close(results(tmp_path / "two"), results(tmp_path / "one"))
     assert len(json.loads(results(tmp_path / "two").attrs["origins"])) == 2
+
+
+def test_a_second_start_compiles_nothing(tmp_path):
+    code = f"""
+import contextlib, jax
+missed = []
+jax.monitoring.register_event_listener(
+    lambda event, **_: missed.append(event) if event.endswith("cache_misses") else None)
+from toyicl.cli import main
+with contextlib.suppress(SystemExit):
+    main(["run", {str(SMALL)!r}, "--fresh", "--seeds=1", "--out", {str(tmp_path / "out")!r}])
+print(len(missed))
+"""
+    missed = []
+    for _ in range(2):
+        answer = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment(XDG_CACHE_HOME=tmp_path / "cache"),
+        )
+        missed.append(int(answer.stdout.splitlines()[-1]))
+    assert missed[0] > 10
+    assert missed[1] == 0
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):

@@ -1,7 +1,6 @@
 """Sweeps: measured as if alone, trained together, labelled by what was swept."""
 
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -11,10 +10,7 @@ import xarray as xr
 from programs import SMALL, toyicl
 
 from toyicl import sweeps, training
-from toyicl.errors import BadInput
 from toyicl.fitting import Plan, fit_all, kind
-from toyicl.parsing import parse_sweep, with_values
-from toyicl.settings import settings
 from toyicl.tasks import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture
@@ -114,60 +110,6 @@ def test_points_of_different_lengths_come_back_without_padding():
 def test_one_point_is_itself():
     only = point(1.0)
     assert sweeps.labelled([only], {}) is only
-
-
-@settings
-class Inner:
-    """Settings within settings."""
-
-    rate: float = 0.1
-    kind: str = "a"
-    maybe: float | None = None
-
-
-@dataclass(frozen=True)
-class Outer:
-    """Settings."""
-
-    inner: Inner = Inner()
-    size: int = 3
-    on: bool = False
-    values: tuple[int, ...] = (1, 2)
-
-
-def test_words_become_values_of_the_setting_s_kind():
-    words = ["inner.rate=1,1e-3", "settings.size=1", "on=True,False", "inner.maybe=None,0.5"]
-    sweep = parse_sweep(Outer(), words)
-    assert sweep == {
-        "inner.rate": [1.0, 1e-3],
-        "size": [1],
-        "on": [True, False],
-        "inner.maybe": [None, 0.5],
-    }
-    assert with_values(Outer(), {"inner.rate": 1.0, "size": 9}) == Outer(
-        inner=Inner(rate=1.0), size=9
-    )
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["inner.rtae=1"], r"must name a setting, got 'inner.rtae'; did you mean inner.rate\?"),
-        (["nonsense=1"], "must name a setting, got 'nonsense'$"),
-        (["inner.rate.more=1"], "must name a setting"),
-        (["inner=1"], "must name a single value, got inner, which holds several"),
-        (["values=1"], "must name a single value, got values, which holds several"),
-        (["inner.rate="], "must be SETTING=VALUE,VALUE,..., got 'inner.rate='"),
-        (["inner.rate"], "must be SETTING=VALUE"),
-        (["inner.rate=1,,2"], "sweep of inner.rate: .*could not convert"),
-        (["inner.rate=1,1.0"], "must have values that differ, got 1.0 twice"),
-        (["size=1.5"], "sweep of size: .*invalid literal"),
-        (["size=1", "size=2"], "must name a setting once, got size again"),
-    ],
-)
-def test_bad_sweeps_are_named(words, message):
-    with pytest.raises(BadInput, match=message):
-        parse_sweep(Outer(), words)
 
 
 def test_a_grid_of_traced_settings_compiles_once_and_equals_its_points_alone():

@@ -1,0 +1,83 @@
+"""Parsing: words become values of the kind a setting has, or one clear line."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from toyicl.errors import BadInput
+from toyicl.parsing import parse_command, parse_sweep, with_values
+from toyicl.settings import settings
+
+
+@settings
+class Inner:
+    """Settings within settings."""
+
+    rate: float = 0.1
+    kind: str = "a"
+    maybe: float | None = None
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Settings."""
+
+    inner: Inner = Inner()
+    size: int = 3
+    on: bool = False
+    values: tuple[int, ...] = (1, 2)
+
+
+def test_words_become_values_of_the_setting_s_kind():
+    words = ["inner.rate=1,1e-3", "settings.size=1", "on=True,False", "inner.maybe=None,0.5"]
+    sweep = parse_sweep(Outer(), words)
+    assert sweep == {
+        "inner.rate": [1.0, 1e-3],
+        "size": [1],
+        "on": [True, False],
+        "inner.maybe": [None, 0.5],
+    }
+    assert with_values(Outer(), {"inner.rate": 1.0, "size": 9}) == Outer(
+        inner=Inner(rate=1.0), size=9
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["inner.rtae=1"], r"must name a setting, got 'inner.rtae'; did you mean inner.rate\?"),
+        (["nonsense=1"], "must name a setting, got 'nonsense'$"),
+        (["inner.rate.more=1"], "must name a setting"),
+        (["inner=1"], "must name a single value, got inner, which holds several"),
+        (["values=1"], "must name a single value, got values, which holds several"),
+        (["inner.rate="], "must be SETTING=VALUE,VALUE,..., got 'inner.rate='"),
+        (["inner.rate"], "must be SETTING=VALUE"),
+        (["inner.rate=1,,2"], "sweep of inner.rate: .*could not convert"),
+        (["inner.rate=1,1.0"], "must have values that differ, got 1.0 twice"),
+        (["size=1.5"], "sweep of size: .*invalid literal"),
+        (["size=1", "size=2"], "must name a setting once, got size again"),
+    ],
+)
+def test_bad_sweeps_are_named(words, message):
+    with pytest.raises(BadInput, match=message):
+        parse_sweep(Outer(), words)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command."""
+
+    number: int = 1
+
+
+def test_a_command_is_parsed():
+    kinds = {"one": Command, "two": Outer}
+    assert parse_command(kinds, ["one", "--number", "3"]) == Command(number=3)
+
+
+@pytest.mark.parametrize("words", [["one", "--number", "x"], ["one", "--nmber=1"], ["three"], []])
+def test_a_bad_command_is_one_line(words):
+    with pytest.raises(BadInput) as caught:
+        parse_command({"one": Command, "two": Outer}, words)
+    assert "\n" not in str(caught.value)
+    assert "│" not in str(caught.value)
