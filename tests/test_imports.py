@@ -56,7 +56,14 @@ def test_a_room_imports_only_from_those_before_it(room):
 
 
 def test_closed_forms_know_no_learner():
-    assert imported_rooms("theory") <= {"errors", "settings", "episode", "tasks", "spectrum"}
+    assert imported_rooms("theory") <= {
+        "errors",
+        "settings",
+        "episode",
+        "tasks",
+        "spectrum",
+        "descent",
+    }
 
 
 def test_metrics_take_any_reference():

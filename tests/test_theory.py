@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toyicl import spectrum, theory
+from toyicl import descent, spectrum, theory
 from toyicl.tasks import LinearRegression
 
 ORACLES = json.loads((Path(__file__).parent / "oracles.json").read_text())
@@ -189,17 +189,17 @@ def test_gaussian_trace_moments_are_those_of_wishart():
 
 def test_gram_spectrum_is_that_of_the_scatter_matrix():
     task = LinearRegression(dim=4, context_size=3, input_range=2.0)
-    values = theory.gram_spectrum(task, tasks=1001)
+    values = spectrum.gram_spectrum(task, tasks=1001)
     assert values.shape == (1001, 4)
     assert values.dtype == np.float64
     assert np.all(values[:, 0] == 0)
     assert np.all(values[:, 1:] > 0)
     assert np.all(np.diff(values) >= 0)
-    np.testing.assert_array_equal(values, theory.gram_spectrum(task, tasks=1001))
+    np.testing.assert_array_equal(values, spectrum.gram_spectrum(task, tasks=1001))
     np.testing.assert_array_equal(
-        values, 4 * theory.gram_spectrum(replace(task, input_range=1.0), 1001)
+        values, 4 * spectrum.gram_spectrum(replace(task, input_range=1.0), 1001)
     )
-    assert not np.array_equal(values, theory.gram_spectrum(task, tasks=1001, seed=1))
+    assert not np.array_equal(values, spectrum.gram_spectrum(task, tasks=1001, seed=1))
 
 
 @pytest.mark.parametrize("law", ["uniform", "normal", "laplace"])
@@ -207,14 +207,14 @@ def test_gram_spectrum_follows_the_law_of_the_task(law):
     task = LinearRegression(dim=3, context_size=5, input_law=law, input_range=1.5)
     x = np.asarray(task.sample(jax.random.key(0), 50_000).x)
     sampled = np.linalg.eigvalsh(np.einsum("nae,nbe->eab", x, x))
-    ours = theory.gram_spectrum(task, tasks=50_000)
+    ours = spectrum.gram_spectrum(task, tasks=50_000)
     for share in (0.1, 0.5, 0.9):
         expected = np.quantile(sampled, share, axis=0)
         np.testing.assert_allclose(np.quantile(ours, share, axis=0), expected, 0.04)
 
 
 def test_rare_large_eigenvalues_are_as_rare_as_they_should_be():
-    largest = theory.gram_spectrum(linear(), tasks=200_000)[:, -1]
+    largest = spectrum.gram_spectrum(linear(), tasks=200_000)[:, -1]
     for bound, expected in ORACLES["P_lmax_gt"].items():
         within(largest > float(bound), expected)
 
@@ -380,7 +380,7 @@ def test_slopes_are_those_of_the_loss(optimum):
     point = np.array([*rates, *curvatures])
 
     def loss(parameters):
-        return theory._loss_and_slopes(problem, 3, *np.split(parameters, [len(rates)]))
+        return descent.loss_and_slopes(problem, 3, *np.split(parameters, [len(rates)]))
 
     for index, slope in enumerate(loss(point)[1]):
         step = np.zeros(point.size)
@@ -461,7 +461,7 @@ def test_floors_are_plain_numbers():
         theory.input_moments,
         theory.predict_zero_loss,
         theory.gradient_descent_optimum,
-        theory.gram_spectrum,
+        spectrum.gram_spectrum,
         theory.bayes_loss,
         lambda task: theory.gdpp_shared(task, 2),
         lambda task: theory.single_head_loss(task, np.eye(11), np.eye(11)),
@@ -529,4 +529,4 @@ def test_heads_that_fit_no_token():
 @pytest.mark.parametrize(("tasks", "seed"), [(0, 0), (1.5, 0), (10, -1)])
 def test_samples_of_no_size(tasks, seed):
     with pytest.raises(ValueError, match="must be a whole number of at least"):
-        theory.gram_spectrum(linear(), tasks, seed)
+        spectrum.gram_spectrum(linear(), tasks, seed)

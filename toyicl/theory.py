@@ -9,15 +9,14 @@ One step and one attention head have closed forms. Several steps are read off th
 scatter matrix (`toyicl.spectrum`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
 
+from toyicl.descent import Problem, Vector, best_of, loss_and_slopes, residuals, spread, tune
 from toyicl.settings import require, require_positive, require_size
-from toyicl.spectrum import gram_spectrum as gram_spectrum
 from toyicl.spectrum import (
     input_moments,
     orthogonal_roots,
@@ -131,7 +130,7 @@ def gd_shared(task: LinearRegression, steps: int) -> Optimum:
     require_size("steps", steps)
     if steps == 1:
         return gradient_descent_optimum(task)
-    return _optimum(task, steps, *_tune(_unit_problem(task), steps, [_unit_scale(task)], []))
+    return _optimum(task, steps, *tune(_unit_problem(task), steps, [_unit_scale(task)], []))
 
 
 def gd_per_step(task: LinearRegression, steps: int) -> Optimum:
@@ -153,7 +152,7 @@ def gd_per_step(task: LinearRegression, steps: int) -> Optimum:
     shifted = (-1) ** steps * np.poly(roots) / np.prod(roots + noise)  # P(s) / P(-lambda)
     roots = np.roots(np.polydiv(np.append(shifted, noise), [1, noise])[0])
     # Complex pairs start apart: equal steps have equal slopes and would never part.
-    rates, _ = _tune(problem, steps, (1 + 0.1 * np.sign(roots.imag)) / np.abs(roots), [])
+    rates, _ = tune(problem, steps, (1 + 0.1 * np.sign(roots.imag)) / np.abs(roots), [])
     return _optimum(task, steps, np.sort(rates)[::-1], [])
 
 
@@ -167,13 +166,13 @@ def gdpp_shared(task: LinearRegression, steps: int) -> Optimum:
     if steps == 1:
         return replace(gradient_descent_optimum(task), curvatures=(0.0,))
     problem, scale = _unit_problem(task), _unit_scale(task)
-    plain, _ = _tune(problem, steps, [scale], [])
+    plain, _ = tune(problem, steps, [scale], [])
     starts: list[tuple[Vector, Vector]] = [
         (plain, [0.0]),
         ([scale * steps], [scale / 3]),
         ([scale * steps / 2], [scale / 6]),
     ]
-    return _optimum(task, steps, *_best(problem, steps, starts))
+    return _optimum(task, steps, *best_of(problem, steps, starts))
 
 
 def gdpp_per_layer(task: LinearRegression, steps: int) -> Optimum:
@@ -189,12 +188,12 @@ def gdpp_per_layer(task: LinearRegression, steps: int) -> Optimum:
     problem, shared = _unit_problem(task), gdpp_shared(task, steps)
     bounds = np.geomspace(0.03, 3, 40) * problem[0][-1]
     families = [4 / (3 * bound) * 9.0 ** np.arange(steps) for bound in bounds]
-    losses = [_loss_and_slopes(problem, steps, f, f[:-1])[0] for f in families]
+    losses = [loss_and_slopes(problem, steps, f, f[:-1])[0] for f in families]
     family, area = families[int(np.argmin(losses))], float(task.input_range) ** 2
     rates = np.full(steps, shared.learning_rates[0] * area / task.context_size)
     curvatures = np.full(steps - 1, shared.curvatures[0] * area)
     starts = [(family, family[:-1]), (rates, curvatures)]
-    return _optimum(task, steps, *_best(problem, steps, starts))
+    return _optimum(task, steps, *best_of(problem, steps, starts))
 
 
 def ridge(task: LinearRegression) -> tuple[float, float]:
@@ -263,12 +262,6 @@ def _one_step(task: LinearRegression) -> tuple[float, float, float]:
     return zero * power, zero * power * second * true / n, zero * curve / n**2
 
 
-# Several steps are tuned at input range 1 and weight scale 1, where only lambda, the noise relative
-# to both, is left; so the laws of scaling hold to rounding.
-Problem = tuple[np.ndarray, np.ndarray, float]
-Vector = Sequence[float] | np.ndarray
-
-
 def _unit_problem(task: LinearRegression) -> Problem:
     """Eigenvalues, their weights, and lambda = sigma^2 / (omega r)^2."""
     input_moments(task)
@@ -288,81 +281,8 @@ def _optimum(task: LinearRegression, steps: int, rates: Vector, curvatures: Vect
     h, gamma = np.asarray(rates, float) / area, np.asarray(curvatures, float) / area
 
     def residual(values: np.ndarray) -> np.ndarray:
-        *_, (left, _) = _layers(values, *_spread(steps, h, gamma))
+        *_, (left, _) = residuals(values, *spread(steps, h, gamma))
         return left
 
     etas = tuple(float(rate) * n for rate in h)
     return Optimum(steps, population_loss(task, residual), etas, tuple(map(float, gamma)))
-
-
-def _spread(steps: int, rates: Vector, curvatures: Vector) -> tuple[np.ndarray, np.ndarray]:
-    """One rate and one curvature for each step, from those shared or those given; the last is 0."""
-    inner = np.asarray(curvatures, float) if len(curvatures) else np.zeros(1)
-    return np.broadcast_to(rates, steps), np.append(np.broadcast_to(inner, steps - 1), 0.0)
-
-
-def _layers(
-    values: np.ndarray, rates: np.ndarray, curvatures: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Residual and transformed eigenvalues before each step, and after the last.
-
-    R <- R (1 - h s),   s <- s (1 - gamma s)^2
-    """
-    left = np.ones_like(values)
-    yield left, values
-    for rate, curvature in zip(rates, curvatures, strict=True):
-        left = left * (1 - rate * values)
-        if curvature:
-            values = values * (1 - curvature * values) ** 2
-        yield left, values
-
-
-def _loss_and_slopes(
-    problem: Problem, steps: int, rates: Vector, curvatures: Vector
-) -> tuple[float, np.ndarray]:
-    """Log of the mean of R^2 + lambda (1 - R)^2 / s, and its slopes in all parameters given."""
-    values, weights, noise = problem
-    h, gamma = _spread(steps, rates, curvatures)
-    heard = np.divide(noise, values, out=np.zeros_like(values), where=values > 0)
-    # High degrees overflow far from the optimum; such points only have to look bad.
-    with np.errstate(over="ignore", invalid="ignore"):
-        *layers, (left, _) = _layers(values, h, gamma)
-        loss = float(weights @ (left**2 + heard * (1 - left) ** 2)) / float(weights.sum())
-        if not np.isfinite(loss) or loss == 0:
-            return 700.0, np.zeros(len(rates) + len(curvatures))
-        # Backwards through the steps: how the loss depends on R, and on s, before each.
-        on_left = 2 * weights * (left - heard * (1 - left)) / (weights.sum() * loss)
-        on_value, slopes = np.zeros_like(values), np.zeros((2, steps))
-        for step in reversed(range(steps)):
-            before, s = layers[step]
-            bend = 1 - gamma[step] * s
-            slopes[:, step] = -np.sum(on_left * before * s), -2 * np.sum(on_value * s**2 * bend)
-            on_value = on_value * bend * (1 - 3 * gamma[step] * s) - on_left * before * h[step]
-            on_left = on_left * (1 - h[step] * s)
-    parts = (slopes[0], len(rates)), (slopes[1, :-1], len(curvatures))
-    tied = [part.sum(keepdims=True) if size == 1 else part[:size] for part, size in parts]
-    return float(np.log(loss)), np.concatenate([np.zeros(0), *tied])
-
-
-def _tune(
-    problem: Problem, steps: int, rates: Vector, curvatures: Vector
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rates and curvatures at the optimum reached from a start; one that is alone is shared."""
-    start = np.concatenate([rates, curvatures])
-    unit = np.where(start == 0, rates[0], start)
-
-    def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        scaled = parameters * unit
-        loss, slopes = _loss_and_slopes(problem, steps, scaled[: len(rates)], scaled[len(rates) :])
-        return loss, slopes * unit
-
-    options = {"ftol": 1e-14, "gtol": 1e-9, "maxiter": 1000}
-    found = minimize(objective, start / unit, jac=True, method="L-BFGS-B", options=options).x * unit
-    return found[: len(rates)], found[len(rates) :]
-
-
-def _best(
-    problem: Problem, steps: int, starts: Sequence[tuple[Vector, Vector]]
-) -> tuple[np.ndarray, np.ndarray]:
-    tuned = [_tune(problem, steps, *start) for start in starts]
-    return min(tuned, key=lambda point: _loss_and_slopes(problem, steps, *point)[0])
