@@ -77,7 +77,7 @@ def oracle(model, architecture, episode, start=None):
     label = np.zeros(outputs) if start is None else -start @ x_query
     tokens = np.concatenate([np.c_[x, y], np.r_[x_query, label][None]])
     if model.embedding is not None:
-        tokens = tokens @ np.asarray(model.embedding[...])
+        tokens = tokens @ np.asarray(model.embedding.linear[...])
     moving = np.ones_like(tokens)
     if not architecture.update_inputs:
         moving[:, :-outputs] = 0
@@ -264,8 +264,8 @@ def test_initial_deviation_shrinks_with_depth():
 def test_an_embedding_starts_at_order_one():
     task = LinearRegression(dim=99)
     model = Architecture(embedding_size=30)(task, jax.random.key(0))
-    assert model.embedding[...].shape == (100, 30)
-    assert abs(np.std(model.embedding[...]) * np.sqrt(100) - 1) < 0.05
+    assert model.embedding.linear[...].shape == (100, 30)
+    assert abs(np.std(model.embedding.linear[...]) * np.sqrt(100) - 1) < 0.05
 
 
 def test_the_same_key_builds_the_same_model():
@@ -273,7 +273,7 @@ def test_the_same_key_builds_the_same_model():
     one, same, other = (make(TASK, jax.random.key(seed)) for seed in (0, 0, 1))
     for first, second in zip(jax.tree.leaves(one), jax.tree.leaves(same), strict=True):
         assert np.array_equal(first, second)
-    assert not np.any(one.embedding[...] == other.embedding[...])
+    assert not np.any(one.embedding.linear[...] == other.embedding.linear[...])
     values = (model.blocks[0].attention.value[...] for model in (one, other))
     assert not np.any(np.equal(*values))
 
@@ -315,5 +315,5 @@ def test_refuses(field, value, rule):
 
 
 def test_refuses_to_spare_inputs_that_are_embedded():
-    with pytest.raises(ValueError, match=r"^model\.update_inputs must be True with an embedding"):
+    with pytest.raises(ValueError, match=r"^model\.update_inputs must be True but for joint tokens"):
         Architecture(update_inputs=False, embedding_size=4)

@@ -41,6 +41,21 @@ FROBENIUS = "frobenius_"
 class Task(Protocol):
     """A distribution over episodes."""
 
+    @property
+    def dim(self) -> int:
+        """Number of inputs, d."""
+        ...
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs, m."""
+        ...
+
+    @property
+    def context_size(self) -> int:
+        """Number of labelled points in the context, N."""
+        ...
+
     def sample(self, key: jax.Array, episodes: int) -> Episode:
         """Draw a batch of episodes, on the last axis; the same key gives the same batch."""
         ...

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Tokens = tuple[jax.Array, ...]
 """Blocks of shape (..., block size), whose sizes add up to the token size."""
@@ -24,6 +25,32 @@ def query_token(x_query: jax.Array, outputs: int, weights: jax.Array | None = No
     """The query's token (x_q, -W_0 x_q), with W_0 = 0 unless `weights` (m, d) is given."""
     label = jnp.zeros((outputs,), x_query.dtype) if weights is None else -weights @ x_query
     return (x_query, label)
+
+
+def separate_tokens(
+    x: jax.Array, y: jax.Array, x_query: jax.Array, position_size: int
+) -> tuple[Tokens, Tokens]:
+    """Tokens x_1, y_1, ..., x_N, y_N, and the query's: each its content (d) and its position.
+
+    Labels are padded with zeros to the width of the inputs. The context has blocks (2N, d) and
+    (2N, position_size), the query's token, which stands behind them, (d,) and (position_size,).
+    """
+    count, dim = x.shape
+    labels = jnp.pad(y, ((0, 0), (0, dim - y.shape[1])))
+    content = jnp.stack([x, labels], axis=1).reshape(2 * count, dim)
+    places = sinusoids(2 * count + 1, position_size, x.dtype)
+    return (content, places[:-1]), (x_query, places[-1])
+
+
+def sinusoids(count: int, size: int, dtype: jnp.dtype) -> jax.Array:
+    """Positions 0, 1, ... as sines and cosines of falling frequency, (count, size); size is even.
+
+    The encoding of Vaswani et al. (2017), section 3.5.
+    """
+    rates = 10_000.0 ** (-np.arange(0, size, 2) / size)
+    angles = np.arange(count)[:, None] * rates
+    waves = np.stack([np.sin(angles), np.cos(angles)], axis=-1)
+    return jnp.asarray(waves.reshape(count, size), dtype)
 
 
 def read_label(tokens: Tokens, outputs: int) -> jax.Array:

@@ -1,13 +1,14 @@
 """The transformer: tokens in, layers of attention (and MLPs), the query's label entry out."""
 
 from functools import partial
-from typing import get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from toyicl.attention import Attention, AttentionKind
+from toyicl.attention import AttentionKind
+from toyicl.layers import Block, Embedding
 from toyicl.settings import (
     require,
     require_choice,
@@ -16,19 +17,17 @@ from toyicl.settings import (
     settings,
     static,
 )
-from toyicl.tasks import LinearRegression
+from toyicl.tasks import Task
 from toyicl.tokens import (
     Tokens,
     add,
-    block_sizes,
     joint_tokens,
-    merge,
-    project,
     query_token,
     read_label,
-    split,
+    separate_tokens,
 )
 
+TokenKind = Literal["joint", "separate"]
 State = tuple[Tokens, Tokens]
 """The tokens of the context and the query's, between two layers."""
 
@@ -44,8 +43,14 @@ class Architecture:
     Raises ValueError, at construction, for a setting out of its bounds.
     """
 
+    tokens: TokenKind = static(default="joint")
+    """Tokens (x_j, y_j), or x_j and y_j one after the other, each with its position beside it."""
+    position_size: int = static(default=10)
+    """Width of the sinusoidal positions of separate tokens; joint tokens have none."""
     attention: AttentionKind = static(default="linear")
     """Linear or softmax attention; softmax scores are divided by the root of the key size."""
+    first_attention: AttentionKind | None = static(default=None)
+    """Attention of the first layer, where it is not that of the others."""
     depth: int = static(default=1)
     """Number of layers, K."""
     shared: bool = static(default=False)
@@ -56,10 +61,14 @@ class Architecture:
     """Width of keys, queries and values in each head; None takes the token size."""
     embedding_size: int | None = static(default=None)
     """Width of a learned linear embedding of the tokens; None leaves tokens as they are."""
+    embedding_mlp_size: int | None = static(default=None)
+    """Hidden width of a residual GELU MLP that ends the embedding; None leaves it out."""
     mlp_size: int | None = static(default=None)
     """Hidden width of a residual GELU MLP after each attention layer; None leaves it out."""
     layer_norm: bool = static(default=False)
     """Whether attention and MLP read tokens through a LayerNorm."""
+    norm_first_layer: bool = static(default=True)
+    """Whether that is so in the first layer too."""
     update_inputs: bool = static(default=True)
     """Whether layers update whole tokens, or their label entries alone."""
     damping: float = 1.0
@@ -70,85 +79,63 @@ class Architecture:
     """Variance of the initial weights, times depth and fan-in."""
 
     def __post_init__(self) -> None:
+        require_choice("model.tokens", self.tokens, get_args(TokenKind))
         require_choice("model.attention", self.attention, get_args(AttentionKind))
+        require_size("model.position_size", self.position_size, least=2)
+        even = self.position_size % 2 == 0
+        require(even, "model.position_size", "even, for sines and cosines", self.position_size)
+        if self.first_attention is not None:
+            require_choice("model.first_attention", self.first_attention, get_args(AttentionKind))
+            rule = "None where layers share their weights"
+            require(not self.shared, "model.first_attention", rule, self.first_attention)
         require_size("model.depth", self.depth)
         require_size("model.heads", self.heads)
-        for name in ("key_size", "embedding_size", "mlp_size"):
+        for name in ("key_size", "embedding_size", "embedding_mlp_size", "mlp_size"):
             if getattr(self, name) is not None:
                 require_size(f"model.{name}", getattr(self, name))
-        together = self.update_inputs or self.embedding_size is None
-        require(together, "model.update_inputs", "True with an embedding", self.update_inputs)
+        plain = self.embedding_size is None and self.tokens == "joint"
+        rule = "True but for joint tokens without embedding"
+        require(self.update_inputs or plain, "model.update_inputs", rule, self.update_inputs)
+        embedded = self.embedding_mlp_size is None or self.embedding_size is not None
+        rule = "None without model.embedding_size"
+        require(embedded, "model.embedding_mlp_size", rule, self.embedding_mlp_size)
+        rule = "None with separate tokens"
+        joint = self.tokens == "joint" or self.embedding_size is None
+        require(joint, "model.embedding_size", rule, self.embedding_size)
         require_positive("model.damping", self.damping)
         require_positive("model.token_clip", self.token_clip)
         require_positive("model.init_scale", self.init_scale)
 
-    def __call__(self, task: LinearRegression, key: jax.Array) -> "Transformer":
+    def __call__(self, task: Task, key: jax.Array) -> "Transformer":
         """Build a transformer with fresh weights for the episodes of a task."""
         return Transformer(self, task.dim, task.outputs, key)
+
+    def block(self, token_size: int, key: jax.Array, *, first: bool) -> Block:
+        """One layer for tokens of a width, with fresh weights."""
+        return Block(
+            token_size,
+            key,
+            heads=self.heads,
+            key_size=self.key_size,
+            kind=(self.first_attention if first else None) or self.attention,
+            mlp_size=self.mlp_size,
+            norm=self.layer_norm and (self.norm_first_layer or not first),
+            init_scale=self.init_scale / self.depth,
+        )
 
 
 class Fixed(nnx.Variable):
     """A number of the model that training leaves as it is; it may be traced."""
 
 
-class Block(nnx.Module):
-    """One layer: attention, and an MLP if the architecture has one, each as a residual update."""
-
-    def __init__(self, architecture: Architecture, token_size: int, key: jax.Array):
-        attention_key, mlp_key = jax.random.split(key)
-        scale = architecture.init_scale / architecture.depth
-        self.attention = Attention(
-            token_size,
-            attention_key,
-            heads=architecture.heads,
-            key_size=architecture.key_size,
-            kind=architecture.attention,
-            init_scale=scale,
-        )
-        rngs = nnx.Rngs(mlp_key)
-        norm, hidden = architecture.layer_norm, architecture.mlp_size
-        self.attention_norm = _layer_norm(token_size, rngs) if norm else None
-        self.mlp = None if hidden is None else MLP(token_size, hidden, scale, rngs)
-        self.mlp_norm = _layer_norm(token_size, rngs) if norm and hidden else None
-
-    def attend(self, tokens: Tokens, context: Tokens) -> Tokens:
-        """The attention update of tokens that read the context."""
-        return self.attention(
-            _normalise(self.attention_norm, tokens), _normalise(self.attention_norm, context)
-        )
-
-    def think(self, tokens: Tokens) -> Tokens:
-        """Tokens after the MLP."""
-        if self.mlp is None:
-            return tokens
-        update = self.mlp(merge(_normalise(self.mlp_norm, tokens)))
-        return add(tokens, split(update, block_sizes(tokens)))
-
-
-class MLP(nnx.Module):
-    """Two linear layers with a GELU between, on the last axis."""
-
-    def __init__(self, size: int, hidden: int, init_scale: float | jax.Array, rngs: nnx.Rngs):
-        draw = jax.nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-
-        def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-            return jnp.sqrt(init_scale) * draw(key, shape, dtype)
-
-        linear = partial(nnx.Linear, kernel_init=init, param_dtype=jnp.result_type(float))
-        self.rise = linear(size, hidden, rngs=rngs)
-        self.fall = linear(hidden, size, rngs=rngs)
-
-    def __call__(self, rows: jax.Array) -> jax.Array:
-        """Map rows (..., size) to rows of the same shape."""
-        return self.fall(jax.nn.gelu(self.rise(rows)))
-
-
 class Transformer(nnx.Module):
-    """A transformer over joint tokens (x_j, y_j), as a learner on one episode.
+    """A transformer over the tokens of an episode, as a learner on one episode.
 
     Keys and values come from the context alone; the query reads and is not read. The prediction is
-    minus the query's label entry after the last layer, which is the only row that layer computes.
-    `initial_weights` is the W_0 of the query's token (x_q, -W_0 x_q), (m, d); zero unless given.
+    minus the last entry of the query's token after the last layer, which is the only row that layer
+    computes. That entry is the label of a joint token (x_q, -W_0 x_q), where W_0, (m, d), is
+    `initial_weights`, zero unless given; of a separate token it is the last of its position, as in
+    the released code, and so not 0 from the start.
     """
 
     def __init__(
@@ -161,14 +148,23 @@ class Transformer(nnx.Module):
         initial_weights: jax.Array | None = None,
     ):
         embedding_key, *layer_keys = jax.random.split(key, architecture.depth + 1)
-        token_size, width = dim + outputs, architecture.embedding_size
-        draw = jax.nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+        self.tokens, self.position_size = architecture.tokens, architecture.position_size
+        separate, width = self.tokens == "separate", architecture.embedding_size
+        fits = not separate or (outputs <= dim and initial_weights is None)
+        rule = "joint, for more outputs than inputs and for weights to start from"
+        require(fits, "model.tokens", rule, self.tokens)
+        token_size = dim + (self.position_size if separate else outputs)
+        hidden = architecture.embedding_mlp_size
         self.embedding = (
-            None if width is None else nnx.Param(draw(embedding_key, (token_size, width)))
+            None if width is None else Embedding(token_size, width, hidden, embedding_key)
         )
-        token_size = width or token_size
         distinct = layer_keys[:1] if architecture.shared else layer_keys
-        self.blocks = nnx.List([Block(architecture, token_size, key) for key in distinct])
+        self.blocks = nnx.List(
+            [
+                architecture.block(width or token_size, key, first=index == 0)
+                for index, key in enumerate(distinct)
+            ]
+        )
         self.damping = Fixed(jnp.asarray(architecture.damping, float))
         clip = architecture.token_clip
         self.token_clip = None if clip is None else Fixed(jnp.asarray(clip, float))
@@ -187,9 +183,7 @@ class Transformer(nnx.Module):
 
     def layerwise(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
         """Predictions read after each layer, (depth, m)."""
-        context = self._embed(joint_tokens(x, y))
-        start = None if self.initial_weights is None else self.initial_weights[...]
-        query = self._embed(query_token(x_query, self.outputs, start))
+        context, query = self.arrange(x, y, x_query)
 
         def layer(block: Block, tokens: State) -> tuple[State, jax.Array]:
             context, query = (self._advance(block, rows, tokens[0]) for rows in tokens)
@@ -210,8 +204,19 @@ class Transformer(nnx.Module):
         last = self._advance(self.layer(self.depth - 1), query, context)
         return jnp.concatenate([*predictions, read_label(last, self.outputs)[None]])
 
-    def _embed(self, tokens: Tokens) -> Tokens:
-        return tokens if self.embedding is None else (project(tokens, self.embedding[...]),)
+    def arrange(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> State:
+        """The tokens of the context and the query's, as the first layer sees them."""
+        if self.tokens == "separate":
+            return separate_tokens(x, y, x_query, self.position_size)
+        start = None if self.initial_weights is None else self.initial_weights[...]
+        context, query = joint_tokens(x, y), query_token(x_query, self.outputs, start)
+        if self.embedding is None:
+            return context, query
+        return self.embedding(context), self.embedding(query)
+
+    def after_first_layer(self, context: Tokens) -> Tokens:
+        """The context's tokens after one layer in which they read each other."""
+        return self._advance(self.blocks[0], context, context)
 
     def _advance(self, block: Block, tokens: Tokens, context: Tokens) -> Tokens:
         """Tokens after one layer in which they read the context."""
@@ -223,11 +228,3 @@ class Transformer(nnx.Module):
             return moved
         bound = self.token_clip[...]
         return tuple(jnp.clip(entry, -bound, bound) for entry in moved)
-
-
-def _layer_norm(size: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(size, param_dtype=jnp.result_type(float), rngs=rngs)
-
-
-def _normalise(norm: nnx.LayerNorm | None, tokens: Tokens) -> Tokens:
-    return tokens if norm is None else split(norm(merge(tokens)), block_sizes(tokens))

@@ -1,0 +1,80 @@
+"""Sines: a family of tasks that no linear model solves."""
+
+import math
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from toyicl.episode import Episode
+from toyicl.settings import (
+    require_choice,
+    require_not_negative,
+    require_positive,
+    require_size,
+    settings,
+    static,
+)
+
+Draws = Literal["independent", "single_key"]
+
+
+@settings
+class SineRegression:
+    """Labels y = amplitude sin(x + phase), one input and one output, a new sine in each episode.
+
+    The defaults are those of von Oswald et al. (2022), Figure 4, after Finn et al. (2017), except
+    that amplitude and phase are independent. The released code draws both from one random key, which
+    makes them one number: a one-parameter family, here the variant "single_key".
+
+    Raises ValueError, at construction, for a setting out of its bounds.
+    """
+
+    context_size: int = static(default=10)
+    """Number of labelled points in the context, N."""
+    draws: Draws = static(default="independent")
+    """Whether amplitude and phase are independent, or rise together as in the released code."""
+    input_range: float = 10.0
+    """Width r of the inputs' law U(-r/2, r/2)."""
+    least_amplitude: float = 0.1
+    """Smallest amplitude; amplitudes are uniform."""
+    greatest_amplitude: float = 0.5
+    """Greatest amplitude."""
+    greatest_phase: float = math.pi
+    """Greatest phase; phases are uniform from 0."""
+
+    def __post_init__(self) -> None:
+        require_size("task.context_size", self.context_size)
+        require_choice("task.draws", self.draws, get_args(Draws))
+        require_positive("task.input_range", self.input_range)
+        require_not_negative("task.least_amplitude", self.least_amplitude)
+        require_positive("task.greatest_amplitude", self.greatest_amplitude)
+        require_not_negative("task.greatest_phase", self.greatest_phase)
+
+    @property
+    def dim(self) -> int:
+        """Number of inputs, 1."""
+        return 1
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs, 1."""
+        return 1
+
+    def sample(self, key: jax.Array, episodes: int) -> Episode:
+        """Draw a batch of episodes, on the last axis; the same key gives the same batch.
+
+        Raises ValueError unless `episodes` is at least 1.
+        """
+        require_size("episodes", episodes)
+        u = jax.random.uniform(key, (self.context_size + 3, episodes), jnp.result_type(float))
+        x = self.input_range * (u[3:, None] - 0.5)
+        x_query = self.input_range * (u[2:3] - 0.5)
+        spread = self.greatest_amplitude - self.least_amplitude
+        amplitude = self.least_amplitude + spread * u[0]
+        phase = self.greatest_phase * u[0 if self.draws == "single_key" else 1]
+
+        def label(x: jax.Array) -> jax.Array:
+            return amplitude * jnp.sin(x + phase)
+
+        return Episode(x, label(x), x_query, label(x_query))
