@@ -8,9 +8,9 @@ Expected, at the defaults: loss .2062 for both, cosine and norm ratio 1, learned
 Cost: about two minutes on two cores, of which panel (c) is two thirds.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +18,14 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import metrics, plotting, theory
+from toyicl import claims, metrics, plotting, theory
 from toyicl.construction import (
     gradient_descent_transformer,
     interpolate,
     read_layer,
     require_one_linear_layer,
 )
-from toyicl.experiment import Claim, Fit
+from toyicl.experiment import Fit
 from toyicl.references import GradientDescent
 from toyicl.settings import require, require_positive, require_size
 from toyicl.tasks import LinearRegression
@@ -73,6 +73,7 @@ class Settings:
         return replace(self.task, dim=size, context_size=size)
 
 
+FULL = Settings()
 QUICK = Settings(
     training=Training(steps=2000),
     sizes=(5, 10, 20),
@@ -260,99 +261,18 @@ def draw(results: xr.Dataset) -> Figure:
     return figure
 
 
-def _after_training(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
-    return lambda results: results[name][:, -1]
-
-
-SOURCE = "von Oswald et al. (2022), Figure 2"
-CLAIMS = (
-    Claim(
-        id="VO-2a-1",
-        source=f"{SOURCE}a",
-        statement="The trained layer's loss equals that of one tuned step of gradient descent",
-        paper="same loss",
-        value=lambda results: results.loss[:, -1] / results.gd_loss,
-        band=(0.995, 1.01),
-        floor=1.0,
-    ),
-    Claim(
-        id="VO-2b-1",
-        source=f"{SOURCE}b",
-        statement="Its sensitivities align with the step's (a cosine: see the norm ratio)",
-        paper="almost perfect alignment",
-        value=_after_training("model_cosine"),
-        band=(0.998, 1.0),
-        floor=1.0,
-    ),
-    Claim(
-        id="VO-2b-1-norm",
-        source=f"{SOURCE}b",
-        statement="Its sensitivities have the norm of the step's",
-        paper="not given",
-        value=_after_training("norm_ratio"),
-        band=(0.98, 1.02),
-        floor=1.0,
-    ),
-    Claim(
-        id="VO-2b-2-model",
-        source=f"{SOURCE}b",
-        statement="Its sensitivities nearly equal the step's",
-        paper="near 0",
-        value=_after_training("model_difference"),
-        band=(0.0, 0.13),
-        floor=0.0,
-    ),
-    Claim(
-        id="VO-2b-2",
-        source=f"{SOURCE}b",
-        statement="Its predictions nearly equal the step's",
-        paper="near 0",
-        value=_after_training("prediction_difference"),
-        band=(0.0, 0.03),
-        floor=0.0,
-    ),
-    Claim(
-        id="VO-2c-1",
-        source=f"{SOURCE}c",
-        statement="The losses agree at every size N = d, for each of its seeds",
-        paper="identical",
-        value=lambda results: results.size_loss / results.size_gd_loss,
-        band=(0.985, 1.015),
-        floor=1.0,
-        plateau="size_on_plateau",
-    ),
-    Claim(
-        id="VO-2c-2",
-        source=f"{SOURCE}c",
-        statement="Averaging trained and GD weights, after one scalar correction, costs nothing",
-        paper="identical",
-        value=lambda results: results.interpolated_loss / results.gd_loss,
-        band=(0.995, 1.01),
-        floor=1.0,
-    ),
-    Claim(
-        id="VO-2d-1",
-        source=f"{SOURCE}d",
-        statement="The losses stay equal on scaled inputs, alpha .5 to 1.25 (furthest ratio)",
-        paper="identical",
-        value=lambda results: _furthest(results, 0.5, 1.25),
-        band=(0.92, 1.08),
-        floor=1.0,
-    ),
-    Claim(
-        id="VO-P1-7",
-        source="von Oswald et al. (2022), section 2",
-        statement="The layer learns the best step: eta/N read from its weights, over the exact one",
-        paper="the tuned step",
-        value=lambda results: results.learned_step / results.exact_step,
-        band=(0.9835, 1.0165),
-        floor=1.0,
-    ),
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "VO-2a-1": claims.loss_over("gd"),
+        "VO-2b-1": claims.final("model_cosine"),
+        "VO-2b-1-norm": claims.final("norm_ratio"),
+        "VO-2b-2-model": claims.final("model_difference"),
+        "VO-2b-2": claims.final("prediction_difference"),
+        "VO-2c-1": lambda results: results.size_loss / results.size_gd_loss,
+        "VO-2c-2": lambda results: results.interpolated_loss / results.gd_loss,
+        "VO-2d-1": claims.shift("scaled", "gd", low=0.5, high=1.25),
+        "VO-2d-1-far": claims.shift("scaled", "gd", low=0.5, high=2.0),
+        "VO-P1-7": lambda results: results.learned_step / results.exact_step,
+    },
 )
-
-
-def _furthest(results: xr.Dataset, low: float, high: float) -> xr.DataArray:
-    """The ratio of the losses that is furthest from 1, for each seed."""
-    inside = (results.alpha >= low) & (results.alpha <= high)
-    ratio = (results.scaled_loss / results.scaled_gd_loss).where(inside)
-    return ratio.isel(alpha=abs(ratio - 1).fillna(-1).argmax("alpha"))

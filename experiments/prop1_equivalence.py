@@ -11,6 +11,7 @@ Cost: seconds.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +19,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import plotting
+from toyicl import claims, plotting
 from toyicl.construction import gradient_descent_transformer
-from toyicl.experiment import Claim, Fit
+from toyicl.experiment import Fit
 from toyicl.references import GradientDescent
 from toyicl.settings import require_positive, require_size
 from toyicl.tasks import LinearRegression
@@ -45,6 +46,7 @@ class Settings:
         require_positive("learning_rate", self.learning_rate)
 
 
+FULL = Settings()
 QUICK = Settings(depth=20)
 
 
@@ -110,36 +112,15 @@ def draw(results: xr.Dataset) -> Figure:
     return figure
 
 
-def _worst(precision: str) -> Callable[[xr.Dataset], xr.DataArray]:
-    return lambda results: results.largest_difference.sel(precision=precision).max()
+def _largest(precision: str, layers: slice) -> Callable[[xr.Dataset], xr.DataArray]:
+    return lambda results: results.largest_difference.sel(precision=precision, layer=layers).max()
 
 
-CLAIMS = (
-    Claim(
-        id="VO-P1-1",
-        source="von Oswald et al. (2022), Proposition 1",
-        statement="A hand-set linear layer moves the query as one step of gradient descent would",
-        paper="equal",
-        value=lambda results: results.largest_difference.sel(precision="float64", layer=1),
-        band=(0.0, 1e-12),
-        floor=0.0,
-    ),
-    Claim(
-        id="VO-P1-3",
-        source="von Oswald et al. (2022), section 3",
-        statement="Stacking the layer K times takes K steps (float64)",
-        paper="equal",
-        value=_worst("float64"),
-        band=(0.0, 1e-12),
-        floor=0.0,
-    ),
-    Claim(
-        id="VO-P1-3-float32",
-        source="von Oswald et al. (2022), section 3",
-        statement="Stacking the layer K times takes K steps (float32)",
-        paper="equal",
-        value=_worst("float32"),
-        band=(0.0, 1e-4),
-        floor=0.0,
-    ),
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "VO-P1-1": _largest("float64", slice(1)),
+        "VO-P1-3": _largest("float64", slice(None)),
+        "VO-P1-3-float32": _largest("float32", slice(None)),
+    },
 )

@@ -10,7 +10,7 @@ import xarray as xr
 from jax.flatten_util import ravel_pytree
 
 from toyicl import metrics, plotting
-from toyicl.experiment import Claim
+from toyicl.claims import Claim
 from toyicl.references import GradientDescent
 from toyicl.tasks import LinearRegression
 from toyicl.training import Training
@@ -28,6 +28,7 @@ class Settings:
     """Whether there is a second training."""
 
 
+FULL = Settings()
 QUICK = Settings(training=Training(steps=40, batch_size=32, snapshot_every=20))
 
 

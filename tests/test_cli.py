@@ -149,12 +149,12 @@ def test_an_experiment_file_of_ones_own_runs_by_its_path(tmp_path):
         "from dataclasses import dataclass\n"
         "import xarray as xr\n"
         "from toyicl import plotting\n"
-        "from toyicl.experiment import Claim\n"
+        "from toyicl.claims import Claim\n"
         "@dataclass(frozen=True)\n"
         "class Settings:\n"
         '    """Mine."""\n'
         "    two: float = 2.0\n"
-        "QUICK = Settings()\n"
+        "FULL = QUICK = Settings()\n"
         "def measure(settings, fit):\n"
         '    return xr.Dataset({"two": settings.two})\n'
         "def draw(results):\n"

@@ -9,8 +9,8 @@ import pytest
 import xarray as xr
 
 from toyicl import experiment
+from toyicl.claims import Claim
 from toyicl.errors import BadInput
-from toyicl.experiment import Claim
 
 CLAIM = Claim(
     id="A",
@@ -30,6 +30,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Settings:
     """Mine."""
+FULL = Settings()
 QUICK = Settings()
 def measure(settings, fit): pass
 def draw(results): pass
@@ -142,9 +143,9 @@ def test_an_experiment_is_found_by_its_name_and_by_its_file():
         ('"""No name here."""', "must have a docstring that starts with 'name: claim'"),
         ('"""mine: a claim."""', "has a line 'Cost: ...'"),
         ('"""mine: a claim.\n\nCost: none.\n"""\nCLAIMS = ()', "it lacks"),
-        (COMPLETE.replace("@dataclass(frozen=True)\n", ""), "Settings must be a frozen dataclass"),
-        (COMPLETE.replace("frozen=True", ""), "Settings must be a frozen dataclass"),
-        (COMPLETE.replace("Settings()", "{}"), "QUICK must be Settings with other values"),
+        (COMPLETE.replace("@dataclass(frozen=True)\n", ""), "FULL must be an instance of a frozen"),
+        (COMPLETE.replace("frozen=True", ""), "FULL must be an instance of a frozen"),
+        (COMPLETE.replace("QUICK = Settings()", "QUICK = {}"), "QUICK must be of the class of FULL"),
         (COMPLETE.replace("def measure(settings, fit): pass", "measure = {}"), "measure must be"),
         (COMPLETE.replace("def draw(results): pass", "draw = None"), "draw must be a function"),
         (COMPLETE.replace("CLAIMS = ()", "CLAIMS = ('A',)"), "CLAIMS must be a tuple of Claim"),

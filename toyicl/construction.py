@@ -4,8 +4,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from toyicl.attention import Attention
+from toyicl.episode import Learner
+from toyicl.errors import BadInput
+from toyicl.references import GradientDescent, GradientDescentPlusPlus
 from toyicl.settings import require
 from toyicl.transformer import Architecture, Transformer
 
@@ -83,6 +87,59 @@ def gradient_descent_transformer(
     return with_circuits([circuits], dim, outputs, depth=depth, initial_weights=initial_weights)
 
 
+def subtracted_heads(logit_scale: float, dim: int, outputs: int = 1) -> Transformer:
+    """One layer of softmax attention with two heads of opposite logits, one minus the other.
+
+        [softmax(e z) - softmax(-e z)] y / 2 e,   z_i = x_i . x_q
+
+    As `logit_scale`, e, falls to 0 this becomes the covariance of z and y over the context: a step of
+    gradient descent on the centred scatter; cf. von Oswald et al. (2022), appendix A.9.
+    """
+    architecture = Architecture(attention="softmax", heads=2)
+    model = Transformer(architecture, dim, outputs, jax.random.key(0))
+    size = dim + outputs
+    inputs = jnp.diag(jnp.arange(size) < dim).astype(float)
+    labels = jnp.eye(size) - inputs
+    scores = logit_scale * jnp.sqrt(float(size)) * jnp.stack([inputs, -inputs])
+    written = jnp.stack([-labels, labels]) / (2 * logit_scale)
+    _set_circuits(model.blocks[0].attention, scores, written)
+    return model
+
+
+def as_transformer(
+    reference: Learner, context_size: int, dim: int, outputs: int = 1
+) -> Transformer:
+    """The transformer that takes the same steps as gradient descent, or GD++, from W_0 = 0.
+
+    Raises BadInput for any other learner.
+    """
+    if not isinstance(reference, GradientDescent | GradientDescentPlusPlus):
+        kind = type(reference).__name__
+        raise BadInput(f"reference must be gradient descent or GD++, got {kind}")
+    bend = reference.curvature[...] if isinstance(reference, GradientDescentPlusPlus) else 0.0
+    rates, curvatures = (
+        jnp.broadcast_to(values, reference.steps) for values in (reference.learning_rate[...], bend)
+    )
+    circuits = [
+        gradient_descent_circuits(rate, context_size, dim, outputs, curvature=curvature)
+        for rate, curvature in zip(rates, curvatures, strict=True)
+    ]
+    return with_circuits(circuits, dim, outputs)
+
+
+def repeated(model: Transformer, depth: int, damping: float | jax.Array = 1.0) -> Transformer:
+    """A one-layer transformer applied `depth` times to its own label entries, damped.
+
+    The roll-outs of von Oswald et al. (2022), Figures 1 and 10: inputs stay as they are.
+    """
+    require(model.depth == 1, "depth", "1 to be repeated", model.depth)
+    structure, *states = nnx.split(model, nnx.Param, ...)
+    again = nnx.merge(structure, *states)
+    again.depth, again.update_inputs = depth, False
+    again.damping[...] = jnp.asarray(damping, again.damping[...].dtype)
+    return again
+
+
 class LayerReading(NamedTuple):
     """What one layer's circuits say if they are read as a step of GD++."""
 
@@ -145,11 +202,9 @@ def interpolate(model: Transformer, reference: Transformer, dim: int) -> Transfo
     The trained circuits are therefore first scaled so that the input blocks of W_K^T W_Q have the
     same mean diagonal in both, the one scalar correction of von Oswald et al. (2022), section 3.
 
-    Raises BadInput for softmax attention, another depth than the reference's, several heads,
-    clipped tokens, and a W_0 in one of the two alone.
+    Tokens of the mean are not clipped. Raises BadInput for softmax attention, another depth than the
+    reference's, several heads, and a W_0 in one of the two alone.
     """
-    for one in (model, reference):
-        require(one.token_clip is None, "token_clip", "None to interpolate weights", one.token_clip)
     starts = [one.initial_weights for one in (model, reference) if one.initial_weights is not None]
     require(
         len(starts) != 1, "initial_weights", "in both models to interpolate, or in none", starts

@@ -106,7 +106,12 @@ def run(
             return Outcome([], [], diverged)
         _require_datasets(experiment, measured)
         results = sweeps.labelled(measured, grid.sweep)
-        attributes = {**results.attrs, **runs.provenance(identity, origins, quick, command)}
+        cut = runs.cut_sentence(experiment.full, grid.base, seeds)
+        attributes = {
+            **results.attrs,
+            **runs.provenance(identity, origins, quick, command),
+            "cut": cut,
+        }
         try:
             saved = runs.save_results(results.assign_attrs(attributes), folder)
             results = runs.load_results(folder)  # claims and figure come from what was saved

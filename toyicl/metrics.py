@@ -50,6 +50,12 @@ def loss(learner: Learner, episodes: Episode) -> jax.Array:
     return squared_error(predict(learner, episodes), episodes)
 
 
+@jax.jit
+def losses(learners: Learner, episodes: Episode) -> jax.Array:
+    """Loss of each of some learners, which are stacked on a leading axis of every leaf."""
+    return jax.vmap(loss, (0, None))(learners, episodes)
+
+
 def sensitivity(learner: Learner, episodes: Episode) -> jax.Array:
     """Derivative of the predictions by the query's input, (m, d, episodes)."""
     x, y, x_query, _ = episodes

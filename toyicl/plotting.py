@@ -89,6 +89,17 @@ def command_sentence(results: xr.Dataset) -> str:
     return f"Command: {command}" if command else ""
 
 
+def common_sentences(results: xr.Dataset) -> list[str]:
+    """What every caption says: seeds, those on their plateau, what was cut, the command."""
+    seeds = results.sizes.get("seed", 0)
+    return [
+        f"{seeds} seed{'s' if seeds > 1 else ''}, each drawn." if seeds else "",
+        plateau_sentence(results.on_plateau) if "on_plateau" in results else "",
+        str(results.attrs.get("cut", "")),
+        command_sentence(results),
+    ]
+
+
 def caption(figure: Figure, sentences: Sequence[str]) -> None:
     """A caption below the panels: what was run, what was cut, and the command."""
     width = int(figure.get_figwidth() * 15)

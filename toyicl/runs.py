@@ -22,6 +22,7 @@ from toyicl.errors import BadInput, Unfinished
 RESULTS = "results.nc"
 CLAIMS = "claims.json"
 FIGURE = "figure"
+FULL_SEEDS = 5
 PACKAGES = ("toyicl", "jax", "jaxlib", "flax", "optax", "numpy", "xarray", "orbax-checkpoint")
 
 
@@ -88,6 +89,24 @@ def provenance(
         "origins": json.dumps(origins),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def cut_sentence(full: Any, settings: Any, seeds: int) -> str:
+    """What a run does otherwise than at full settings with five seeds, for its caption; or nothing."""
+    changed = _changes(as_plain(full), as_plain(settings))
+    if seeds < FULL_SEEDS:
+        changed.append(f"{seeds} of {FULL_SEEDS} seeds")
+    return f"Not the full settings: {', '.join(changed)}." if changed else ""
+
+
+def _changes(full: Any, own: Any, path: str = "") -> list[str]:
+    if isinstance(full, dict) and isinstance(own, dict):
+        return [
+            line
+            for name in full
+            for line in _changes(full[name], own.get(name), f"{path}.{name}".lstrip("."))
+        ]
+    return [] if full == own else [f"{path} {own} instead of {full}"]
 
 
 def identity_of(results: xr.Dataset) -> dict[str, Any]:

@@ -16,7 +16,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import plotting
-from toyicl.experiment import Claim, Fit
+from toyicl.claims import Claim, part, without_padding
+from toyicl.experiment import Fit
 from toyicl.fitting import History
 from toyicl.tasks import Task
 from toyicl.training import Build, Training
@@ -146,7 +147,7 @@ def labelled(results: Sequence[xr.Dataset], sweep: dict[str, list[Any]]) -> xr.D
 def points_of(results: xr.Dataset, sweep: dict[str, list[Any]]) -> list[xr.Dataset]:
     """The results of each point of the grid, in the order of `grid`."""
     indices = grid({name: list(range(len(values))) for name, values in sweep.items()})
-    return [_without_padding(results.isel(index)) for index in indices]
+    return [without_padding(results.isel(index)) for index in indices]
 
 
 def draw(claims: Sequence[Claim], results: xr.Dataset, sweep: dict[str, list[Any]]) -> Figure:
@@ -175,20 +176,9 @@ def draw(claims: Sequence[Claim], results: xr.Dataset, sweep: dict[str, list[Any
 
 def _kept_and_stuck(claim: Claim, point: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """A claim's values at a point: of the seeds that left their plateau, and of those that did not."""
+    point = part(point, **claim.where)
     values, stuck = claim.value(point), claim.stuck(point)
     if stuck is None:
         return values.values.ravel(), np.empty(0)
     on_plateau = stuck.broadcast_like(values).transpose(*values.dims).values
     return values.values[~on_plateau], values.values[on_plateau]
-
-
-def _without_padding(point: xr.Dataset) -> xr.Dataset:
-    """A point without the steps, layers, ... that only other points of its sweep have."""
-    for dim in point.dims:
-        holding = [values for values in point.data_vars.values() if dim in values.dims]
-        floats = [values for values in holding if values.dtype.kind == "f"]
-        if dim in point.coords and floats and len(floats) == len(holding):
-            others = [[name for name in values.dims if name != dim] for values in floats]
-            kept = [v.notnull().any(rest) for v, rest in zip(floats, others, strict=True)]
-            point = point.isel({dim: np.logical_or.reduce([k.values for k in kept])})
-    return point

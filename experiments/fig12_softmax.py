@@ -1,0 +1,95 @@
+"""fig12: one softmax head is no gradient descent; two heads come near it.
+
+Figure 12 of von Oswald et al. (2022): one layer of softmax attention with one head (5,000 steps) and
+with two (10,000), beside one step of gradient descent. With the limit of two subtracted heads whose
+logits shrink (appendix A.9).
+
+Expected: best losses .2912 with one head and .2153 with two; the limit .2185, not .2062.
+Cost: four minutes; quick: half a minute.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import xarray as xr
+from matplotlib.figure import Figure
+
+from toyicl import claims, metrics, panels, study
+from toyicl.construction import subtracted_heads
+from toyicl.episode import predict
+from toyicl.experiment import Fit
+from toyicl.training import Training
+from toyicl.transformer import Architecture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(study.Study):
+    """Settings of softmax attention; `model` and `training` are those of one head."""
+
+    model: Architecture = Architecture(attention="softmax")
+    two_head_training: Training = Training(steps=10_000)
+    """Training of two heads."""
+    small_logit: float = 1e-2
+    """Factor on the logits of the two subtracted heads."""
+    limit_episodes: int = 100_000
+    """Episodes on which those are evaluated."""
+
+
+FULL = Settings()
+QUICK = Settings(
+    training=Training(steps=3000, batch_size=512, learning_rate=3e-3),
+    two_head_training=Training(steps=5000, batch_size=512, learning_rate=3e-3),
+)
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Train both, and compare with one step of gradient descent."""
+    references = study.best_references(settings.task, 1)
+    parts = {}
+    for heads, training in ((1, settings.training), (2, settings.two_head_training)):
+        model = replace(settings.model, heads=heads)
+        history = fit(model, settings.task, training, label=f"heads: {heads}")
+        parts[heads] = study.dataset(
+            study.alignment(settings, history, references),
+            study.shifts(settings, history.final, references),
+        )
+    return study.side_by_side(parts, "heads").assign(small_logit_loss=_small_logit_loss(settings))
+
+
+def _small_logit_loss(settings: Settings) -> float:
+    """Loss of two subtracted heads of small logits, times the factor that is best on the episodes."""
+    many = settings.task.sample(jax.random.key(2027), settings.limit_episodes)
+    heads = subtracted_heads(settings.small_logit, settings.task.dim)
+    answers = predict(heads, many)
+    factor = jnp.vdot(answers, many.y_query) / jnp.vdot(answers, answers)
+    return float(metrics.squared_error(factor * answers, many))
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """A row for each number of heads."""
+    drawn = {}
+    for heads, name in ((1, "one head"), (2, "two heads")):
+        for title, panel in (
+            ("loss while training", panels.training_panel),
+            ("alignment", panels.alignment_panel()),
+            ("larger inputs", panels.SHIFTS["larger inputs"]),
+            ("larger targets", panels.SHIFTS["larger targets"]),
+        ):
+            drawn[f"{name}: {title}"] = panels.of(panel, heads=heads)
+    return panels.figure(results, drawn, "One layer of softmax attention.", columns=4)
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "VO-12-1": claims.final("loss"),
+        "VO-12-1-best": lambda results: claims.last(results.loss).min() / 0.29122,
+        "VO-12-2": claims.final("loss"),
+        "VO-12-3-one": claims.final("model_cosine"),
+        "VO-12-3": claims.final("model_cosine"),
+        "VO-12-4": lambda results: results.small_logit_loss,
+        "VO-12-5": claims.log10(claims.shift("scaled", "gd", low=0.5, high=1.5)),
+    },
+)

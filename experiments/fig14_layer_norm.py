@@ -1,0 +1,65 @@
+"""fig14: LayerNorm costs accuracy, and saves it far from training.
+
+Figure 14 of von Oswald et al. (2022): linear attention that reads tokens through LayerNorm, in one
+layer, and in two with weights of their own of which the first has none.
+
+Expected: losses above GD's (.2062, .1566); below them on much larger inputs.
+Cost: five minutes; quick: half a minute.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from toyicl import claims, panels, study
+from toyicl.experiment import Fit
+from toyicl.training import Training
+from toyicl.transformer import Architecture
+
+FULL = study.Study(
+    model=Architecture(layer_norm=True), training=Training(steps=10_000, clip_norm=10.0)
+)
+QUICK = study.Study(
+    model=FULL.model,
+    training=Training(steps=2000, batch_size=256, learning_rate=3e-3, clip_norm=10.0),
+)
+
+
+def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
+    """Train both, and compare with as many steps of GD and GD++."""
+    deeper = replace(settings.model, depth=2, norm_first_layer=False)
+    parts = {}
+    for model in (settings.model, deeper):
+        history = fit(model, settings.task, settings.training, label=f"{model.depth} layers")
+        references = study.best_references(settings.task, model.depth)
+        parts[model.depth] = study.dataset(
+            study.alignment(settings, history, references),
+            study.shifts(settings, history.final, references),
+        )
+    return study.side_by_side(parts, "layers")
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """A row for each number of layers."""
+    drawn = {}
+    for layers, name in ((1, "one layer"), (2, "two layers")):
+        for title, panel in (
+            ("loss while training", panels.training_panel),
+            ("alignment with GD", panels.alignment_panel()),
+            ("larger inputs", panels.SHIFTS["larger inputs"]),
+            ("larger targets", panels.SHIFTS["larger targets"]),
+        ):
+            drawn[f"{name}: {title}"] = panels.of(panel, layers=layers)
+    return panels.figure(results, drawn, "Linear attention through LayerNorm.", columns=4)
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "VO-14-1": claims.loss_over("gd"),
+        "VO-14-1-K2": claims.loss_over("gd"),
+        "VO-14-2": lambda results: (results.scaled_loss / results.scaled_gd_loss).sel(alpha=2.0),
+    },
+)

@@ -1,0 +1,80 @@
+"""fig16: gradient descent is learned from some thousand fixed tasks, not from a hundred.
+
+Figure 16 of von Oswald et al. (2022): one layer trained on 128, 512, 2,048 and 8,192 fixed tasks, all
+of them in every step, and measured on new ones.
+
+Expected: 128 tasks are learned by heart; from 2,048 on the layer is one step of gradient descent.
+Cost: two minutes; quick: half a minute.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from toyicl import claims, panels, study
+from toyicl.experiment import Fit
+from toyicl.pools import Pool
+from toyicl.settings import require, require_size
+from toyicl.training import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(study.Study):
+    """Settings of fixed tasks; each training's batch is all of them."""
+
+    pools: tuple[int, ...] = (128, 512, 2048, 8192)
+    """Sizes of the pools of fixed tasks."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(len(self.pools) > 0, "pools", "at least one size", self.pools)
+        for size in self.pools:
+            require_size("pools", size)
+
+
+FULL = Settings()
+QUICK = Settings(training=Training(steps=3000, clip_norm=10.0))
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Train on each pool, and compare with one step of gradient descent on new tasks."""
+    references = study.best_references(settings.task, 1)
+    parts = {}
+    for size in settings.pools:
+        training = replace(settings.training, batch_size=size)
+        pool = Pool(law=settings.task, count=size)
+        history = fit(settings.model, pool, training, label=f"{size} tasks")
+        parts[size] = study.dataset(
+            study.alignment(settings, history, references),
+            study.shifts(settings, history.final, references),
+        )
+    return study.side_by_side(parts, "tasks")
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """A row for each pool."""
+    drawn = {}
+    for size in results.tasks.values:
+        for title, panel in (
+            ("loss on new tasks", panels.training_panel),
+            ("alignment", panels.alignment_panel()),
+            ("larger inputs", panels.SHIFTS["larger inputs"]),
+            ("larger targets", panels.SHIFTS["larger targets"]),
+        ):
+            drawn[f"{size} tasks: {title}"] = panels.of(panel, tasks=size)
+    return panels.figure(results, drawn, "One layer trained on fixed tasks.", columns=4)
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "VO-16-1": claims.final("model_cosine"),
+        "VO-16-1-loss": claims.final("loss"),
+        "VO-16-2-2048": claims.final("model_cosine"),
+        "VO-16-2-2048-loss": claims.final("loss"),
+        "VO-16-2-8192": claims.final("model_cosine"),
+        "VO-16-2-8192-loss": claims.final("loss"),
+    },
+)

@@ -1,0 +1,65 @@
+"""fig7: ten linear layers with the same weights are ten steps of GD++.
+
+Figure 7 of von Oswald et al. (2022): K = 10, recurrent, token values clipped to 10; five layers with
+weights of their own are trained beside them for as many steps.
+
+Expected: GD++ with one (eta, gamma) loses .0306; the mean of trained and GD++ weights as much.
+Cost: an hour at full settings, 15 minutes as checked in; quick: two minutes.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from toyicl import claims, metrics, panels, study
+from toyicl.experiment import Fit
+from toyicl.training import Training
+from toyicl.transformer import Architecture
+
+FULL = study.Study(
+    model=Architecture(depth=10, shared=True, token_clip=10.0),
+    training=Training(snapshot_every=500, learning_rate=5e-4, clip_norm=10.0),
+)
+QUICK = study.Study(
+    model=FULL.model,
+    training=Training(
+        steps=1000, batch_size=256, snapshot_every=250, learning_rate=1e-3, clip_norm=10.0
+    ),
+)
+
+
+def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
+    """Train, and compare with the best GD and GD++ of ten steps."""
+    history = fit(settings.model, settings.task, settings.training, label="ten layers")
+    untied = replace(settings.model, depth=5, shared=False)
+    five = fit(untied, settings.task, settings.training, label="five layers of their own")
+    references = study.best_references(settings.task, settings.model.depth)
+    return study.dataset(
+        study.alignment(settings, history, references),
+        study.interpolation(settings, history.final, references["gdpp"]),
+        study.shifts(settings, history.final, references),
+        {"five_loss": ("seed", metrics.losses(five.final, settings.episodes()))},
+    )
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """Loss, alignment with GD and GD++, and the four shifts."""
+    drawn = {
+        "loss while training": panels.training_panel,
+        "alignment with ten steps of GD": panels.alignment_panel(),
+        "alignment with ten steps of GD++": panels.alignment_panel("_gdpp"),
+        **panels.SHIFTS,
+    }
+    return panels.figure(results, drawn, "Ten linear layers with the same weights.", columns=3)
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "VO-7-1": claims.loss_over("gdpp"),
+        "VO-7-1-interpolated": lambda results: results.interpolated_loss / results.gdpp_loss,
+        "VO-7-2": lambda results: results.five_loss / claims.last(results.loss),
+    },
+)

@@ -1,0 +1,83 @@
+"""labels: with some labels replaced by noise, one layer is still the best single step.
+
+The noisy-label test in the released code of von Oswald et al. (2022): D of the ten context labels are
+replaced by draws from N(0, 1), in training as in evaluation, for several D.
+
+Expected: the loss of the best step for that D, which closed forms give; the step shrinks as D grows.
+Cost: two minutes; quick: half a minute.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from toyicl import claims, panels, plotting, study, theory
+from toyicl.experiment import Fit
+from toyicl.settings import require
+from toyicl.training import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(study.Study):
+    """Settings of the noisy labels."""
+
+    replaced: tuple[int, ...] = (0, 2, 4, 6)
+    """How many labels D are replaced, one training each."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(len(self.replaced) > 0, "replaced", "at least one number", self.replaced)
+        for count in self.replaced:
+            replace(self.task, distractors=count)
+
+
+FULL = Settings()
+QUICK = Settings(training=Training(steps=2000, batch_size=512, clip_norm=10.0))
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Train for each D, and compare with the best step for it."""
+    parts = {}
+    for count in settings.replaced:
+        own = replace(settings, task=replace(settings.task, distractors=count))
+        history = fit(settings.model, own.task, settings.training, label=f"{count} replaced")
+        exact = theory.gradient_descent_optimum(own.task)
+        parts[count] = study.dataset(
+            study.alignment(own, history, study.best_references(own.task, 1)),
+            study.readings(own, history.final),
+            {"exact_loss": exact.loss},
+            {"exact_step": exact.learning_rates[0] / own.task.context_size},
+        )
+    return study.side_by_side(parts, "replaced")
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """Final loss and learned step against D, and a training."""
+
+    def against(name: str, exact: str, label: str) -> panels.Panel:
+        def panel(axes: Axes, results: xr.Dataset) -> None:
+            values = claims.last(results.loss) if name == "loss" else results[name]
+            color = plotting.MODEL
+            plotting.every_seed(axes, values, "replaced", label="trained", color=color, style="o")
+            axes.plot(results.replaced, results[exact], "k:", label="best step, exact")
+            axes.set(xlabel="labels replaced, of 10", ylabel=label, ylim=(0, None))
+            axes.legend()
+
+        return panel
+
+    most = results.replaced.values[-1]
+    drawn = {
+        "final loss": against("loss", "exact_loss", "loss"),
+        "learned step": against("learned_step", "exact_step", r"$\eta / N$"),
+        f"training, {most} replaced": panels.of(panels.training_panel, replaced=most),
+    }
+    return panels.figure(results, drawn, "One linear layer, noisy labels.", columns=3)
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {"labels": claims.loss_over("gd")},
+)

@@ -1,0 +1,221 @@
+"""Claims: checkable statements, our values beside them, and the verdict."""
+
+import math
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from toyicl.errors import BadInput
+
+if TYPE_CHECKING:  # so that listing experiments does not need it
+    import xarray as xr
+
+Value = Callable[["xr.Dataset"], "xr.DataArray"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A checkable statement of the paper, and the band in which our value makes it hold."""
+
+    id: str
+    """Short name, such as VO-2a-1."""
+    statement: str
+    """What it says, in one sentence."""
+    value: "Value"
+    """Our value from the results, one for each seed (or a scalar)."""
+    band: tuple[float, float]
+    """Least and greatest value, both included, with which the statement holds."""
+    _: KW_ONLY
+    source: str
+    """Where the paper says it."""
+    paper: str
+    """The paper's own value, as text."""
+    floor: float | None = None
+    """The exact value where theory knows one."""
+    kind: Literal["measured", "by construction", "cosine"] = "measured"
+    """Whether it could have come out otherwise, and whether it rests on a cosine alone."""
+    beside: "Mapping[str, Value]" = field(default_factory=dict)
+    """What else must be seen to weigh it, by name: the norm ratio and an untrained control of a
+    cosine, say. A mean over seeds is shown; no verdict rests on it."""
+    where: "Mapping[str, Any]" = field(default_factory=dict)
+    """The part of the results it is about, such as {"heads": 2}; all of them if empty."""
+    plateau: str = "on_plateau"
+    """The variable that says which of the value's seeds never left their plateau."""
+    note: str = ""
+    """Why it fails, why it holds, or why the band is not what one would expect."""
+
+    def judge(self, results: "xr.Dataset | None") -> dict[str, Any]:
+        """The claim beside our value: mean and range over seeds, and a verdict.
+
+        It holds if every seed's value lies in the band. Seeds that never left their plateau are named
+        and stay out of the value; if no other is left, at one size or the like, it fails, as it does
+        if a seed diverged.
+        """
+        record: dict[str, Any] = {
+            "id": self.id,
+            "source": self.source,
+            "statement": self.statement,
+            "paper": self.paper,
+            "measured": None,
+            "spread": None,
+            "floor": self.floor,
+            "verdict": "not run",
+            "band": list(self.band),
+            "plateau_seeds": [],
+            "kind": self.kind,
+            "beside": {},
+            "note": self.note,
+        }
+        if results is None:
+            return record
+        results = part(results, **self.where)
+        record["beside"] = {
+            name: float(value(results).mean()) for name, value in self.beside.items()
+        }
+        values, stuck = self.value(results), self.stuck(results)
+        left, judged = True, values.size
+        if stuck is not None:
+            record["plateau_seeds"] = _named(stuck)
+            left = not bool(stuck.all(_seed_dim(stuck)).any())
+            values = values.where(~stuck)
+            judged = int((~stuck).broadcast_like(values).sum())
+        finite = values.where(abs(values) < math.inf)
+        if not finite.count():
+            return record | {"verdict": "fails"}
+        low, high = float(finite.min()), float(finite.max())
+        counted = left and int(finite.count()) == judged
+        holds = counted and self.band[0] <= low and high <= self.band[1]
+        return record | {
+            "measured": float(finite.mean()),
+            "spread": [low, high],
+            "verdict": "holds" if holds else "fails",
+        }
+
+    def stuck(self, results: "xr.Dataset") -> "xr.DataArray | None":
+        """Which of the value's seeds never left their plateau; None if the value has no seeds.
+
+        `results` are those of the claim's part.
+        """
+        found, values = results.get(self.plateau), self.value(results)
+        known = found is not None and set(found.dims) <= set(values.dims)
+        return found if known else None
+
+
+def read(catalogue: Path, values: "Mapping[str, Value]") -> tuple[Claim, ...]:
+    """The claims of a catalogue, a TOML file, that have a value here: {id: value}.
+
+    The head of `experiments/claims.toml` says what an entry holds. Raises BadInput for an id that is
+    not in the catalogue and for entries that are wrong.
+    """
+    entries = tomllib.loads(catalogue.read_text(encoding="utf-8"))
+    unknown = [name for name in values if name not in entries]
+    if unknown:
+        raise BadInput(f"claims must be in {catalogue}, got {', '.join(unknown)}")
+    return tuple(_claim(entries["work"], name, entries[name], values[name]) for name in values)
+
+
+def _claim(work: str, name: str, entry: dict[str, Any], value: Value) -> Claim:
+    rest = dict(entry)
+    beside = {} if "company" not in rest else cosine_company(rest.pop("company"))
+    try:
+        return Claim(
+            name,
+            rest.pop("statement"),
+            value,
+            tuple(rest.pop("band")),
+            source=f"{work}, {rest.pop('source')}",
+            floor=rest.pop("exact", None),
+            beside=beside,
+            **rest,
+        )
+    except (KeyError, TypeError) as error:
+        raise BadInput(f"claim {name} of the catalogue must have known entries: {error}") from error
+
+
+def part(results: "xr.Dataset", **where: Any) -> "xr.Dataset":
+    """The results at some coordinates, without the steps, layers, ... that only other parts have."""
+    chosen = results.sel(where) if where else results
+    return without_padding(chosen) if where else chosen
+
+
+def without_padding(point: "xr.Dataset") -> "xr.Dataset":
+    """Results without the steps, layers, ... at which every variable that has them is NaN."""
+    for dim in point.dims:
+        holding = [values for values in point.data_vars.values() if dim in values.dims]
+        floats = [values for values in holding if values.dtype.kind == "f"]
+        if dim in point.coords and floats and len(floats) == len(holding):
+            others = [[name for name in values.dims if name != dim] for values in floats]
+            kept = [v.notnull().any(rest) for v, rest in zip(floats, others, strict=True)]
+            point = point.isel({dim: np.logical_or.reduce([k.values for k in kept])})
+    return point
+
+
+def last(values: "xr.DataArray") -> "xr.DataArray":
+    """Values after training."""
+    return values.isel(step=-1)
+
+
+def loss_over(name: str, loss: str = "loss") -> Value:
+    """The final loss over a reference's, for each seed."""
+    return lambda results: last(results[loss]) / results[f"{name}_loss"]
+
+
+def final(name: str) -> Value:
+    """A variable after training, for each seed."""
+    return lambda results: last(results[name])
+
+
+def untrained(name: str) -> Value:
+    """A variable before the first step, for each seed."""
+    return lambda results: results[name].isel(step=0)
+
+
+def cosine_company(suffix: str = "") -> dict[str, Value]:
+    """What must be seen beside a cosine: what it is blind to, and what it is without training."""
+    return {
+        "norm ratio": final(f"norm_ratio{suffix}"),
+        "prediction difference": final(f"prediction_difference{suffix}"),
+        "cosine untrained": untrained(f"model_cosine{suffix}"),
+    }
+
+
+def shift(prefix: str, name: str, *, low: float, high: float) -> Value:
+    """Loss over a reference's, where it is furthest from 1, of inputs or targets scaled so far."""
+
+    def value(results: "xr.Dataset") -> "xr.DataArray":
+        ratio = results[f"{prefix}_loss"] / results[f"{prefix}_{name}_loss"]
+        (along,) = (str(dim) for dim in ratio.dims if dim != "seed")
+        inside = ratio.isel({along: (ratio[along] >= low) & (ratio[along] <= high)})
+        distance = inside.copy(data=np.abs(np.log(inside.values)))
+        return inside.isel({along: distance.argmax(along)})
+
+    return value
+
+
+def log10(value: Value) -> Value:
+    """The common logarithm of a value."""
+    return lambda results: value(results).copy(data=np.log10(value(results).values))
+
+
+def _seed_dim(values: "xr.DataArray") -> str:
+    """The dimension of seeds: seed, or one of a name that ends with it."""
+    return next(str(dim) for dim in values.dims if str(dim).endswith("seed"))
+
+
+def _named(stuck: "xr.DataArray") -> list[Any]:
+    """Seeds on their plateau: numbers, or texts such as "size 20: seed 1" if there is more to say."""
+    if stuck.dims == ("seed",):
+        return [int(seed) for seed in stuck["seed"].values[stuck.values]]
+    dim = _seed_dim(stuck)
+    found = stuck.stack(place=[name for name in stuck.dims if name != dim] + [dim])
+    return [
+        ", ".join(
+            f"{name} {value}"
+            for name, value in zip(found.place.to_index().names, place, strict=True)
+        )
+        for place in found.place.values[found.values]
+    ]

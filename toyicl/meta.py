@@ -1,0 +1,66 @@
+"""Gradient descent on learned features: the reference of a transformer that has an MLP first."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from toyicl.layers import Embedding
+from toyicl.settings import require_positive, require_size, settings, static
+from toyicl.tasks import Task
+
+
+@settings
+class MetaLearner:
+    """Settings of a meta-learned step; called with a task and a key, it builds one.
+
+    The reference of von Oswald et al. (2022), Figure 4: an embedding with an MLP, as wide as the
+    transformer's, whose last layer takes one step of gradient descent of a fixed size on the context.
+
+    Raises ValueError, at construction, for a setting out of its bounds.
+    """
+
+    width: int = static(default=40)
+    """Number of features."""
+    hidden: int = static(default=160)
+    """Hidden width of the residual GELU MLP."""
+    learning_rate: float = 1.0
+    """eta of the step on (eta / N) sum_i; the released code's .1 is eta / N, at ten points."""
+
+    def __post_init__(self) -> None:
+        require_size("reference.width", self.width)
+        require_size("reference.hidden", self.hidden)
+        require_positive("reference.learning_rate", self.learning_rate)
+
+    def __call__(self, task: Task, key: jax.Array) -> "FeatureDescent":
+        """Build one with fresh weights for the episodes of a task."""
+        features = Embedding(task.dim, self.width, self.hidden, key)
+        start = jnp.zeros((task.outputs, self.width))
+        return FeatureDescent(features, start, self.learning_rate)
+
+
+class FeatureDescent(nnx.Module):
+    """One step of gradient descent on the last layer of a network, from learned weights W_0.
+
+        W = W_0 - (eta / N) sum_i (W_0 m(x_i) - y_i) m(x_i)^T
+
+    for features m; von Oswald et al. (2022), section 4 and Proposition 2. `features` and
+    `initial_weights`, (outputs, width), are trained; the step size stays as it is.
+    """
+
+    def __init__(
+        self, features: Embedding, initial_weights: jax.Array, learning_rate: float | jax.Array
+    ):
+        self.features = features
+        self.initial_weights = nnx.Param(initial_weights)
+        self.learning_rate = nnx.Variable(jnp.asarray(learning_rate, float))
+
+    def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
+        start = self.initial_weights[...]
+        (inputs,), (query,) = self.features((x,)), self.features((x_query,))
+        gradient = (inputs @ start.T - y).T @ inputs / x.shape[0]
+        return (start - self.learning_rate[...] * gradient) @ query
+
+    def before(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        """The prediction before the step, which the context does not change: (m,)."""
+        return self.initial_weights[...] @ self.features((x_query,))[0]

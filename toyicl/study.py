@@ -1,0 +1,242 @@
+"""What most figures of the paper share: a model trained on linear regression beside its references.
+
+`Study` holds the settings; the functions that measure return variables for an `xarray.Dataset`, with
+dimensions seed, step, alpha, factor, which `panels` draws and `claims` judges. Variables carry the name
+of the reference they belong to, but for those against gradient descent: `model_cosine`,
+`model_cosine_gdpp`, `gd_loss`, `gdpp_loss`, `scaled_loss`, `scaled_gd_loss`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from toyicl import metrics, theory
+from toyicl.construction import as_transformer, interpolate, read_layer, repeated
+from toyicl.episode import Episode, Learner
+from toyicl.fitting import History
+from toyicl.references import GradientDescent, GradientDescentPlusPlus
+from toyicl.settings import require, require_positive, require_size
+from toyicl.tasks import InputLaw, LinearRegression
+from toyicl.training import Training
+from toyicl.transformer import Architecture, Transformer
+
+OTHER_LAWS: tuple[InputLaw, ...] = (
+    "frobenius_normal",
+    "frobenius_exponential",
+    "frobenius_laplace",
+)
+Variables = dict[str, Any]
+References = Mapping[str, Learner]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Settings of a figure about one model on linear regression."""
+
+    task: LinearRegression = LinearRegression()
+    """The task."""
+    model: Architecture = Architecture()
+    """The transformer."""
+    training: Training = Training()
+    """Its training."""
+    evaluation_episodes: int = 10_000
+    """Held-out episodes, shared by model and references."""
+    scales: tuple[float, ...] = (0.5, 0.625, 0.75, 0.875, 1.0, 1.125, 1.25, 1.5, 1.75, 2.0)
+    """Factors alpha on the inputs."""
+    factors: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 5.0)
+    """Factors on the targets, and Frobenius norms of contexts drawn from other laws."""
+
+    def __post_init__(self) -> None:
+        require_size("evaluation_episodes", self.evaluation_episodes)
+        for name in ("scales", "factors"):
+            values = getattr(self, name)
+            require(len(values) > 0, name, "at least one number", values)
+            for value in values:
+                require_positive(name, value)
+
+    def episodes(self) -> Episode:
+        """The held-out episodes."""
+        return self.task.sample(jax.random.key(2022), self.evaluation_episodes)
+
+
+def best_references(task: LinearRegression, steps: int) -> dict[str, Learner]:
+    """The best gradient descent and GD++ of as many steps, each with parameters all steps share."""
+    found: dict[str, Learner] = {"gd": GradientDescent.shared(task, steps)}
+    if steps > 1:
+        found["gdpp"] = GradientDescentPlusPlus.shared(task, steps)
+    return found
+
+
+def alignment(
+    study: Study, history: History, references: References, episodes: Episode | None = None
+) -> Variables:
+    """Loss, and the comparison with each reference, at every snapshot of every seed.
+
+    `on_plateau` judges the final loss beside the first reference's.
+    """
+    episodes = study.episodes() if episodes is None else episodes
+    found: Variables = {"seed": history.seeds, "step": history.steps}
+    for number, (name, reference) in enumerate(references.items()):
+        observed = metrics.observe(reference, episodes)
+        loss = metrics.squared_error(observed.predictions, episodes)
+        compared = metrics.over_snapshots(
+            metrics.compare_observed, history.learners, observed, episodes
+        )
+        found[f"{name}_loss"] = loss
+        for variable, values in compared._asdict().items():
+            if variable != "loss":
+                suffix = "" if name == "gd" else f"_{name}"
+                found[f"{variable}{suffix}"] = (("seed", "step"), values)
+            elif number == 0:
+                found["loss"] = (("seed", "step"), values)
+                zero = theory.predict_zero_loss(study.task)
+                found["on_plateau"] = ("seed", metrics.on_plateau(values[:, -1], loss, zero))
+    return found
+
+
+def interpolation(
+    study: Study,
+    models: Any,
+    reference: Learner,
+    episodes: Episode | None = None,
+) -> Variables:
+    """Loss of the mean of trained and constructed weights, for each seed; one number a layer aside."""
+    task = study.task
+    target = as_transformer(reference, task.context_size, task.dim, task.outputs)
+    blends = jax.vmap(partial(interpolate, reference=target, dim=task.dim))(models)
+    episodes = study.episodes() if episodes is None else episodes
+    return {"interpolated_loss": ("seed", metrics.losses(blends, episodes))}
+
+
+def readings(study: Study, models: Any) -> Variables:
+    """What the first layer's weights say, for each seed: its step, curvature and distance from GD."""
+    read = jax.vmap(partial(read_layer, dim=study.task.dim))(models)
+    return {
+        "learned_step": ("seed", read.step),
+        "learned_curvature": ("seed", read.curvature),
+        "off_construction": ("seed", read.off_construction),
+    }
+
+
+def roll_outs(
+    study: Study,
+    models: Any,
+    dampings: Sequence[float],
+    depth: int,
+    episodes: Episode | None = None,
+) -> Variables:
+    """Losses of one-layer models applied again and again, and of as many damped GD steps."""
+    episodes = study.episodes() if episodes is None else episodes
+    descent = as_transformer(
+        GradientDescent.shared(study.task), study.task.context_size, study.task.dim
+    )
+
+    @jax.jit
+    def losses(model: Transformer, damping: jax.Array) -> jax.Array:
+        unrolled = repeated(model, depth, damping)
+        predictions = jax.vmap(unrolled.layerwise, in_axes=-1, out_axes=-1)(*episodes[:3])
+        return jax.vmap(metrics.squared_error, (0, None))(predictions, episodes)
+
+    factors = jnp.array(dampings)
+    over_models = jax.vmap(losses, (0, None))
+    own = np.stack([over_models(models, factor) for factor in factors])
+    other = np.stack([losses(descent, factor) for factor in factors])
+    return {
+        "damping": list(dampings),
+        "layer": np.arange(1, depth + 1),
+        "rolled_loss": (("damping", "seed", "layer"), own),
+        "rolled_gd_loss": (("damping", "layer"), other),
+    }
+
+
+def larger_inputs(task: LinearRegression, alpha: jax.Array) -> LinearRegression:
+    """Inputs scaled by alpha."""
+    return task.scaled(alpha)
+
+
+def larger_targets(task: LinearRegression, factor: jax.Array) -> LinearRegression:
+    """Targets, that is weights, scaled by a factor."""
+    return replace(task, weight_scale=task.weight_scale * factor)  # type: ignore[arg-type]
+
+
+def context_norms(task: LinearRegression, factor: jax.Array) -> LinearRegression:
+    """Contexts scaled to a Frobenius norm."""
+    return replace(task, input_range=factor)  # type: ignore[arg-type]
+
+
+def shifts(study: Study, models: Any, references: References) -> Variables:
+    """Losses of models and references, all as they are, away from training.
+
+    Inputs scaled by alpha (`scaled_loss`), targets scaled by a factor (`target_loss`), inputs of other
+    laws in contexts of a Frobenius norm (`law_loss`, a mean over normal, exponential and Laplace), and
+    those of norm 1 with scaled targets (`law_target_loss`): the columns of Figure 6.
+    """
+    task, count = study.task, study.evaluation_episodes
+    others = [replace(task, input_law=law) for law in OTHER_LAWS]
+    families = {
+        "scaled": ([task], larger_inputs, study.scales, "alpha"),
+        "target": ([task], larger_targets, study.factors, "factor"),
+        "law": (others, context_norms, study.factors, "factor"),
+        "law_target": (others, larger_targets, study.factors, "factor"),
+    }
+    found: Variables = {"alpha": list(study.scales), "factor": list(study.factors)}
+    for prefix, (tasks, shift, values, dim) in families.items():
+        each = [
+            _losses(shift, shifted, jnp.array(values), models, dict(references), count)
+            for shifted in tasks
+        ]
+        own, other = jax.tree.map(lambda *losses: np.mean(losses, axis=0), *each)
+        found[f"{prefix}_loss"] = ((dim, "seed"), own)
+        found |= {f"{prefix}_{name}_loss": (dim, values) for name, values in other.items()}
+    return found
+
+
+@partial(jax.jit, static_argnames=("shift", "count"))
+def _losses(
+    shift: Callable, task: Any, values: jax.Array, models: Any, references: References, count: int
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Losses (value, seed) of models, and (value,) of each reference, on shifted tasks."""
+
+    def losses(value: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        episodes = shift(task, value).sample(jax.random.key(2023), count)
+        own = jax.vmap(metrics.loss, (0, None))(models, episodes)
+        return own, {name: metrics.loss(one, episodes) for name, one in references.items()}
+
+    return jax.lax.map(losses, values)
+
+
+def side_by_side(parts: Mapping[Any, xr.Dataset], dim: str) -> xr.Dataset:
+    """Datasets of several models as one, along a new dimension whose labels are given.
+
+    What only some of them have, a step or a reference, is NaN in the others.
+    """
+    joined = xr.concat(
+        list(parts.values()),
+        dim,
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        join="outer",
+    )
+    if "on_plateau" in joined:  # False where a model had fewer seeds
+        joined["on_plateau"] = joined.on_plateau.fillna(False).astype(bool)
+    return joined.assign_coords({dim: list(parts)})
+
+
+def _dims(variable: tuple) -> tuple[str, ...]:
+    return (variable[0],) if isinstance(variable[0], str) else variable[0]
+
+
+def dataset(*variables: Variables, **attributes: Any) -> xr.Dataset:
+    """Variables as a dataset; those named like a dimension are its coordinates."""
+    merged = {name: values for some in variables for name, values in some.items()}
+    coordinates = {
+        name: merged.pop(name) for name in ("seed", "step", "alpha", "factor") if name in merged
+    }
+    return xr.Dataset(merged, coords=coordinates, attrs=attributes)
