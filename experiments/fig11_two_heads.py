@@ -40,7 +40,7 @@ def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
 
 def draw(results: xr.Dataset) -> Figure:
     """Both heads of the best seed, and their sum."""
-    best = int(claims.last(results.loss).argmin())
+    best = int(claims.last(results.loss).values.argmin())
     circuit = results.circuit.isel(seed=best)
     names = ("head 1", "head 2", "their sum")
     shown = dict(zip(names, [*circuit, circuit.sum("head")], strict=True))

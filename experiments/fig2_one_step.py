@@ -242,11 +242,6 @@ def draw(results: xr.Dataset) -> Figure:
     scales.set(xlabel=r"$\alpha$, the factor on the inputs", ylabel="loss", yscale="log")
     scales.legend()
 
-    stuck = [
-        f"N = {int(size)}: {', '.join(str(seed) for seed in row.size_seed.values[row.values])}"
-        for size, row in zip(results.size, results.size_on_plateau, strict=True)
-        if row.any()
-    ]
     plotting.caption(
         figure,
         [
@@ -254,7 +249,8 @@ def draw(results: xr.Dataset) -> Figure:
             f"{int(results.step[-1])} steps in (a), (b), (d).",
             plotting.plateau_sentence(results.on_plateau),
             f"Panel (c): {results.attrs['size_training']}.",
-            f"Seeds still on their plateau there: {'; '.join(stuck)}." if stuck else "",
+            plotting.plateau_sentence(results.size_on_plateau.rename(size_seed="seed")),
+            str(results.attrs.get("cut", "")),
             plotting.command_sentence(results),
         ],
     )

@@ -103,8 +103,8 @@ def _exact_losses(settings: Settings, models: Transformer) -> np.ndarray:
 
 def draw(results: xr.Dataset) -> Figure:
     """The circuits of the first seed that left its plateau."""
-    first = int(results.on_plateau.argmin())
-    deep = int(results.deep_on_plateau.argmin())
+    first = int(results.on_plateau.values.argmin())
+    deep = int(results.deep_on_plateau.values.argmin())
     shown = results.isel(seed=first)
     shown = shown.merge(
         results[["deep_key_query", "deep_value_output"]].isel(seed=deep), compat="override"

@@ -78,9 +78,22 @@ def over_points(
 
 
 def plateau_sentence(on_plateau: xr.DataArray) -> str:
-    """Which seeds never left their plateau, as a sentence; empty if all did."""
-    stuck = [str(seed) for seed in on_plateau["seed"].values[on_plateau.values]]
-    return f"Still on its plateau at the end: seed {', '.join(stuck)}." if stuck else ""
+    """Which seeds never left their plateau, (seed) or (kind, seed), as a sentence; empty if all did."""
+    if on_plateau.ndim == 1:
+        stuck = _listed(on_plateau)
+        return f"Still on its plateau at the end: seed {stuck}." if stuck else ""
+    (kind,) = (dim for dim in on_plateau.dims if dim != "seed")
+    rows = on_plateau.transpose(kind, "seed")
+    found = [
+        f"{kind} {label}: {_listed(row)}"
+        for label, row in zip(rows[kind].values, rows, strict=True)
+        if row.any()
+    ]
+    return f"Seeds still on their plateau at the end: {'; '.join(found)}." if found else ""
+
+
+def _listed(on_plateau: xr.DataArray) -> str:
+    return ", ".join(str(seed) for seed in on_plateau["seed"].values[on_plateau.values])
 
 
 def command_sentence(results: xr.Dataset) -> str:
