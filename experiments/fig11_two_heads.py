@@ -53,7 +53,7 @@ def draw(results: xr.Dataset) -> Figure:
 def _off_diagonal(matrices: xr.DataArray) -> xr.DataArray:
     """Frobenius norm of the entries off the diagonal."""
     off = matrices.where(matrices.row != matrices.column, 0.0)
-    return np.sqrt((off**2).sum(["row", "column"]))
+    return (off**2).sum(["row", "column"]) ** 0.5
 
 
 def _cancelled(results: xr.Dataset) -> xr.DataArray:

@@ -7,11 +7,21 @@ Expected: losses of a few thousandths for both; predictions and derivatives alik
 Cost: 30 minutes; quick: a minute.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from toyicl import claims, metrics, panels, plotting, study
+from toyicl.episode import Episode, Learner
 from toyicl.experiment import Fit
+from toyicl.fitting import History
 from toyicl.meta import MetaLearner
 from toyicl.sines import SineRegression
 from toyicl.training import Training
@@ -42,20 +52,107 @@ class Settings:
 
 FULL = Settings()
 QUICK = Settings(
-    training=Training(steps=2000, batch_size=256, snapshot_every=200, clip_norm=100.0),
-    reference_training=Training(steps=2000, batch_size=256, snapshot_every=200, clip_norm=100.0),
+    training=Training(steps=3000, batch_size=256, snapshot_every=200, clip_norm=100.0),
+    reference_training=Training(steps=3000, batch_size=256, snapshot_every=200, clip_norm=100.0),
 )
 
 
-def measure(settings, fit: Fit) -> xr.Dataset:
-    history = fit(settings.model, settings.task, settings.training, label="transformer")
-    reference = fit(
-        settings.reference, settings.task, settings.reference_training, label="meta-learned step"
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Train both, and compare them after as many steps of their own."""
+    task, training = settings.task, settings.training
+    history = fit(settings.model, task, training, label="transformer")
+    meta = fit(settings.reference, task, settings.reference_training, label="meta-learned step")
+    episodes = task.sample(jax.random.key(2022), settings.evaluation_episodes)
+    compared = _along(history, meta, episodes)
+    queries = jnp.linspace(-task.input_range / 2, task.input_range / 2, settings.curve_points)
+    model, reference = (jax.tree.map(lambda leaf: leaf[0], one.final) for one in (history, meta))
+    x, y, _, _ = jax.tree.map(lambda leaf: leaf[..., 0], episodes)
+    curves = {
+        "model_before": _curve(lambda q: -model.arrange(x, y, q)[1][-1][-1:], queries),
+        "model_after": _curve(lambda q: model(x, y, q), queries),
+        "reference_before": _curve(lambda q: reference.before(x, y, q), queries),
+        "reference_after": _curve(lambda q: reference(x, y, q), queries),
+    }
+    return study.dataset(
+        {"seed": history.seeds, "step": history.steps, "query": queries},
+        {name: (("seed", "step"), values) for name, values in compared.items()},
+        {name: ("query", values) for name, values in curves.items()},
+        {"context_x": ("point", x[:, 0]), "context_y": ("point", y[:, 0])},
+        {"label_deviation": jnp.std(episodes.y_query)},
     )
-    raise SystemExit("trained")
 
 
-def draw(results): ...
+def _along(history: History, meta: History, episodes: Episode) -> dict[str, np.ndarray]:
+    """Loss of both, and how far they are apart, at every snapshot they share, (seed, snapshot)."""
+    shared = min(len(history.steps), len(meta.steps))
+    both = tuple(
+        jax.tree.map(lambda leaf: leaf[:, :shared], one.learners) for one in (history, meta)
+    )
+    found = metrics.over_snapshots(_compare_pair, both, episodes)
+    compared, reference_loss, gap, signs = found
+    return {
+        **compared._asdict(),
+        "reference_loss": reference_loss,
+        "rms_gap": gap,
+        "equal_signs": signs,
+    }
 
 
-CLAIMS = ()
+def _compare_pair(
+    pair: tuple[Learner, Learner], episodes: Episode
+) -> tuple[metrics.Comparison, jax.Array, jax.Array, jax.Array]:
+    """Comparison, loss of the reference, RMS gap of predictions, share of equal signs of slopes."""
+    own, other = (metrics.observe(learner, episodes) for learner in pair)
+    gap = jnp.sqrt(jnp.mean((own.predictions - other.predictions) ** 2))
+    signs = jnp.mean(jnp.sign(own.sensitivities) == jnp.sign(other.sensitivities))
+    compared = metrics.difference(own, other, episodes)
+    return compared, metrics.squared_error(other.predictions, episodes), gap, signs
+
+
+def _curve(function: Callable[[jax.Array], jax.Array], queries: jax.Array) -> jax.Array:
+    return jax.vmap(function)(queries[:, None])[:, 0]
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """The functions of one episode, the losses, and how far the two are apart."""
+
+    def functions(axes: Axes, results: xr.Dataset) -> None:
+        for name, label, color in (
+            ("model", "transformer", plotting.MODEL),
+            ("reference", "meta-learned", plotting.REFERENCE),
+        ):
+            before, after = results[f"{name}_before"], results[f"{name}_after"]
+            axes.plot(results["query"], before, ":", color=color, label=f"{label}, before the step")
+            style = "-" if name == "model" else "--"
+            axes.plot(results["query"], after, style, color=color, label=f"{label}, after")
+        axes.plot(results.context_x, results.context_y, "k.", label="context")
+        axes.set(xlabel="x", ylabel="y")
+        axes.legend(fontsize=6)
+
+    def losses(axes: Axes, results: xr.Dataset) -> None:
+        for name, label, color, style in (
+            ("loss", "transformer", plotting.MODEL, "-"),
+            ("reference_loss", "meta-learned step", plotting.REFERENCE, "--"),
+        ):
+            plotting.every_seed(axes, results[name], "step", label=label, color=color, style=style)
+        axes.set(xlabel="training step", ylabel="loss", yscale="log")
+        axes.legend()
+
+    drawn = {
+        "one episode": functions,
+        "loss while training": losses,
+        "how far apart": panels.alignment_panel(),
+    }
+    return panels.figure(results, drawn, "Sines, each seed beside its own reference.", columns=3)
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "VO-4-1": lambda results: claims.last(results.loss / results.reference_loss),
+        "VO-4-1-loss": lambda results: claims.last(np.fmax(results.loss, results.reference_loss)),
+        "VO-4-2": lambda results: claims.last(results.rms_gap) / results.label_deviation,
+        "VO-4-2-predictions": claims.final("prediction_difference"),
+        "VO-4-3": claims.final("equal_signs"),
+    },
+)

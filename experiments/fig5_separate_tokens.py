@@ -8,14 +8,22 @@ Expected: the loss of one step, .206, not of two, .157; no training with a linea
 Cost: 20 minutes; quick: two minutes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from toyicl import study
+from toyicl import claims, metrics, panels, plotting, study
+from toyicl.episode import Episode
 from toyicl.experiment import Fit
+from toyicl.references import GradientDescent
 from toyicl.training import Training
-from toyicl.transformer import Architecture
+from toyicl.transformer import Architecture, Transformer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,24 +43,99 @@ class Settings(study.Study):
 
 
 FULL = Settings()
-QUICK = Settings(training=Training(steps=1000, batch_size=128, clip_norm=10.0, learning_rate=3e-3))
-from dataclasses import replace
+QUICK = Settings(
+    training=Training(steps=3000, batch_size=256, clip_norm=10.0, learning_rate=3e-3),
+    linear_rates=(3e-3,),
+)
 
 
-def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
-    history = fit(settings.model, settings.task, settings.training, label="softmax, then linear")
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Train, see what the first layer attends to, and try a linear first layer and joint tokens."""
+    task, training = settings.task, settings.training
+    history = fit(settings.model, task, training, label="softmax, then linear")
+    linear = []
     for rate in settings.linear_rates:
-        linear = fit(
+        tried = fit(
             replace(settings.model, first_attention=None),
-            settings.task,
-            replace(settings.training, learning_rate=rate),
+            task,
+            replace(training, learning_rate=rate),
             label=f"linear, rate {rate:g}",
             at_most=settings.linear_seeds,
         )
-    raise SystemExit("trained")
+        linear.append(metrics.losses(tried.final, settings.episodes()))
+    joint = fit(Architecture(), task, training, label="joint tokens")
+    references = study.best_references(task, 1)
+    two = metrics.loss(GradientDescent.shared(task, 2), settings.episodes())
+    few = task.sample(jax.random.key(2028), settings.sensitivity_episodes)
+    seen = metrics.over_snapshots(_sensitivity, study.thinned(history).learners, few)
+    joint_loss = study.alignment(settings, joint, references)["loss"]
+    return study.dataset(
+        study.alignment(settings, history, references),
+        {f"to_{name}": (("seed", "step"), value) for name, value in seen._asdict().items()},
+        {"linear_loss": (("rate", "linear_seed"), linear), "rate": list(settings.linear_rates)},
+        {"joint_loss": joint_loss, "two_loss": two},
+    )
 
 
-def draw(results): ...
+def _sensitivity(model: Transformer, episodes: Episode) -> metrics.TokenSensitivity:
+    """Means over episodes of the sensitivity of tokens after the first layer."""
+    x, y, x_query, _ = episodes
+    each = jax.vmap(partial(metrics.token_sensitivity, model), in_axes=-1)(x, y, x_query)
+    return jax.tree.map(jnp.mean, each)
 
 
-CLAIMS = ()
+def draw(results: xr.Dataset) -> Figure:
+    """Loss, what the first layer attends to, and the linear first layer."""
+
+    def loss(axes: Axes, results: xr.Dataset) -> None:
+        panels.training_panel(axes, results)
+        two = float(results.two_loss)
+        axes.axhline(two, color="0.4", linestyle=":", label=f"two GD steps: {two:.4f}")
+        axes.set(ylim=(0, 1))
+        axes.legend()
+
+    def attention(axes: Axes, results: xr.Dataset) -> None:
+        for name, label, color, style in (
+            ("to_itself", "itself", plotting.REFERENCE, "--"),
+            ("to_following", "the next token", plotting.MODEL, "-"),
+            ("to_others", "the others", plotting.THIRD, ":"),
+        ):
+            plotting.every_seed(axes, results[name], "step", label=label, color=color, style=style)
+        axes.set(xlabel="training step", ylabel="norm of the derivative")
+        axes.legend()
+
+    drawn = {"loss while training": loss, "what the first layer attends to": attention}
+    tried = ", ".join(
+        f"{float(losses.min()):.3f} at rate {rate:g}"
+        for rate, losses in zip(results.rate.values, results.linear_loss, strict=True)
+    )
+    sentence = f"Inputs and labels in separate tokens. Losses with a linear first layer: {tried}."
+    return panels.figure(results, drawn, sentence)
+
+
+def _first(condition: xr.DataArray) -> xr.DataArray:
+    """Step at which a condition first holds, for each seed; NaN where it never does."""
+    return condition.step.isel(step=condition.argmax("step")).where(condition.any("step"))
+
+
+def _slower(results: xr.Dataset) -> xr.DataArray:
+    joint = _first(results.joint_loss < 0.25).median("seed")
+    return _first(results.loss < 0.25).dropna("seed") / joint
+
+
+def _ahead(results: xr.Dataset) -> xr.DataArray:
+    """Steps between attention to the next token, thrice that to others, and a loss below .3."""
+    attended = _first(results.to_following > 3 * results.to_others)
+    return (_first(results.loss < 0.3) - attended).dropna("seed")
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "VO-5-1": lambda results: claims.last(results.loss).min(),
+        "VO-5-1-every": claims.final("loss"),
+        "VO-5-2": _slower,
+        "VO-5-3": _ahead,
+        "VO-5-4": lambda results: results.linear_loss.min(),
+    },
+)

@@ -77,11 +77,11 @@ def draw(results: xr.Dataset) -> Figure:
 
 def _gaps(results: xr.Dataset, name: str) -> xr.DataArray:
     """Log10 of model over reference on scaled targets and on other laws, (kind, factor, seed)."""
-    kinds = ("target", "law")
-    return xr.concat(
-        [np.log10(results[f"{kind}_loss"] / results[f"{kind}_{name}_loss"]) for kind in kinds],
-        "kind",
-    )
+    ratios = [
+        results[f"{kind}_loss"] / results[f"{kind}_{name}_loss"] for kind in ("target", "law")
+    ]
+    joined: xr.DataArray = xr.concat(ratios, "kind")
+    return joined.copy(data=np.log10(joined.values))
 
 
 def _largest(name: str) -> claims.Value:

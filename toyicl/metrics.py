@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from toyicl.episode import Episode, Learner, predict
+from toyicl.tokens import block_sizes, merge, split
+from toyicl.transformer import Transformer
 
 
 class Observation(NamedTuple):
@@ -40,6 +42,14 @@ class Comparison(NamedTuple):
     reference's are all 0."""
 
 
+class TokenSensitivity(NamedTuple):
+    """How far a token after the first layer depends on tokens before it: norms of derivatives."""
+
+    itself: jax.Array
+    following: jax.Array
+    others: jax.Array
+
+
 def squared_error(predictions: jax.Array, episodes: Episode) -> jax.Array:
     """0.5 * squared error summed over outputs, mean over episodes."""
     return 0.5 * jnp.mean(jnp.sum((predictions - episodes.y_query) ** 2, axis=0))
@@ -48,6 +58,14 @@ def squared_error(predictions: jax.Array, episodes: Episode) -> jax.Array:
 def loss(learner: Learner, episodes: Episode) -> jax.Array:
     """0.5 * squared error of a learner, mean over episodes."""
     return squared_error(predict(learner, episodes), episodes)
+
+
+@jax.jit
+def trimmed_loss(learner: Learner, episodes: Episode, share: float = 1e-3) -> jax.Array:
+    """Loss without the worst `share` of episodes, on which rare eigenvalues can make it any size."""
+    errors = 0.5 * jnp.sum((predict(learner, episodes) - episodes.y_query) ** 2, axis=0)
+    kept = errors <= jnp.quantile(errors, 1 - share)
+    return jnp.sum(jnp.where(kept, errors, 0)) / jnp.sum(kept)
 
 
 @jax.jit
@@ -86,6 +104,29 @@ def difference(learner: Observation, reference: Observation, episodes: Episode) 
     )
 
 
+def token_sensitivity(
+    model: Transformer, x: jax.Array, y: jax.Array, x_query: jax.Array
+) -> TokenSensitivity:
+    """How far an input's token after the first layer depends on each token before it, on one episode.
+
+    For a transformer on separate tokens: means over the N inputs of the Frobenius norm of the
+    derivative of token e_j by itself, by the next, e_(j+1), which is its label, and of the mean norm
+    by the others; von Oswald et al. (2022), Figure 5.
+    """
+    context, _ = model.arrange(x, y, x_query)
+    sizes = block_sizes(context)
+
+    def after(rows: jax.Array) -> jax.Array:
+        return merge(model.after_first_layer(split(rows, sizes)))
+
+    norms = jnp.sqrt(jnp.sum(jax.jacobian(after)(merge(context)) ** 2, axis=(1, 3)))[::2]
+    own = jnp.arange(0, norms.shape[1], 2)
+    rows = jnp.arange(len(own))
+    itself, following = norms[rows, own], norms[rows, own + 1]
+    others = (jnp.sum(norms, axis=1) - itself - following) / (norms.shape[1] - 2)
+    return TokenSensitivity(jnp.mean(itself), jnp.mean(following), jnp.mean(others))
+
+
 def compare(learner: Learner, reference: Learner, episodes: Episode) -> Comparison:
     """Observe a learner and a reference on the same episodes and compare them."""
     return difference(observe(learner, episodes), observe(reference, episodes), episodes)
@@ -96,7 +137,7 @@ def compare_observed(learner: Learner, reference: Observation, episodes: Episode
     return difference(observe(learner, episodes), reference, episodes)
 
 
-def over_snapshots(measure: Callable[..., Any], learners: Learner, *context: Any) -> Any:
+def over_snapshots(measure: Callable[..., Any], learners: Any, *context: Any) -> Any:
     """`measure(learner, *context)` of each learner of a history; leaves get the axes (seed, snapshot).
 
     `learners` has those axes in front on every leaf. Snapshots are taken one after another, so memory
@@ -109,8 +150,8 @@ def over_snapshots(measure: Callable[..., Any], learners: Learner, *context: Any
 
 
 @partial(jax.jit, static_argnames="measure")
-def _over_snapshots(measure: Callable[..., Any], learners: Learner, context: tuple) -> Any:
-    def measure_one(learner: Learner) -> Any:
+def _over_snapshots(measure: Callable[..., Any], learners: Any, context: tuple) -> Any:
+    def measure_one(learner: Any) -> Any:
         return measure(learner, *context)
 
     return jax.lax.map(jax.vmap(measure_one), learners)

@@ -32,6 +32,8 @@ OTHER_LAWS: tuple[InputLaw, ...] = (
     "frobenius_laplace",
 )
 Variables = dict[str, Any]
+SNAPSHOTS = 101
+"""Most snapshots of a training at which models are compared with references."""
 References = Mapping[str, Learner]
 
 
@@ -76,28 +78,39 @@ def best_references(task: LinearRegression, steps: int) -> dict[str, Learner]:
 def alignment(
     study: Study, history: History, references: References, episodes: Episode | None = None
 ) -> Variables:
-    """Loss, and the comparison with each reference, at every snapshot of every seed.
+    """Loss, and the comparison with each reference, at up to 101 snapshots of every seed.
 
     `on_plateau` judges the final loss beside the first reference's.
     """
     episodes = study.episodes() if episodes is None else episodes
+    history = thinned(history)
+    observed = {name: metrics.observe(one, episodes) for name, one in references.items()}
+    compared = metrics.over_snapshots(_compare_with_all, history.learners, observed, episodes)
     found: Variables = {"seed": history.seeds, "step": history.steps}
-    for number, (name, reference) in enumerate(references.items()):
-        observed = metrics.observe(reference, episodes)
-        loss = metrics.squared_error(observed.predictions, episodes)
-        compared = metrics.over_snapshots(
-            metrics.compare_observed, history.learners, observed, episodes
-        )
-        found[f"{name}_loss"] = loss
-        for variable, values in compared._asdict().items():
-            if variable != "loss":
-                suffix = "" if name == "gd" else f"_{name}"
-                found[f"{variable}{suffix}"] = (("seed", "step"), values)
-            elif number == 0:
-                found["loss"] = (("seed", "step"), values)
-                zero = theory.predict_zero_loss(study.task)
-                found["on_plateau"] = ("seed", metrics.on_plateau(values[:, -1], loss, zero))
+    for name, observation in observed.items():
+        found[f"{name}_loss"] = metrics.squared_error(observation.predictions, episodes)
+        for variable, values in compared[name]._asdict().items():
+            suffix = "" if name == "gd" or variable == "loss" else f"_{name}"
+            found[f"{variable}{suffix}"] = (("seed", "step"), values)
+    first, zero = next(iter(references)), theory.predict_zero_loss(study.task)
+    final = found["loss"][1][:, -1]
+    found["on_plateau"] = ("seed", metrics.on_plateau(final, found[f"{first}_loss"], zero))
     return found
+
+
+def thinned(history: History, most: int = SNAPSHOTS) -> History:
+    """A history with at most so many snapshots, at even distances, the last among them."""
+    every = -(-(len(history.steps) - 1) // (most - 1))
+    kept = np.arange(len(history.steps))[::-1][:: max(every, 1)][::-1]
+    learners = jax.tree.map(lambda leaf: leaf[:, kept], history.learners)
+    return history._replace(learners=learners, steps=history.steps[kept])
+
+
+def _compare_with_all(
+    learner: Learner, observed: dict[str, metrics.Observation], episodes: Episode
+) -> dict[str, metrics.Comparison]:
+    own = metrics.observe(learner, episodes)
+    return {name: metrics.difference(own, other, episodes) for name, other in observed.items()}
 
 
 def interpolation(
