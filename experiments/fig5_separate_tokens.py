@@ -137,5 +137,6 @@ CLAIMS = claims.read(
         "VO-5-2": _slower,
         "VO-5-3": _ahead,
         "VO-5-4": lambda results: results.linear_loss.min(),
+        "VO-5-4-step": lambda results: results.linear_loss.min(),
     },
 )

@@ -8,14 +8,17 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from toyicl.construction import (
+    as_transformer,
     gradient_descent_circuits,
     gradient_descent_transformer,
     implied_step,
     interpolate,
     read_layer,
+    repeated,
+    subtracted_heads,
     with_circuits,
 )
-from toyicl.references import GradientDescent, GradientDescentPlusPlus
+from toyicl.references import GradientDescent, GradientDescentPlusPlus, Ridge
 from toyicl.tokens import joint_tokens
 from toyicl.transformer import Architecture, Transformer
 
@@ -280,6 +283,53 @@ def test_shared_and_separate_layers_interpolate(close):
         close(answer(blend, *context), GradientDescent(0.6, 2)(*context))
 
 
+def test_the_mean_of_weights_is_clipped_as_the_model_was(close):
+    context = random_context(3, 1, 5)
+    pair = gradient_descent_circuits(0.6, 5, 3)
+    clipped = with_circuits([pair], 3, depth=2, token_clip=0.01)
+    blend = interpolate(clipped, with_circuits([pair], 3, depth=2), 3)
+    close(answer(blend, *context), answer(clipped, *context))
+    assert abs(answer(blend, *context)).max() <= 0.01 + 1e-7
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_references_become_transformers_that_answer_alike(close, steps):
+    context = random_context(3, 1, 5)
+    rates, bends = np.linspace(0.3, 0.6, steps), np.linspace(0.1, 0.2, steps)
+    for reference in (
+        GradientDescent(rates, steps),
+        GradientDescentPlusPlus(rates, bends, steps),
+    ):
+        model = as_transformer(reference, 5, 3)
+        close(answer(model, *context), reference(*context))
+    with pytest.raises(
+        ValueError, match=r"^reference must be gradient descent or GD\+\+, got Ridge"
+    ):
+        as_transformer(Ridge(0.1), 5, 3)
+
+
+@pytest.mark.parametrize("damping", [1.0, 0.75])
+def test_a_repeated_layer_takes_damped_steps(close, damping):
+    context = random_context(3, 1, 5)
+    rolled = repeated(gradient_descent_transformer(0.6, 5, 3), 4, damping)
+    close(answer(rolled, *context), GradientDescent(0.6 * damping, 4)(*context))
+    with pytest.raises(ValueError, match=r"^depth must be 1 to be repeated, got 2$"):
+        repeated(random_model(1, depth=2), 4)
+
+
+def test_subtracted_heads_tend_to_the_covariance():
+    with jax.enable_x64(True):
+        x, y, x_query = random_context(3, 1, 5)
+        logits = x @ x_query
+        covariance = np.mean((logits - logits.mean()) * y[:, 0])
+        errors = [
+            abs(float(subtracted_heads(scale, 3)(x, y, x_query)[0]) - covariance)
+            for scale in (0.1, 0.01)
+        ]
+    assert errors[1] < 0.01 * abs(covariance)
+    assert errors[1] < errors[0] / 50, "the error is of second order"
+
+
 def test_interpolation_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match=r"^depth must be that of the reference, got 1$"):
         interpolate(random_model(1), random_model(1, depth=2), 3)
@@ -288,9 +338,6 @@ def test_interpolation_refuses_what_it_cannot_do():
     softmax = Transformer(Architecture(attention="softmax"), 3, 1, jax.random.key(0))
     with pytest.raises(ValueError, match=r"^attention must be linear to interpolate weights, got"):
         interpolate(softmax, random_model(1), 3)
-    clipped = Transformer(Architecture(token_clip=10.0), 3, 1, jax.random.key(0))
-    with pytest.raises(ValueError, match=r"^token_clip must be None to interpolate weights, got"):
-        interpolate(random_model(1), clipped, 3)
     moved = gradient_descent_transformer(0.6, 5, 3, initial_weights=np.ones((1, 3)))
     with pytest.raises(ValueError, match=r"^initial_weights must be in both models"):
         interpolate(random_model(1), moved, 3)

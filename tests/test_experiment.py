@@ -145,7 +145,10 @@ def test_an_experiment_is_found_by_its_name_and_by_its_file():
         ('"""mine: a claim.\n\nCost: none.\n"""\nCLAIMS = ()', "it lacks"),
         (COMPLETE.replace("@dataclass(frozen=True)\n", ""), "FULL must be an instance of a frozen"),
         (COMPLETE.replace("frozen=True", ""), "FULL must be an instance of a frozen"),
-        (COMPLETE.replace("QUICK = Settings()", "QUICK = {}"), "QUICK must be of the class of FULL"),
+        (
+            COMPLETE.replace("QUICK = Settings()", "QUICK = {}"),
+            "QUICK must be of the class of FULL",
+        ),
         (COMPLETE.replace("def measure(settings, fit): pass", "measure = {}"), "measure must be"),
         (COMPLETE.replace("def draw(results): pass", "draw = None"), "draw must be a function"),
         (COMPLETE.replace("CLAIMS = ()", "CLAIMS = ('A',)"), "CLAIMS must be a tuple of Claim"),

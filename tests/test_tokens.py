@@ -59,3 +59,22 @@ def test_add_refuses_other_blocks():
 
 def test_sum_of_adds_all_terms(close):
     close(tokens.sum_of([X, 2 * X, 4 * X]), 7 * X)
+
+
+def test_separate_tokens_alternate_and_have_positions_beside_them(close):
+    context, query = tokens.separate_tokens(X, Y, X_QUERY, 4)
+    rows = np.zeros((8, 3))
+    rows[::2], rows[1::2, :2] = X, Y
+    close(context[0], rows)
+    close(query[0], X_QUERY)
+    places = tokens.sinusoids(9, 4, X.dtype)
+    close(context[1], places[:8])
+    close(query[1], places[8])
+
+
+def test_positions_are_the_sines_and_cosines_of_vaswani(close):
+    places = np.asarray(tokens.sinusoids(21, 10, X.dtype))
+    for position in (0, 7, 20):
+        for pair in range(5):
+            angle = position / 10_000 ** (2 * pair / 10)
+            close(places[position, 2 * pair : 2 * pair + 2], [np.sin(angle), np.cos(angle)])

@@ -315,5 +315,7 @@ def test_refuses(field, value, rule):
 
 
 def test_refuses_to_spare_inputs_that_are_embedded():
-    with pytest.raises(ValueError, match=r"^model\.update_inputs must be True but for joint tokens"):
+    with pytest.raises(
+        ValueError, match=r"^model\.update_inputs must be True but for joint tokens"
+    ):
         Architecture(update_inputs=False, embedding_size=4)

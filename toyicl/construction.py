@@ -1,6 +1,6 @@
 """Weights that make attention do gradient descent, and reading it back out of trained ones."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,16 +48,19 @@ def with_circuits(
     *,
     depth: int | None = None,
     initial_weights: jax.Array | None = None,
+    token_clip: float | jax.Array | None = None,
 ) -> Transformer:
     """A linear one-head transformer whose layers have the given circuits.
 
     `circuits` holds (W_K^T W_Q, P W_V) of each layer; a single pair is shared by all `depth` layers.
+    `token_clip` bounds token entries after each layer.
     `initial_weights` is the W_0 in the query's token (x_q, -W_0 x_q), (m, d).
     """
     count = len(circuits)
     depth = count if depth is None else depth
     require(count in (1, depth), "circuits", f"one pair, or one for each of {depth} layers", count)
-    architecture = Architecture(depth=depth, shared=count == 1)
+    clip: Any = token_clip  # which may be traced
+    architecture = Architecture(depth=depth, shared=count == 1, token_clip=clip)
     start = None if initial_weights is None else jnp.asarray(initial_weights)
     model = Transformer(architecture, dim, outputs, jax.random.key(0), initial_weights=start)
     for block, (key_query, value_output) in zip(model.blocks, circuits, strict=True):
@@ -202,8 +205,8 @@ def interpolate(model: Transformer, reference: Transformer, dim: int) -> Transfo
     The trained circuits are therefore first scaled so that the input blocks of W_K^T W_Q have the
     same mean diagonal in both, the one scalar correction of von Oswald et al. (2022), section 3.
 
-    Tokens of the mean are not clipped. Raises BadInput for softmax attention, another depth than the
-    reference's, several heads, and a W_0 in one of the two alone.
+    Tokens of the mean are clipped as the model's. Raises BadInput for softmax attention, another
+    depth than the reference's, several heads, and a W_0 in one of the two alone.
     """
     starts = [one.initial_weights for one in (model, reference) if one.initial_weights is not None]
     require(
@@ -227,7 +230,10 @@ def interpolate(model: Transformer, reference: Transformer, dim: int) -> Transfo
             )
         )
     start = (starts[0][...] + starts[1][...]) / 2 if starts else None
-    return with_circuits(pairs, dim, model.outputs, depth=model.depth, initial_weights=start)
+    clip = None if model.token_clip is None else model.token_clip[...]
+    return with_circuits(
+        pairs, dim, model.outputs, depth=model.depth, initial_weights=start, token_clip=clip
+    )
 
 
 def _circuits(model: Transformer, layer: int) -> tuple[jax.Array, jax.Array]:

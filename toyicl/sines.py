@@ -75,6 +75,7 @@ class SineRegression:
         phase = self.greatest_phase * u[0 if self.draws == "single_key" else 1]
 
         def label(x: jax.Array) -> jax.Array:
-            return amplitude * jnp.sin(x + phase)
+            height, start = (values.reshape(1, -1) for values in (amplitude, phase))
+            return height * jnp.sin(x + start) if x.ndim == 2 else jax.vmap(label)(x)
 
         return Episode(x, label(x), x_query, label(x_query))

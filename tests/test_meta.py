@@ -1,0 +1,65 @@
+"""A step of gradient descent on learned features, beside the definition and beside a plain step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from toyicl.fitting import fit
+from toyicl.meta import FeatureDescent, MetaLearner
+from toyicl.references import GradientDescent
+from toyicl.sines import SineRegression
+from toyicl.training import Training
+
+pytestmark = pytest.mark.usefixtures("plain_compiler")
+
+DRAW = np.random.default_rng(0)
+X, Y, QUERY = DRAW.normal(size=(6, 2)), DRAW.normal(size=(6, 3)), DRAW.normal(size=2)
+
+
+class Twice:
+    """Features that are the inputs, doubled."""
+
+    def __call__(self, tokens):
+        return (2 * tokens[0],)
+
+
+def test_it_is_gradient_descent_on_the_features(close):
+    start = DRAW.normal(size=(3, 2))
+    learner = FeatureDescent(Twice(), jnp.asarray(start), 0.3)
+    plain = GradientDescent(0.3, initial_weights=start)
+    close(learner(X, Y, QUERY), plain(2 * X, Y, 2 * QUERY))
+    close(learner.before(X, Y, QUERY), start @ (2 * QUERY))
+
+
+def test_the_step_is_minus_the_gradient_of_the_contexts_loss(close):
+    learner = MetaLearner(width=5, hidden=7, learning_rate=0.2)(SineRegression(), jax.random.key(0))
+    x, y, query = X[:, :1], Y[:, :1], QUERY[:1]
+    start = DRAW.normal(size=(1, 5))
+    learner.initial_weights[...] = jnp.asarray(start)
+    (features,), (of_query,) = learner.features((x,)), learner.features((query,))
+
+    def loss(weights):
+        return 0.5 * jnp.mean(jnp.sum((features @ weights.T - y) ** 2, axis=1))
+
+    expected = (start - 0.2 * jax.grad(loss)(jnp.asarray(start))) @ of_query
+    close(learner(x, y, query), expected)
+
+
+def test_training_moves_features_and_start_but_not_the_step():
+    training = Training(steps=20, batch_size=16, snapshot_every=20, clip_norm=None)
+    history = fit(MetaLearner(width=4, hidden=4), SineRegression(), training)
+    learners = history.learners
+    assert np.any(learners.initial_weights[0, 1] != learners.initial_weights[0, 0])
+    linear = learners.features.linear
+    assert np.any(linear[0, 1] != linear[0, 0])
+    np.testing.assert_array_equal(learners.learning_rate[0], [1.0, 1.0])
+
+
+def test_bad_settings_are_named():
+    with pytest.raises(ValueError, match=r"^reference\.width must be a whole number"):
+        MetaLearner(width=0)
+    with pytest.raises(
+        ValueError, match=r"^reference\.learning_rate must be a finite number above 0"
+    ):
+        MetaLearner(learning_rate=0.0)

@@ -1,0 +1,85 @@
+"""Sines: labels are exact, laws are those asked for, and the released code's variant is one number."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from toyicl.sines import SineRegression
+
+pytestmark = pytest.mark.usefixtures("plain_compiler")
+
+KEY = jax.random.key(3)
+draw = jax.jit(SineRegression.sample, static_argnums=2)
+
+
+def fitted(episodes):
+    """Amplitude and phase of each episode, from its labels: a least-squares fit of sine and cosine."""
+    x, y = np.asarray(episodes.x)[:, 0], np.asarray(episodes.y)[:, 0]
+    found = []
+    for inputs, labels in zip(x.T, y.T, strict=True):
+        waves = np.stack([np.sin(inputs), np.cos(inputs)], axis=1)
+        (sine, cosine), *_ = np.linalg.lstsq(waves, labels, rcond=None)
+        found.append((np.hypot(sine, cosine), np.arctan2(cosine, sine)))
+    return np.array(found).T
+
+
+def test_shapes_dtypes_and_determinism():
+    first, again = (draw(SineRegression(context_size=4), KEY, 7) for _ in range(2))
+    shapes = [field.shape for field in first]
+    assert shapes == [(4, 1, 7), (4, 1, 7), (1, 7), (1, 7)]
+    assert all(np.array_equal(*pair) for pair in zip(first, again, strict=True))
+    with jax.enable_x64(False):
+        assert {f.dtype.name for f in SineRegression().sample(KEY, 2)} == {"float32"}
+
+
+def test_every_label_of_an_episode_is_on_one_sine(close):
+    episodes = draw(SineRegression(), KEY, 50)
+    amplitude, phase = fitted(episodes)
+    close(amplitude * np.sin(np.asarray(episodes.x)[:, 0] + phase), episodes.y[:, 0], 1e-9)
+    close(amplitude * np.sin(np.asarray(episodes.x_query)[0] + phase), episodes.y_query[0], 1e-9)
+
+
+def test_amplitudes_phases_and_inputs_have_their_laws():
+    episodes = draw(SineRegression(), KEY, 4000)
+    amplitude, phase = fitted(episodes)
+    for values, low, high in ((amplitude, 0.1, 0.5), (phase, 0, np.pi), (episodes.x, -5, 5)):
+        values = np.ravel(values)
+        assert low - 1e-9 <= values.min() <= values.max() <= high + 1e-9
+        error = (high - low) / np.sqrt(12 * len(values))
+        assert abs(values.mean() - (low + high) / 2) < 5 * error
+
+
+@pytest.mark.parametrize(
+    ("draws", "low", "high"), [("independent", -0.1, 0.1), ("single_key", 0.999, 1)]
+)
+def test_the_variants_differ_in_how_amplitude_and_phase_go_together(draws, low, high):
+    amplitude, phase = fitted(draw(SineRegression(draws=draws), KEY, 2000))
+    assert low <= np.corrcoef(amplitude, phase)[0, 1] <= high + 1e-12
+
+
+def test_scales_are_traced():
+    scales = jax.numpy.array([1.0, 2.0])
+    tasks = jax.vmap(lambda scale: SineRegression(input_range=scale))(scales)
+    wide = jax.vmap(partial(SineRegression.sample, key=KEY, episodes=5))(tasks)
+    np.testing.assert_allclose(2 * wide.x[0], wide.x[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"context_size": 0}, r"^task\.context_size must be a whole number of at least 1, got 0$"),
+        ({"draws": "both"}, r"^task\.draws must be one of independent, single_key, got 'both'$"),
+        ({"input_range": 0.0}, r"^task\.input_range must be a finite number above 0, got 0\.0$"),
+        (
+            {"greatest_amplitude": np.nan},
+            r"^task\.greatest_amplitude must be a finite number above",
+        ),
+    ],
+)
+def test_bad_settings_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SineRegression(**changes)
+    with pytest.raises(ValueError, match=r"^episodes must be a whole number of at least 1, got 0$"):
+        SineRegression().sample(KEY, 0)

@@ -1,0 +1,148 @@
+"""The report: every claim with its verdict, every figure with its command; Markdown and a page."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xarray as xr
+from markdown_it import MarkdownIt
+
+from toyicl import files, runs
+from toyicl.experiment import Listing
+
+MARKDOWN = "REPORT.md"
+PAGE = "REPORT.html"
+MARKS = {"holds": "holds", "fails": "**fails**", "not run": "not run"}
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; font-size: 0.85rem; display: block; overflow-x: auto; }
+th, td { border-bottom: 1px solid #8886; padding: 0.3rem 0.6rem; }
+th, td { text-align: left; vertical-align: top; }
+img { max-width: 100%; background: white; }
+pre, code { font-size: 0.85rem; overflow-x: auto; }
+:root { color-scheme: light dark; }
+"""
+
+
+class Chapter(NamedTuple):
+    """What the report says of one experiment."""
+
+    listing: Listing
+    results: xr.Dataset | None
+    """None where it has not been run."""
+    folder: Path
+    """Where its results and its figure lie."""
+    verdicts: Sequence[Mapping[str, Any]]
+
+
+def write(chapters: Sequence[Chapter], folder: Path) -> list[Path]:
+    """Write REPORT.md and REPORT.html into a folder, with links to the figures where they lie."""
+    text = markdown(chapters, folder)
+    body = MarkdownIt("commonmark").enable("table").render(text)
+    page = (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n'
+        f"<title>toyicl: verdicts</title>\n<style>{STYLE}</style>\n{body}</html>\n"
+    )
+    files.prepare_folder(folder)
+    return [files.save_text(text, folder / MARKDOWN), files.save_text(page, folder / PAGE)]
+
+
+def markdown(chapters: Sequence[Chapter], folder: Path) -> str:
+    """The report as Markdown, with links relative to the folder it will lie in."""
+    parts = [_head(chapters), *(_chapter(chapter, folder) for chapter in chapters)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(chapters: Sequence[Chapter]) -> str:
+    records = [record for chapter in chapters for record in chapter.verdicts]
+    counts = {
+        verdict: sum(record["verdict"] == verdict for record in records)
+        for verdict in ("holds", "fails", "not run")
+    }
+    statements = {"-".join(str(record["id"]).split("-")[:3]) for record in records}
+    failed = [
+        f"- {record['id']}: {record['statement']}. {_ours(record)}; the paper: {record['paper']}."
+        + (f" {record['note']}" if record["note"] else "")
+        for record in records
+        if record["verdict"] == "fails"
+    ]
+    lines = [
+        "# What is claimed, and what we find",
+        f"{len(statements)} statements, judged by {len(records)} values: {counts['holds']} hold, "
+        f"{counts['fails']} fail, {counts['not run']} were not run. A value holds if it lies in its "
+        "band for every seed; seeds on their plateau are named and left out. *By construction* marks "
+        "what could not have come out otherwise, *cosine* what rests on a cosine alone: the norm "
+        "ratio and the untrained model stand beside it. `toyicl verify` writes this page.",
+        "## What does not hold" if failed else "",
+        "\n".join(failed),
+    ]
+    return "\n\n".join(filter(None, lines))
+
+
+def _chapter(chapter: Chapter, folder: Path) -> str:
+    listing, results = chapter.listing, chapter.results
+    lines = [f"## {listing.name}: {listing.claim}"]
+    if results is None:
+        lines.append(f"Not run yet. Command: `toyicl run {listing.name}`. Cost: {listing.cost}")
+    else:
+        picture = chapter.folder / f"{runs.FIGURE}.png"
+        link = Path(os.path.relpath(picture, folder)).as_posix()
+        lines += [f"![{listing.name}]({link})", _origin(listing, results)]
+    return "\n\n".join([*lines, _table(chapter.verdicts)])
+
+
+def _origin(listing: Listing, results: xr.Dataset) -> str:
+    """Command, seeds, what was cut, cost, revision and machine."""
+    attributes = results.attrs
+    tree = "" if attributes["tree"] == "clean" else f" ({attributes['tree']} tree)"
+    facts = [
+        f"Command: `{attributes['command']}`",
+        f"level: {attributes['level']}",
+        f"seeds: {attributes['seeds']}",
+        f"cost: {listing.cost.rstrip('.')}",
+        f"revision {attributes['revision'][:10]}{tree}, {attributes['device']}",
+        f"settings: `{attributes['settings']}`",
+    ]
+    return "; ".join(facts) + ". " + str(attributes.get("cut", ""))
+
+
+def _table(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        "| verdict | claim | paper | ours (seeds from, to) | exact | band | beside it |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for record in verdicts:
+        kind = "" if record["kind"] == "measured" else f" *({record['kind']})*"
+        note = f" {record['note']}" if record["note"] else ""
+        stuck = _stuck(record["plateau_seeds"])
+        point = ", ".join(f"{name} = {value}" for name, value in record.get("point", {}).items())
+        cells = [
+            MARKS[record["verdict"]],
+            f"{record['id']}: {point and f'({point}) '}{record['statement']}.{kind}{note}{stuck}",
+            record["paper"],
+            _ours(record),
+            _number(record["floor"]),
+            " to ".join(_number(bound) for bound in record["band"]),
+            ", ".join(f"{name} {_number(value)}" for name, value in record["beside"].items()),
+        ]
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def _ours(record: Mapping[str, Any]) -> str:
+    if record["measured"] is None:
+        return "not run" if record["verdict"] == "not run" else "no seed to judge"
+    low, high = record["spread"]
+    spread = f" ({_number(low)}, {_number(high)})" if high > low else ""
+    return _number(record["measured"]) + spread
+
+
+def _stuck(seeds: Sequence[Any]) -> str:
+    names = [f"seed {seed}" if isinstance(seed, int) else str(seed) for seed in seeds]
+    return f" Left out, on its plateau: {'; '.join(names)}." if names else ""
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
