@@ -1,6 +1,9 @@
 """Sweeps: measured as if alone, trained together, labelled by what was swept."""
 
+import contextlib
 import threading
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -9,8 +12,11 @@ import pytest
 import xarray as xr
 from programs import SMALL, toyicl
 
-from toyicl import sweeps, training
+from toyicl import checkpoints, laboratory, sweeps, training
+from toyicl.checkpoints import Keeper
+from toyicl.errors import BadInput
 from toyicl.fitting import Plan, fit_all, kind
+from toyicl.spread import AcrossRuns
 from toyicl.tasks import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture
@@ -45,6 +51,65 @@ def test_measurements_may_ask_for_different_trainings():
 
     sweeps.measure_together([asking("a", "c"), asking("b", "c")], train)
     assert asked == [["a"], ["b", "c"], ["c"]] or asked == [["a"], ["c"], ["b"], ["c"]]
+
+
+def test_a_label_is_used_once_in_a_measurement():
+    """Or the second training would be answered with what was kept of the first."""
+    asked = []
+
+    def train(requests):
+        asked.append([request.label for request in requests])
+        return [None] * len(requests)
+
+    before = threading.active_count()
+    with pytest.raises(BadInput, match=r"label must be used once in a measurement, .*, got 'a'"):
+        sweeps.measure_together([asking("a", "b", "a")], train)
+    assert asked == [["a"], ["b"]]
+    assert threading.active_count() == before
+
+
+class Silent:
+    """A screen that nobody looks at."""
+
+    def progress(self, label, steps):
+        return contextlib.nullcontext(lambda done, losses: None)
+
+
+def test_a_second_group_of_a_label_is_kept_apart_and_carries_on_to_the_same_bits(tmp_path):
+    """Points that ask for one label at different times, the first run anew and then from its end."""
+
+    def measure(labels, rate):
+        training = replace(SHORT, batch_size=8, learning_rate=rate)
+
+        def ask(fit):
+            return [fit(Architecture(), TASK, training, label=label).learners for label in labels]
+
+        return ask
+
+    def run(fits):
+        keeper = Keeper(
+            tmp_path, {}, [], fits, every=1e9, stop=lambda: False, warn=lambda sentence: None
+        )
+        train = partial(
+            laboratory._train,
+            places=["", ""],
+            seeds=1,
+            spread=AcrossRuns(),
+            keeper=keeper,
+            screen=Silent(),
+            diverged=[],
+        )
+        measures = [measure("ac", 1e-3), measure("bc", 3e-3)]
+        found = sweeps.measure_together(measures, train)
+        keeper.save()
+        return found
+
+    whole = run({})
+    kept = checkpoints.load(tmp_path, print).fits
+    assert sorted(kept) == ["a", "b", "c", "c (2)"]
+    first, second = (jax.tree.leaves(found[1]) for found in whole)
+    assert not all(map(np.array_equal, first, second))
+    assert jax.tree.all(jax.tree.map(np.array_equal, run(kept), whole))
 
 
 def test_what_a_measurement_raises_is_raised_and_no_thread_stays():
@@ -187,6 +252,15 @@ def test_a_sweep_s_verdicts_name_their_points_and_can_be_drawn_again(swept):
     assert (
         "over task.input_range, task.context_size" in toyicl("list", "--runs", "--out", out).stdout
     )
+
+
+def test_a_diverged_seed_is_named_with_the_point_of_the_grid(tmp_path):
+    answer = toyicl(
+        "run", SMALL, "--out", tmp_path, "--seeds=1", "--sweep=training.learning_rate=1e-3,1e30",
+        "--settings.training.steps=20", "--settings.training.clip-norm=None",
+    )  # fmt: skip
+    assert answer.returncode == 1
+    assert "first: training.learning_rate = 1e+30, seed 0 diverged" in answer.stderr
 
 
 def test_a_bad_sweep_leaves_nothing(tmp_path):

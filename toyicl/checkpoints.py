@@ -5,6 +5,7 @@ place by being renamed, and the one before it stays: whatever happens while one 
 was written, the last good one is found. Nothing is ever unpickled.
 """
 
+import itertools
 import json
 import shutil
 import time
@@ -105,6 +106,17 @@ class Keeper:
         """Time spent on saving so far."""
         self._folder, self._every, self._stop, self._warn = folder, every, stop, warn
         self._saved_at, self._cost, self._unsaved = -np.inf, 0.0, True
+        self._used: set[str] = set()
+
+    def unused(self, label: str) -> str:
+        """The label if nothing has been kept under it since the start, or else one with a number.
+
+        Fits come in the same order every time, so each finds its own trails again.
+        """
+        numbered = (f"{label} ({number})" for number in itertools.count(2))
+        own = next(name for name in itertools.chain([label], numbered) if name not in self._used)
+        self._used.add(own)
+        return own
 
     def of(self, label: str) -> "OneFit":
         """The keeper of one fit, known by its label."""

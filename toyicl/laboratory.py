@@ -97,7 +97,13 @@ def run(
         )
         diverged: list[str] = []
         train = partial(
-            _train, seeds=seeds, spread=spread, keeper=keeper, screen=screen, diverged=diverged
+            _train,
+            places=[sweeps.named(point) for point in sweeps.grid(grid.sweep)],
+            seeds=seeds,
+            spread=spread,
+            keeper=keeper,
+            screen=screen,
+            diverged=diverged,
         )
         measures = [partial(experiment.measure, settings) for settings in grid.points]
         measured = sweeps.measure_together(measures, train)
@@ -206,6 +212,7 @@ def _on_first_process(begin: Callable[[], Checkpoint]) -> Checkpoint:
 def _train(
     requests: list[sweeps.Request],
     *,
+    places: Sequence[str],
     seeds: int,
     spread: Spread,
     keeper: Keeper,
@@ -222,7 +229,8 @@ def _train(
         kinds.setdefault(fitting.kind(plan), []).append(index)
     histories: dict[int, fitting.History] = {}
     for number, members in enumerate(kinds.values(), start=1):
-        label = requests[0].label + (f" ({number} of {len(kinds)})" if len(kinds) > 1 else "")
+        part = f" ({number} of {len(kinds)})" if len(kinds) > 1 else ""
+        label = keeper.unused(requests[0].label + part)
         steps = [int(plans[i].training.steps) for i in members for _ in plans[i].seeds]
         own_steps = sum(steps[index] for index in spread.share(len(steps)))
         with screen.progress(label, own_steps) as show:
@@ -233,9 +241,9 @@ def _train(
     for index, history in sorted(histories.items()):
         for seed, step in zip(history.seeds, history.diverged_at, strict=True):
             if step >= 0:
-                where = f"point {index} of the sweep, " if len(plans) > 1 else ""
+                place = places[requests[index].point]
                 diverged.append(
-                    f"{requests[0].label}: {where}seed {seed} diverged, "
+                    f"{requests[index].label}: {place}{', ' * bool(place)}seed {seed} diverged, "
                     f"its loss is not finite at step {step}"
                 )
     return [histories[index] for index in range(len(plans))]

@@ -19,6 +19,7 @@ from toyicl import plotting
 from toyicl.claims import Claim, part, without_padding
 from toyicl.experiment import Fit
 from toyicl.fitting import History
+from toyicl.settings import require
 from toyicl.tasks import Task
 from toyicl.training import Build, Training
 
@@ -31,6 +32,8 @@ class Request(NamedTuple):
     training: Training
     label: str
     at_most: int | None
+    point: int
+    """Which point of the grid asks, in the order of `grid`."""
 
 
 Measure = Callable[[Fit], xr.Dataset]
@@ -43,7 +46,7 @@ def measure_together(
 
     One measurement runs at a time. What any of them raises, or `train`, is raised here.
     """
-    points = [_Point(measure) for measure in measures]
+    points = [_Point(index, measure) for index, measure in enumerate(measures)]
     try:
         for point in points:
             point.start()
@@ -66,11 +69,12 @@ class _Leave(BaseException):
 class _Point:
     """A measurement in a thread of its own, which runs only while somebody waits for it."""
 
-    def __init__(self, measure: Measure) -> None:
+    def __init__(self, index: int, measure: Measure) -> None:
         self.request: Any = None
         """What it waits for; None once it is done."""
         self.result: Any = None
-        self._measure = measure
+        self._index, self._measure = index, measure
+        self._labels: set[str] = set()
         self._said: queue.Queue = queue.Queue()
         self._heard: queue.Queue = queue.Queue()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -113,7 +117,11 @@ class _Point:
         label: str,
         at_most: int | None = None,
     ) -> History:
-        self._said.put((Request(build, task, training, label, at_most), None, None))
+        rule = "used once in a measurement, since trainings are kept by their labels"
+        require(label not in self._labels, "label", rule, label)
+        self._labels.add(label)
+        request = Request(build, task, training, label, at_most, self._index)
+        self._said.put((request, None, None))
         history = self._heard.get()
         if history is _Leave:
             raise _Leave
@@ -123,6 +131,11 @@ class _Point:
 def grid(sweep: dict[str, list[Any]]) -> list[dict[str, Any]]:
     """The points of a sweep's grid, the last setting fastest; one empty point without a sweep."""
     return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
+
+
+def named(point: dict[str, Any]) -> str:
+    """A point of the grid in words."""
+    return ", ".join(f"{name} = {value}" for name, value in point.items())
 
 
 def labelled(results: Sequence[xr.Dataset], sweep: dict[str, list[Any]]) -> xr.Dataset:
