@@ -1,10 +1,12 @@
 """Runs that are stopped, killed, or meet a full disk, through the real program."""
 
 import contextlib
+import os
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -164,10 +166,10 @@ def test_damage_is_one_line(tmp_path, name):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder on a disk of 400 KiB."""
+    """A folder on a disk of 800 KiB."""
     place = tmp_path / "disk"
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=800k", "tmpfs", str(place)]
     try:
         subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
@@ -183,6 +185,28 @@ def fill(disk):
         while True:
             file.write(b"\1" * 4096)
     return path
+
+
+def test_results_that_a_disk_has_no_room_for_are_an_ordinary_error(small_disk):
+    """In a process of its own, which HDF5 would end, and not only at the first block of the file."""
+    code = f"""
+import numpy as np, xarray as xr
+from pathlib import Path
+from toyicl import runs
+results = xr.Dataset({{"a": ("x", np.arange(16_000.0))}}, attrs={{"format": 1}})
+try:
+    runs.save_results(results, Path({str(small_disk)!r}))
+except OSError as error:
+    print(error.strerror)
+"""
+    for room in (0, 16, 60, 100):
+        filler = fill(small_disk)
+        os.truncate(filler, filler.stat().st_size - room * 1024)
+        answer = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+        found = (answer.returncode, answer.stdout, answer.stderr)
+        assert found == (0, "No space left on device\n", ""), room
 
 
 def test_a_disk_that_fills_up_loses_nothing_that_was_saved(whole, small_disk):

@@ -55,6 +55,22 @@ def test_results_of_another_format_are_refused(tmp_path):
         runs.load_results(tmp_path)
 
 
+@pytest.mark.parametrize("attributes", [{}, {"format": 99}])
+def test_results_from_before_they_were_sealed_are_of_another_version(tmp_path, attributes):
+    old = RESULTS.drop_attrs().assign_attrs(attributes)
+    old.to_netcdf(tmp_path / runs.RESULTS, engine="h5netcdf")
+    with pytest.raises(BadInput, match=r"written in format 1, got .*--fresh to start over"):
+        runs.load_results(tmp_path)
+
+
+def test_results_that_lost_their_seal_are_damaged(tmp_path):
+    runs.save_results(RESULTS, tmp_path)
+    path = tmp_path / runs.RESULTS
+    path.write_bytes(path.read_bytes()[: -files.TRAILER])
+    with pytest.raises(files.Damaged):
+        runs.load_results(tmp_path)
+
+
 def test_an_identity_holds_what_has_to_be_equal():
     task = LinearRegression(dim=3, covariance=(1.0, 2.0, 3.0))
     identity = runs.identity("name", task, 2, {"task.dim": [1, 2]})

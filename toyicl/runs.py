@@ -129,9 +129,13 @@ def as_plain(settings: Any) -> Any:
 
 
 def save_results(results: xr.Dataset, folder: Path) -> Path:
-    """Write a run's results, replacing earlier ones only once the file is complete."""
+    """Write a run's results, replacing earlier ones only once the file is complete.
+
+    The file is made in memory: if a disk is full, HDF5 ends the program instead of raising.
+    """
     path = folder / RESULTS
-    files.save_sealed(path, lambda draft: results.to_netcdf(draft, engine="h5netcdf"))
+    content = results.to_netcdf(engine="h5netcdf")
+    files.save_sealed(path, lambda draft: draft.write_bytes(content))
     return path
 
 
@@ -144,10 +148,22 @@ def load_results(folder: Path) -> xr.Dataset:
     path = folder / RESULTS
     if not path.exists():
         raise BadInput(f"out must be a folder with results, got {folder}, which has no {RESULTS}")
+    if not files.has_seal(path):
+        _require_unsealed_format(path)
     files.require_sealed(path)
     results = xr.load_dataset(path, engine="h5netcdf")
     require_format(results.attrs.get("format"), path)
     return results
+
+
+def _require_unsealed_format(path: Path) -> None:
+    """Raises BadInput for whole results of a version that did not seal them; damaged ones pass."""
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as results:
+            number = results.attrs.get("format")
+    except (OSError, ValueError, KeyError, RuntimeError):
+        return
+    require_format(number, path)
 
 
 def describe(folder: Path) -> list[str]:
