@@ -152,7 +152,7 @@ def test_if_the_first_process_cannot_begin_none_does(tmp_path):
     assert first[2] == 2
     assert "out must be a folder that can be written" in first[1]
     assert second[2] == 1
-    assert "process 0 could not begin" in second[1]
+    assert "process 0 could not go on" in second[1]
 
 
 @pytest.mark.parametrize("rank", [0, 1])

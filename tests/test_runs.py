@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from toyicl import files, runs
+from toyicl import checkpoints, files, runs
+from toyicl.checkpoints import Checkpoint
 from toyicl.errors import BadInput
 from toyicl.tasks import LinearRegression
 
+ARRAYS = {
+    "step": np.array([20, 60]),
+    "training_loss": np.array([[0.1, 0.0, 0.0], [0.1, np.nan, 0.3]]),
+}
 RESULTS = xr.Dataset(
     {"loss": (("seed", "step"), np.array([[1.0, 0.5], [1.0, np.nan]]))},
     coords={"seed": [0, 1], "step": [0, 100]},
@@ -69,6 +74,19 @@ def test_results_that_lost_their_seal_are_damaged(tmp_path):
     path.write_bytes(path.read_bytes()[: -files.TRAILER])
     with pytest.raises(files.Damaged):
         runs.load_results(tmp_path)
+
+
+def test_a_damaged_run_is_listed_and_hides_no_other(tmp_path):
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    for folder in (good, bad):
+        folder.mkdir()
+        checkpoints.save(folder, Checkpoint({}, [], {"a": ARRAYS}, {"a": [1, 3]}))
+    for path in bad.glob("*/*/about.json"):
+        path.write_text("{")
+    runs.save_results(RESULTS, bad)  # lacks what a listing says
+    assert "no good checkpoint is left" in runs.describe(bad)[-1]
+    assert runs.describe(good)[1:] == [f"{'':<8} training: a, 2 runs, 4 of 4 chunks"]
+    assert runs.describe(tmp_path / "none") == []
 
 
 def test_an_identity_holds_what_has_to_be_equal():

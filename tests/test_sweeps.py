@@ -13,7 +13,7 @@ import xarray as xr
 from programs import SMALL, toyicl
 
 from toyicl import checkpoints, laboratory, sweeps, training
-from toyicl.checkpoints import Keeper
+from toyicl.checkpoints import Checkpoint, Keeper
 from toyicl.errors import BadInput
 from toyicl.fitting import Plan, fit_all, kind
 from toyicl.spread import AcrossRuns
@@ -88,7 +88,11 @@ def test_a_second_group_of_a_label_is_kept_apart_and_carries_on_to_the_same_bits
 
     def run(fits):
         keeper = Keeper(
-            tmp_path, {}, [], fits, every=1e9, stop=lambda: False, warn=lambda sentence: None
+            tmp_path,
+            Checkpoint({}, [], fits),
+            every=1e9,
+            stop=lambda: False,
+            warn=lambda sentence: None,
         )
         train = partial(
             laboratory._train,

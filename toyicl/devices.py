@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from toyicl.errors import BadInput
+from toyicl.errors import BadInput, Unfinished
 
 Tree = TypeVar("Tree")
 CACHE_BYTES = 2**30
@@ -131,6 +131,12 @@ def any_process(*flags: bool) -> list[bool]:
         return list(flags)
     everyones = np.asarray(multihost_utils.process_allgather(np.array(flags)))
     return [bool(everyones[:, index].any()) for index in range(len(flags))]
+
+
+def fail_together(failure: Exception | None) -> None:
+    """Raise a failure of process 0, and Unfinished in the others; all processes call this together."""
+    if any(any_process(failure is not None)):
+        raise failure or Unfinished("process 0 could not go on; it says why")
 
 
 def from_first(tree: Tree) -> Tree:

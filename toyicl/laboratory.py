@@ -88,9 +88,7 @@ def run(
         origins = [*kept.origins, origin]
         keeper = Keeper(
             folder,
-            identity,
-            origins,
-            kept.fits,
+            kept._replace(identity=identity, origins=origins),
             every=checkpoint_every,
             stop=screen.stop,
             warn=screen.warn,
@@ -196,16 +194,17 @@ def _begin(
 
 
 def _on_first_process(begin: Callable[[], Checkpoint]) -> Checkpoint:
-    """What process 0 begins with; if it cannot, all processes end together."""
+    """What process 0 begins with; if it cannot, for whatever reason, all processes end together."""
     failure: Exception | None = None
     kept = Checkpoint({}, [], {})
     if devices.is_first():
         try:
             kept = begin()
-        except (BadInput, Unfinished) as error:
+        except OSError as error:
+            failure = Unfinished(f"the run could not be read or written: {error}")
+        except Exception as error:
             failure = error
-    if any(devices.any_process(failure is not None)):
-        raise failure or Unfinished("process 0 could not begin; it says why")
+    devices.fail_together(failure)
     return kept
 
 
@@ -231,11 +230,16 @@ def _train(
     for number, members in enumerate(kinds.values(), start=1):
         part = f" ({number} of {len(kinds)})" if len(kinds) > 1 else ""
         label = keeper.unused(requests[0].label + part)
-        steps = [int(plans[i].training.steps) for i in members for _ in plans[i].seeds]
+        trainings = [plans[i].training for i in members for _ in plans[i].seeds]
+        steps = [int(training.steps) for training in trainings]
+        ends = [int(training.steps) // training.snapshot_every for training in trainings]
         own_steps = sum(steps[index] for index in spread.share(len(steps)))
         with screen.progress(label, own_steps) as show:
             fitted = fitting.fit_all(
-                [plans[i] for i in members], spread=spread, keeper=keeper.of(label), progress=show
+                [plans[i] for i in members],
+                spread=spread,
+                keeper=keeper.of(label, ends),
+                progress=show,
             )
         histories |= dict(zip(members, fitted, strict=True))
     for index, history in sorted(histories.items()):

@@ -17,7 +17,7 @@ import xarray as xr
 
 from toyicl import checkpoints, files
 from toyicl.checkpoints import FORMAT, require_format
-from toyicl.errors import BadInput, Unfinished
+from toyicl.errors import BadInput
 
 RESULTS = "results.nc"
 CLAIMS = "claims.json"
@@ -168,22 +168,30 @@ def _require_unsealed_format(path: Path) -> None:
 
 def describe(folder: Path) -> list[str]:
     """Where a run comes from and how far it is, as lines of text; nothing if there is no run."""
-    lines = []
-    if (folder / RESULTS).exists():
+    lines: list[str] = []
+    for describe_part in (_describe_results, _describe_checkpoint):
         try:
-            lines += _describe_results(load_results(folder))
-        except (BadInput, Unfinished) as error:
-            lines.append(f"{'':<8} {error}")
-    kept = checkpoints.load(folder, warn=lambda sentence: lines.append(f"{'':<8} {sentence}"))
-    if kept is not None:
-        lines += [
-            f"{'':<8} training: {_how_far(label, arrays)}" for label, arrays in kept.fits.items()
-        ]
+            lines += describe_part(folder)
+        except Exception as error:  # whatever is wrong with one run, the others are listed
+            lines.append(f"{'':<8} {error or type(error).__name__}")
     return [f"{folder.name:<8} {folder}", *lines] if lines else []
 
 
-def _describe_results(results: xr.Dataset) -> list[str]:
-    attributes = results.attrs
+def _describe_checkpoint(folder: Path) -> list[str]:
+    lines: list[str] = []
+    kept = checkpoints.load(folder, warn=lambda sentence: lines.append(f"{'':<8} {sentence}"))
+    if kept is not None:
+        lines += [
+            f"{'':<8} training: {_how_far(label, arrays, kept.ends.get(label))}"
+            for label, arrays in kept.fits.items()
+        ]
+    return lines
+
+
+def _describe_results(folder: Path) -> list[str]:
+    if not (folder / RESULTS).exists():
+        return []
+    attributes = load_results(folder).attrs
     seeds, sweep = json.loads(attributes["seeds"]), json.loads(attributes["sweep"])
     over = f", over {', '.join(sweep)}" if sweep else ""
     versions = json.loads(attributes["versions"])
@@ -195,12 +203,11 @@ def _describe_results(results: xr.Dataset) -> list[str]:
     ]
 
 
-def _how_far(label: str, arrays: dict[str, np.ndarray]) -> str:
-    done, end = arrays["step"], arrays["training_loss"].shape[1]
-    runs = f"{len(done)} run" + "s" * (len(done) != 1)
-    return (
-        f"{label}, {runs}, {int((arrays['training_loss'] != 0).sum())} of {end * len(done)} chunks"
-    )
+def _how_far(label: str, arrays: dict[str, np.ndarray], ends: list[int] | None) -> str:
+    losses = arrays["training_loss"]  # of all runs until the end of the longest, zeros beyond
+    runs = f"{len(losses)} run" + "s" * (len(losses) != 1)
+    end = losses.size if ends is None else sum(ends)
+    return f"{label}, {runs}, {int((losses != 0).sum())} of {end} chunks"
 
 
 def source_digest() -> str:
