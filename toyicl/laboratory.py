@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import jax
 import numpy as np
 import xarray as xr
 
@@ -76,10 +75,7 @@ def run(
     a run with other settings and `fresh` is not set; Unfinished if the run was stopped, or could not
     be saved. Every process of a cluster calls this; process 0 alone reads and writes.
     """
-    count = jax.process_count()
-    if count > seeds * len(grid.points):
-        total = seeds * len(grid.points)
-        raise BadInput(f"processes must be at most one for each run ({total}), got {count}")
+    spread.require_work(seeds * len(grid.points))
     identity = runs.identity(experiment.name, grid.base, seeds, grid.sweep)
     origin = runs.origin()
     with contextlib.ExitStack() as held:
