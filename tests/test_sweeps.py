@@ -176,6 +176,42 @@ def test_points_of_different_lengths_come_back_without_padding():
         assert (each.loss == 1.0).all()
 
 
+def uneven(size, *, coords):
+    return xr.Dataset(
+        {
+            "loss": (("seed", "x"), np.full((2, size), float(size))),
+            "stuck": (("seed", "x"), np.ones((2, size), bool)),
+            "parameters": ("parameter", np.zeros(4)),
+        },
+        coords={"seed": [0, 1]} | ({"x": np.arange(size)} if coords else {}),
+    )
+
+
+@pytest.mark.parametrize("coords", [False, True])
+def test_dimensions_without_coordinates_and_booleans_can_be_padded(tmp_path, coords):
+    """Points come back as they were, also through a file."""
+    sweep, sizes = {"a": [1, 2], "b": [0, 1]}, [2, 3, 1, 3]
+    points = [uneven(size, coords=coords) for size in sizes]
+    joined = sweeps.labelled(points, sweep)
+    assert joined.stuck.dtype == bool
+    assert joined.stuck.sum() == 2 * sum(sizes)
+    assert "parameter" not in joined.coords  # of one length, so left as it is
+    assert set(joined.data_vars) == {"loss", "stuck", "parameters"}
+    joined.to_netcdf(tmp_path / "joined.nc", engine="h5netcdf")
+    for results in (joined, xr.load_dataset(tmp_path / "joined.nc", engine="h5netcdf")):
+        for own, expected in zip(sweeps.points_of(results, sweep), points, strict=True):
+            assert own.stuck.dtype == bool
+            for name in expected.data_vars:
+                np.testing.assert_array_equal(own[name], expected[name])
+
+
+def test_a_sweep_without_claims_is_drawn_as_a_caption():
+    results = sweeps.labelled([point(1.0), point(2.0)], {"a": [1, 2]})
+    figure = sweeps.draw((), results, {"a": [1, 2]})
+    assert figure.axes == []
+    assert "no claim" in figure._supxlabel.get_text()
+
+
 def test_one_point_is_itself():
     only = point(1.0)
     assert sweeps.labelled([only], {}) is only
