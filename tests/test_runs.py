@@ -109,7 +109,7 @@ def test_differences_name_the_field_and_both_values():
 
 def test_provenance_says_what_made_the_results():
     identity = runs.identity("name", LinearRegression(), 2, {})
-    origin = runs.origin()
+    origin = runs.origin("abc")
     attributes = runs.provenance(
         identity, [{"revision": "first"}, origin], quick=True, command="toyicl run name"
     )
@@ -119,5 +119,16 @@ def test_provenance_says_what_made_the_results():
     assert {"python", "jax", "flax"} <= set(json.loads(attributes["versions"]))
     assert len(attributes["revision"]) == 40 or attributes["revision"] == "unknown"
     assert json.loads(attributes["origins"])[0]["revision"] == "first"
+    assert json.loads(attributes["origins"])[1]["experiment_file"] == "abc"
     results = RESULTS.assign_attrs(attributes)
     assert runs.differences(runs.identity_of(results), identity) == []
+
+
+def test_a_changed_program_or_experiment_file_is_noticed():
+    now = runs.origin("abc")
+    assert runs.changed_since(now, now) == ""
+    assert runs.changed_since(now | {"experiment_file": "d"}, now).endswith("experiment file")
+    other = now | {"source": "d", "experiment_file": "d", "revision": "e"}
+    assert runs.changed_since(other, now) == "another revision (e)"
+    older = {name: value for name, value in now.items() if name != "experiment_file"}
+    assert runs.changed_since(older, now) == ""

@@ -77,9 +77,9 @@ def run(
     """
     spread.require_work(seeds * len(grid.points))
     identity = runs.identity(experiment.name, grid.base, seeds, grid.sweep)
-    origin = runs.origin()
+    origin = runs.origin(experiment.digest)
     with contextlib.ExitStack() as held:
-        begin = partial(_begin, folder, identity, fresh, screen, held)
+        begin = partial(_begin, folder, identity, origin, fresh, screen, held)
         kept = _on_first_process(begin)
         origins = [*kept.origins, origin]
         keeper = Keeper(
@@ -126,6 +126,23 @@ def run(
             ) from error
 
 
+def redraw(experiment: Experiment, folder: Path) -> list[Path]:
+    """Write anew what follows from a run's saved results.
+
+    Raises BadInput if there are none or the folder is in use, and Unfinished if they cannot be saved.
+    """
+    runs.require_results(folder)
+    with files.locked(folder):
+        results = runs.load_results(folder)
+        try:
+            return write(experiment, results, folder, judge(experiment, results))
+        except OSError as error:
+            raise Unfinished(
+                f"the figure could not be saved in {folder} ({error.strerror or error}); the results "
+                "are kept, and the same command draws it once there is room"
+            ) from error
+
+
 def judge(experiment: Experiment, results: xr.Dataset | None) -> list[dict[str, Any]]:
     """Every claim of an experiment beside its results, at each point if they are a sweep's.
 
@@ -164,7 +181,12 @@ def swept(results: xr.Dataset) -> dict[str, list[Any]]:
 
 
 def _begin(
-    folder: Path, identity: dict[str, Any], fresh: bool, screen: Screen, held: contextlib.ExitStack
+    folder: Path,
+    identity: dict[str, Any],
+    origin: dict[str, Any],
+    fresh: bool,
+    screen: Screen,
+    held: contextlib.ExitStack,
 ) -> Checkpoint:
     """Take hold of a folder, and read what an earlier run left to carry on from."""
     files.prepare_folder(folder)
@@ -183,9 +205,9 @@ def _begin(
             f"settings must be those of the run in {folder}, got other {', '.join(differences)}; "
             "another --out keeps both, --fresh starts over"
         )
-    if kept.origins and kept.origins[-1]["source"] != runs.source_digest():
-        then = kept.origins[-1]["revision"]
-        screen.warn(f"carrying on a run that another revision began ({then}); --fresh starts over")
+    changed = runs.changed_since(kept.origins[-1], origin) if kept.origins else ""
+    if changed:
+        screen.warn(f"carrying on a run that {changed} began; --fresh starts over")
     return kept
 
 

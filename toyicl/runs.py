@@ -50,14 +50,15 @@ def differences(there: Any, here: Any, path: str = "") -> list[str]:
     return [] if there == here else [f"{path} ({there} there, {here} here)"]
 
 
-def origin() -> dict[str, Any]:
-    """Program and machine: source revision, package versions, devices, and when."""
+def origin(experiment_digest: str) -> dict[str, Any]:
+    """Program and machine: source revision, experiment file, versions, devices, and when."""
     revision, tree = _source_revision()
     device = jax.devices()[0]
     return {
         "revision": revision,
         "tree": tree,
         "source": source_digest(),
+        "experiment_file": experiment_digest,
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in PACKAGES},
@@ -66,6 +67,17 @@ def origin() -> dict[str, Any]:
         "processes": jax.process_count(),
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def changed_since(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """What has changed since an origin, in words; nothing if its program is that of another.
+
+    Origins from before the digest of the experiment file was noted are taken to have the same file.
+    """
+    if then["source"] != now["source"]:
+        return f"another revision ({then['revision']})"
+    same = then.get("experiment_file", now["experiment_file"]) == now["experiment_file"]
+    return "" if same else "another version of the experiment file"
 
 
 def provenance(
@@ -139,15 +151,21 @@ def save_results(results: xr.Dataset, folder: Path) -> Path:
     return path
 
 
+def require_results(folder: Path) -> Path:
+    """Where a run's results are; raises BadInput if there are none."""
+    path = folder / RESULTS
+    if not path.exists():
+        raise BadInput(f"out must be a folder with results, got {folder}, which has no {RESULTS}")
+    return path
+
+
 def load_results(folder: Path) -> xr.Dataset:
     """Read a run's results into memory.
 
     Raises BadInput where there are none, or none that this version can read, and Damaged if the file
     is not what was written.
     """
-    path = folder / RESULTS
-    if not path.exists():
-        raise BadInput(f"out must be a folder with results, got {folder}, which has no {RESULTS}")
+    path = require_results(folder)
     if not files.has_seal(path):
         _require_unsealed_format(path)
     files.require_sealed(path)
