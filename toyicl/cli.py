@@ -107,11 +107,11 @@ class Floors:
     """Print one JSON document and nothing else."""
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Sequence[str] | None = None, leaving: Leaving | None = None) -> None:
     """The program: exits with 0 if done, 1 if a claim or a run failed, 2 for bad input."""
     words = list(sys.argv[1:] if words is None else words)
     try:
-        sys.exit(_obey(words, Leaving()))
+        sys.exit(_obey(words, leaving or Leaving()))
     except BadInput as error:
         print(f"toyicl: {error}", file=sys.stderr)
         sys.exit(2)
