@@ -35,7 +35,7 @@ SHORT = [
 def checkpoints() -> dict[str, float]:
     """Time of a fit that is kept over one that is not, and the share of its time spent on saving."""
     from toyicl import Architecture, LinearRegression, Training
-    from toyicl.checkpoints import Keeper
+    from toyicl.checkpoints import Checkpoint, Keeper
     from toyicl.fitting import KeepNothing, Plan, fit_all
 
     plan = Plan(Architecture(), LinearRegression(), Training(), range(5))
@@ -45,9 +45,8 @@ def checkpoints() -> dict[str, float]:
     for _ in range(REPEATS):
         for name, own in times.items():
             with tempfile.TemporaryDirectory() as folder:
-                keeper = Keeper(
-                    Path(folder), {}, [], {}, every=None, stop=lambda: False, warn=print
-                )
+                begun = Checkpoint({}, [], {})
+                keeper = Keeper(Path(folder), begun, every=None, stop=lambda: False, warn=print)
                 begin = time.perf_counter()
                 fit_all([plan], keeper=keeper.of("fit") if name == "kept" else KeepNothing())
                 if name == "kept":

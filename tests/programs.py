@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAM = [sys.executable, "-c", "from toyicl.cli import main; main()"]
+PROGRAM = [sys.executable, "-m", "toyicl"]
 SMALL = Path(__file__).with_name("small.py")
 
 

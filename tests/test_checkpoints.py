@@ -1,12 +1,15 @@
 """Checkpoints: what is kept comes back to the bit, or is known not to; the last good one is found."""
 
 import json
+import pickle
+import shutil
 
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 
-from toyicl import checkpoints, files
+from toyicl import checkpoints, devices, files, runs
 from toyicl.checkpoints import Checkpoint, Keeper
 from toyicl.errors import BadInput, Unfinished
 from toyicl.fitting import Plan, fit_all
@@ -37,8 +40,9 @@ def never(sentence):
     raise AssertionError(sentence)
 
 
-def keeper(folder, fits=(), every=0.0, stop=lambda: False, warn=never):
-    return Keeper(folder, {}, [], dict(fits), every=every, stop=stop, warn=warn)
+def keeper(folder, fits=(), every=0.0, stop=lambda: False, warn=never, damaged=()):
+    begun = Checkpoint({}, [], dict(fits), damaged=damaged)
+    return Keeper(folder, begun, every=every, stop=stop, warn=warn)
 
 
 def test_a_checkpoint_comes_back_to_the_bit(tmp_path):
@@ -79,6 +83,38 @@ def test_if_no_good_generation_is_left_it_is_said(tmp_path):
     (tmp_path / checkpoints.FOLDER / "00000001" / files.SUMS).unlink()
     with pytest.raises(files.Damaged, match=r"no good checkpoint is left in .*--fresh starts over"):
         checkpoints.load(tmp_path, lambda sentence: None)
+
+
+def test_damaged_generations_are_not_among_those_kept(tmp_path):
+    for number in range(2):
+        checkpoints.save(tmp_path, checkpoint(number))
+    (tmp_path / checkpoints.FOLDER / "00000002" / checkpoints.ABOUT).write_text("{")
+    found = checkpoints.load(tmp_path, lambda sentence: None)
+    assert found.damaged == ["00000002"]
+    keeper(tmp_path, damaged=found.damaged).save()
+    names = sorted(path.name for path in (tmp_path / checkpoints.FOLDER).iterdir())
+    assert names == ["00000001", "00000003"]
+
+
+def test_the_ends_of_runs_are_kept_and_older_checkpoints_do_without(tmp_path):
+    own = keeper(tmp_path, {"b": ARRAYS})
+    fit_all([PLAN], keeper=own.of("a", [3, 3, 3]))
+    assert checkpoints.load(tmp_path, never).ends == {"a": [3, 3, 3]}
+    (tmp_path / "older").mkdir()
+    newest = max((tmp_path / checkpoints.FOLDER).iterdir())
+
+    def write_without_ends(folder):
+        shutil.copytree(newest, folder, dirs_exist_ok=True)
+        (folder / files.SUMS).unlink()
+        about = json.loads((folder / checkpoints.ABOUT).read_text())
+        assert about.pop("ends")
+        (folder / checkpoints.ABOUT).write_text(json.dumps(about))
+
+    (tmp_path / "older" / checkpoints.FOLDER).mkdir()
+    files.save_folder(tmp_path / "older" / checkpoints.FOLDER / "00000001", write_without_ends)
+    older = checkpoints.load(tmp_path / "older", never)
+    assert older.ends == {}
+    assert set(older.fits) == {"a", "b"}
 
 
 def test_another_format_is_refused(tmp_path, monkeypatch):
@@ -146,14 +182,16 @@ def test_a_fit_carries_on_to_the_same_bits(tmp_path):
 
 
 def test_a_finished_fit_is_not_trained_again(tmp_path):
-    own = keeper(tmp_path)
+    """Though nothing came after it, and saving was not due; nor is it saved again."""
+    own = keeper(tmp_path, every=1e9)
     (history,) = fit_all([PLAN], keeper=own.of("a"))
-    own.save()
     steps = []
-    again = keeper(tmp_path, checkpoints.load(tmp_path, never).fits)
-    (kept,) = fit_all([PLAN], keeper=again.of("a"), progress=lambda done, _: steps.append(done))
+    again = keeper(tmp_path, checkpoints.load(tmp_path, never).fits, every=1e9)
+    for _ in range(2):
+        (kept,) = fit_all([PLAN], keeper=again.of("a"), progress=lambda done, _: steps.append(done))
+        assert jax.tree.all(jax.tree.map(np.array_equal, kept, history))
     assert steps == []
-    assert jax.tree.all(jax.tree.map(np.array_equal, kept, history))
+    assert max(path.name for path in (tmp_path / checkpoints.FOLDER).iterdir()) == "00000003"
 
 
 def test_a_checkpoint_of_another_program_is_refused(tmp_path):
@@ -172,7 +210,8 @@ def test_saving_waits_as_long_as_it_is_told(tmp_path):
     saved = [
         sorted(p.name for p in (own._folder / "checkpoint").iterdir()) for own in (seldom, often)
     ]
-    assert saved[0] == ["00000001"]  # the first is at once, so that the folder knows whose it is
+    # The first is at once, so that the folder knows whose it is; the last has the finished fit.
+    assert saved[0] == ["00000001", "00000002"]
     assert int(saved[1][-1]) > 4
 
 
@@ -192,8 +231,48 @@ def test_a_checkpoint_that_cannot_be_saved_is_told_and_training_goes_on(tmp_path
     assert checkpoints.load(tmp_path, never).identity == {"number": 7}
 
 
+@pytest.mark.parametrize("error", [ValueError(), ValueError("\n"), OSError()])
+def test_an_error_without_words_is_told_by_its_type(tmp_path, monkeypatch, error):
+    def fail(*arguments):
+        raise error
+
+    told = []
+    monkeypatch.setattr(checkpoints, "save", fail)
+    keeper(tmp_path, warn=told.append).save()
+    assert f"({type(error).__name__})" in told[0]
+
+
+def test_a_checkpoint_that_does_not_fit_ends_all_processes(tmp_path, monkeypatch):
+    """What the others would wait for is told to them before it is raised."""
+    said = []
+    monkeypatch.setattr(devices, "any_process", lambda *flags: said.append(flags) or list(flags))
+    with pytest.raises(Unfinished, match="of another program"):
+        fit_all([PLAN], keeper=keeper(tmp_path, {"a": ARRAYS}).of("a"))
+    assert said == [(True,)]
+    monkeypatch.setattr(devices, "any_process", lambda *flags: [True])
+    with pytest.raises(Unfinished, match="process 0 could not go on"):
+        fit_all([PLAN], keeper=keeper(tmp_path).of("a"))
+
+
+@pytest.fixture
+def no_unpickling(monkeypatch):
+    """Whatever is unpickled is an error, by C's unpickler or by Python's."""
+
+    def fail(*arguments, **options):
+        raise AssertionError("something was unpickled")
+
+    for name in ("load", "loads", "Unpickler", "_load", "_loads", "_Unpickler"):
+        monkeypatch.setattr(pickle, name, fail)
+
+
+@pytest.mark.usefixtures("no_unpickling")
 def test_nothing_is_pickled(tmp_path):
     checkpoints.save(tmp_path, checkpoint())
+    found = checkpoints.load(tmp_path, never)
+    assert found.fits["a / b"]["step"].tolist() == [3, 4]
+    results = xr.Dataset({"a": ("x", np.arange(3.0))}, attrs={"format": checkpoints.FORMAT})
+    runs.save_results(results, tmp_path)
+    assert runs.load_results(tmp_path).identical(results)
     for path in tmp_path.rglob("*"):
         if path.is_file():
             assert not path.read_bytes().startswith(b"\x80"), path

@@ -9,6 +9,8 @@ import pytest
 import xarray as xr
 from programs import toyicl
 
+from toyicl import cli, files
+
 TINY = [
     "--seeds=2",
     "--settings.task.dim=3",
@@ -142,29 +144,65 @@ def test_floors_prints_one_json_document():
     }
 
 
+MINE = (
+    '"""mine: two is two.\n\nCost: nothing.\n"""\n'
+    "from dataclasses import dataclass\n"
+    "import xarray as xr\n"
+    "from toyicl import plotting\n"
+    "from toyicl.claims import Claim\n"
+    "@dataclass(frozen=True)\n"
+    "class Settings:\n"
+    '    """Mine."""\n'
+    "    two: float = 2.0\n"
+    "FULL = QUICK = Settings()\n"
+    "def measure(settings, fit):\n"
+    '    return xr.Dataset({"two": settings.two})\n'
+    "def draw(results):\n"
+    "    return plotting.panels(1, 1)\n"
+    'CLAIMS = (Claim(id="M", source="me", statement="two", paper="2",\n'
+    "                value=lambda results: results.two, band=(2, 2)),)\n"
+)
+
+
 def test_an_experiment_file_of_ones_own_runs_by_its_path(tmp_path):
+    """It may make arrays when it is loaded; the command of its results names the path."""
     path = tmp_path / "mine.py"
-    path.write_text(
-        '"""mine: two is two.\n\nCost: nothing.\n"""\n'
-        "from dataclasses import dataclass\n"
-        "import xarray as xr\n"
-        "from toyicl import plotting\n"
-        "from toyicl.claims import Claim\n"
-        "@dataclass(frozen=True)\n"
-        "class Settings:\n"
-        '    """Mine."""\n'
-        "    two: float = 2.0\n"
-        "FULL = QUICK = Settings()\n"
-        "def measure(settings, fit):\n"
-        '    return xr.Dataset({"two": settings.two})\n'
-        "def draw(results):\n"
-        "    return plotting.panels(1, 1)\n"
-        'CLAIMS = (Claim(id="M", source="me", statement="two", paper="2",\n'
-        "                value=lambda results: results.two, band=(2, 2)),)\n"
-    )
-    assert toyicl("run", path, "--out", tmp_path).returncode == 0
+    path.write_text(MINE + "import jax.numpy as jnp\nARRAY = jnp.ones(2)\n")
+    right = toyicl("run", path, "--out", tmp_path)
+    assert right.returncode == 0, right.stderr
+    results = xr.load_dataset(tmp_path / "mine" / "results.nc", engine="h5netcdf")
+    assert results.attrs["command"] == f"toyicl run {path}"
     wrong = toyicl("run", path, "--settings.two=3", "--out", tmp_path, "--fresh")
     assert "fails" in wrong.stdout
+
+
+def test_an_experiment_file_that_changed_is_told_and_a_figure_in_use_is_left(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    assert toyicl("run", path, "--out", tmp_path).returncode == 0
+    path.write_text(MINE + "# another line\n")
+    changed = toyicl("run", path, "--out", tmp_path)
+    assert changed.returncode == 0
+    sentence = "carrying on a run that another version of the experiment file began"
+    assert changed.stderr == f"toyicl: {sentence}; --fresh starts over\n"
+    with files.locked(tmp_path / "mine"):
+        answer = toyicl("draw", path, "--out", tmp_path)
+    assert answer.returncode == 2
+    assert "no other process is using" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("run fig2 --seeds=3 --out x", "toyicl run fig2 --seeds=3"),
+        ("run --seeds 3 fig2", "toyicl run fig2 --seeds 3"),
+        ("run --quick prop1 fig2", "toyicl run fig2 --quick"),
+        ("run fig2 prop1 --checkpoint_every 3 --shard batch", "toyicl run fig2 --shard batch"),
+    ],
+)
+def test_the_command_of_results_makes_them_again(words, expected):
+    names = [word for word in words.split() if word in ("fig2", "prop1")]
+    assert cli._said("fig2", names, words.split()) == expected
 
 
 def test_a_diverged_seed_is_named_and_the_results_are_kept(tmp_path):

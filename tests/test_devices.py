@@ -1,19 +1,26 @@
 """Devices and hosts: one device, four, or two processes of two devices train the same runs."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
 from programs import SMALL, begin, environment, toyicl
 
-from toyicl import devices
+from toyicl import devices, training
 from toyicl.errors import BadInput
+from toyicl.fitting import Plan, fit_all
+from toyicl.spread import AcrossRuns
+from toyicl.tasks import LinearRegression
+from toyicl.training import Training
+from toyicl.transformer import Architecture
 
 WORDS = ["--seeds=3", "--settings.training.steps=60", "--settings.second"]
 
@@ -146,13 +153,20 @@ def test_more_processes_than_runs_are_refused_by_all(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_more_processes_than_runs_divide_batches(tmp_path):
+    words = ["--seeds=1", "--settings.training.steps=20", "--shard=batch"]
+    for _, errors, code in two_processes("run", SMALL, "--out", tmp_path, *words):
+        assert code == 0, errors
+    assert results(tmp_path).sizes["seed"] == 1
+
+
 def test_if_the_first_process_cannot_begin_none_does(tmp_path):
     (tmp_path / "small").write_text("in the way")
     first, second = two_processes("run", SMALL, "--out", tmp_path, *WORDS)
     assert first[2] == 2
     assert "out must be a folder that can be written" in first[1]
     assert second[2] == 1
-    assert "process 0 could not begin" in second[1]
+    assert "process 0 could not go on" in second[1]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -175,13 +189,55 @@ def test_a_wait_for_other_processes_is_bounded(tmp_path, rank):
         ("h:1", 2, -1, "rank must be between 0 and 1"),
         ("h:1", 0, 0, "processes must be at least 1, got 0"),
         ("h:1", 2, None, r"must be given together; no \['rank'\]"),
-        ("h", 2, 0, "coordinator must be HOST:PORT, got 'h'"),
+        ("h", 2, 0, "coordinator must be HOST:PORT, with a port from 1 to 65535, got 'h'"),
+        ("h:0", 2, 0, "with a port from 1 to 65535, got 'h:0'"),
+        ("h:65536", 2, 1, "with a port from 1 to 65535, got 'h:65536'"),
+        (":1234", 2, 0, "coordinator must be HOST:PORT"),
         (None, None, None, "distributed must find a cluster, or be told of one"),
     ],
 )
 def test_a_bad_cluster_is_named(address, processes, rank, message):
     with pytest.raises(BadInput, match=message):
         devices.connect(address, processes, rank, patience=5)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_in_use_is_named(host):
+    with socket.create_server((host, 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        message = f"with a port that is free, got '{address}' (Address already in use)"
+        with pytest.raises(BadInput, match=re.escape(message)):
+            devices.connect(address, 2, 0)
+
+
+def test_what_jax_says_of_a_given_address_is_no_missing_cluster(monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("no route")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    with pytest.raises(BadInput, match=r"distributed must begin at 10\.0\.0\.1:1: no route"):
+        devices.connect("10.0.0.1:1", 2, 1)
+
+
+def test_runs_of_different_lengths_compile_once(monkeypatch):
+    """Where all runs of a device advance at once, as on a GPU: the finished ones keep their places."""
+    spread = AcrossRuns()
+    monkeypatch.setattr(spread, "at_once", lambda runs: -(-runs // 2) * 2)
+    plans = [
+        Plan(
+            Architecture(),
+            LinearRegression(dim=2, context_size=3),
+            Training(steps=steps, batch_size=4, snapshot_every=2),
+            range(2),
+        )
+        for steps in (2, 4, 6)
+    ]
+    before = training.advance._cache_size()
+    together = fit_all(plans, spread=spread)
+    assert training.advance._cache_size() == before + 1
+    for own, expected in zip(together, [fit_all([plan])[0] for plan in plans], strict=True):
+        for one, other in zip(jax.tree.leaves(own), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
 def test_the_options_of_a_cluster_need_distributed(tmp_path):

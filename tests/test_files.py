@@ -1,6 +1,8 @@
 """Files: whole or not there, and every change to what was written is noticed."""
 
+import errno
 import os
+import re
 import subprocess
 import sys
 
@@ -100,6 +102,22 @@ except BadInput as error:
     with files.locked(tmp_path):
         assert f"no other process is using, got {tmp_path} (process {os.getpid()})" in other()
     assert other() == "held\n"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOLCK, errno.EPERM])
+def test_a_folder_that_cannot_be_locked_is_refused(tmp_path, monkeypatch, number):
+    def fail(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.fcntl, "flock", fail)
+    expected = f"out must be a folder that can be locked, got {tmp_path} ({os.strerror(number)})"
+    with pytest.raises(BadInput, match=re.escape(expected)), files.locked(tmp_path):
+        pass
+
+
+def test_what_is_raised_in_a_locked_folder_is_raised_as_it_is(tmp_path):
+    with pytest.raises(OSError, match="mine"), files.locked(tmp_path):
+        raise OSError("mine")
 
 
 def test_drafts_of_a_killed_process_are_cleared(tmp_path):

@@ -1,10 +1,12 @@
 """Runs that are stopped, killed, or meet a full disk, through the real program."""
 
 import contextlib
+import os
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import numpy as np
 import pytest
 import xarray as xr
 from programs import SMALL, begin, toyicl
+
+from toyicl import checkpoints
 
 LONG = ["--seeds=3", "--settings.training.steps=6000", "--checkpoint-every=0.1"]
 
@@ -33,6 +37,12 @@ def wait_for_checkpoint(out, process, number=1):
         if any(path.name.isdecimal() and int(path.name) >= number for path in place.glob("*")):
             return
         time.sleep(0.01)
+
+
+def steps_kept(out):
+    """Steps that the next start can carry on from."""
+    kept = checkpoints.load(out / "small", warn=print)
+    return 0 if kept is None else sum(int(fit["step"].sum()) for fit in kept.fits.values())
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +75,16 @@ def test_a_killed_run_carries_on_to_the_same_bits(whole, tmp_path):
 def test_killed_at_25_random_moments_it_carries_on_to_the_same_bits(tmp_path):
     """From the start of Python, through compiling and training, to the saving of results.
 
-    A run that ends before it has been killed often enough is begun again from nothing.
+    A run that ends before it has been killed often enough is begun again from nothing. Some of the
+    starts must have found steps of an earlier one to carry on from.
     """
     words = ["--seeds=3", "--settings.training.steps=200000", "--checkpoint-every=0.1"]
     words.append("--settings.training.snapshot-every=500")
     assert toyicl("run", SMALL, "--out", tmp_path / "whole", *words).returncode == 0
     whole, broken = results(tmp_path / "whole"), tmp_path / "broken"
-    draw, killed, finished = random.Random(2022), 0, 0
+    draw, killed, finished, carried_on = random.Random(2022), 0, 0, 0
     while killed < 25 or not finished:
+        before = steps_kept(broken)
         process = begin("run", SMALL, "--out", broken, *words)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=draw.uniform(0.3, 10) if killed < 25 else 600)
@@ -84,7 +96,11 @@ def test_killed_at_25_random_moments_it_carries_on_to_the_same_bits(tmp_path):
         if process.returncode == 0:
             finished += 1
             assert same(results(broken), whole)
+            carried_on += before > 0
             shutil.rmtree(broken)
+        else:
+            carried_on += 0 < before < steps_kept(broken)
+    assert carried_on > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -109,6 +125,16 @@ def test_a_program_that_only_begins_is_stopped_at_once():
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
     assert errors == "toyicl: stopped\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_program_that_is_still_importing_is_stopped_at_once(tmp_path, number):
+    """By a signal that comes with the first slow import, and only once."""
+    (tmp_path / "tyro.py").write_text(f"import os; os.kill(os.getpid(), {int(number)})")
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    answer = toyicl("list", PYTHONPATH=path)
+    assert answer.returncode == 1
+    assert answer.stderr == "toyicl: stopped\n"
 
 
 def test_other_settings_are_refused_unless_fresh(tmp_path):
@@ -164,10 +190,10 @@ def test_damage_is_one_line(tmp_path, name):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder on a disk of 400 KiB."""
+    """A folder on a disk of 800 KiB."""
     place = tmp_path / "disk"
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=800k", "tmpfs", str(place)]
     try:
         subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
@@ -183,6 +209,28 @@ def fill(disk):
         while True:
             file.write(b"\1" * 4096)
     return path
+
+
+def test_results_that_a_disk_has_no_room_for_are_an_ordinary_error(small_disk):
+    """In a process of its own, which HDF5 would end, and not only at the first block of the file."""
+    code = f"""
+import numpy as np, xarray as xr
+from pathlib import Path
+from toyicl import runs
+results = xr.Dataset({{"a": ("x", np.arange(16_000.0))}}, attrs={{"format": 1}})
+try:
+    runs.save_results(results, Path({str(small_disk)!r}))
+except OSError as error:
+    print(error.strerror)
+"""
+    for room in (0, 16, 60, 100):
+        filler = fill(small_disk)
+        os.truncate(filler, filler.stat().st_size - room * 1024)
+        answer = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+        found = (answer.returncode, answer.stdout, answer.stderr)
+        assert found == (0, "No space left on device\n", ""), room
 
 
 def test_a_disk_that_fills_up_loses_nothing_that_was_saved(whole, small_disk):

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from toyicl import files, runs
+from toyicl import checkpoints, files, runs
+from toyicl.checkpoints import Checkpoint
 from toyicl.errors import BadInput
 from toyicl.tasks import LinearRegression
 
+ARRAYS = {
+    "step": np.array([20, 60]),
+    "training_loss": np.array([[0.1, 0.0, 0.0], [0.1, np.nan, 0.3]]),
+}
 RESULTS = xr.Dataset(
     {"loss": (("seed", "step"), np.array([[1.0, 0.5], [1.0, np.nan]]))},
     coords={"seed": [0, 1], "step": [0, 100]},
@@ -55,6 +60,35 @@ def test_results_of_another_format_are_refused(tmp_path):
         runs.load_results(tmp_path)
 
 
+@pytest.mark.parametrize("attributes", [{}, {"format": 99}])
+def test_results_from_before_they_were_sealed_are_of_another_version(tmp_path, attributes):
+    old = RESULTS.drop_attrs().assign_attrs(attributes)
+    old.to_netcdf(tmp_path / runs.RESULTS, engine="h5netcdf")
+    with pytest.raises(BadInput, match=r"written in format 1, got .*--fresh to start over"):
+        runs.load_results(tmp_path)
+
+
+def test_results_that_lost_their_seal_are_damaged(tmp_path):
+    runs.save_results(RESULTS, tmp_path)
+    path = tmp_path / runs.RESULTS
+    path.write_bytes(path.read_bytes()[: -files.TRAILER])
+    with pytest.raises(files.Damaged):
+        runs.load_results(tmp_path)
+
+
+def test_a_damaged_run_is_listed_and_hides_no_other(tmp_path):
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    for folder in (good, bad):
+        folder.mkdir()
+        checkpoints.save(folder, Checkpoint({}, [], {"a": ARRAYS}, {"a": [1, 3]}))
+    for path in bad.glob("*/*/about.json"):
+        path.write_text("{")
+    runs.save_results(RESULTS, bad)  # lacks what a listing says
+    assert "no good checkpoint is left" in runs.describe(bad)[-1]
+    assert runs.describe(good)[1:] == [f"{'':<8} training: a, 2 runs, 4 of 4 chunks"]
+    assert runs.describe(tmp_path / "none") == []
+
+
 def test_an_identity_holds_what_has_to_be_equal():
     task = LinearRegression(dim=3, covariance=(1.0, 2.0, 3.0))
     identity = runs.identity("name", task, 2, {"task.dim": [1, 2]})
@@ -75,7 +109,7 @@ def test_differences_name_the_field_and_both_values():
 
 def test_provenance_says_what_made_the_results():
     identity = runs.identity("name", LinearRegression(), 2, {})
-    origin = runs.origin()
+    origin = runs.origin("abc")
     attributes = runs.provenance(
         identity, [{"revision": "first"}, origin], quick=True, command="toyicl run name"
     )
@@ -85,5 +119,16 @@ def test_provenance_says_what_made_the_results():
     assert {"python", "jax", "flax"} <= set(json.loads(attributes["versions"]))
     assert len(attributes["revision"]) == 40 or attributes["revision"] == "unknown"
     assert json.loads(attributes["origins"])[0]["revision"] == "first"
+    assert json.loads(attributes["origins"])[1]["experiment_file"] == "abc"
     results = RESULTS.assign_attrs(attributes)
     assert runs.differences(runs.identity_of(results), identity) == []
+
+
+def test_a_changed_program_or_experiment_file_is_noticed():
+    now = runs.origin("abc")
+    assert runs.changed_since(now, now) == ""
+    assert runs.changed_since(now | {"experiment_file": "d"}, now).endswith("experiment file")
+    other = now | {"source": "d", "experiment_file": "d", "revision": "e"}
+    assert runs.changed_since(other, now) == "another revision (e)"
+    older = {name: value for name, value in now.items() if name != "experiment_file"}
+    assert runs.changed_since(older, now) == ""

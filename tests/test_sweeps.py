@@ -1,6 +1,9 @@
 """Sweeps: measured as if alone, trained together, labelled by what was swept."""
 
+import contextlib
 import threading
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -9,8 +12,11 @@ import pytest
 import xarray as xr
 from programs import SMALL, toyicl
 
-from toyicl import sweeps, training
+from toyicl import checkpoints, laboratory, sweeps, training
+from toyicl.checkpoints import Checkpoint, Keeper
+from toyicl.errors import BadInput
 from toyicl.fitting import Plan, fit_all, kind
+from toyicl.spread import AcrossRuns
 from toyicl.tasks import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture
@@ -45,6 +51,69 @@ def test_measurements_may_ask_for_different_trainings():
 
     sweeps.measure_together([asking("a", "c"), asking("b", "c")], train)
     assert asked == [["a"], ["b", "c"], ["c"]] or asked == [["a"], ["c"], ["b"], ["c"]]
+
+
+def test_a_label_is_used_once_in_a_measurement():
+    """Or the second training would be answered with what was kept of the first."""
+    asked = []
+
+    def train(requests):
+        asked.append([request.label for request in requests])
+        return [None] * len(requests)
+
+    before = threading.active_count()
+    with pytest.raises(BadInput, match=r"label must be used once in a measurement, .*, got 'a'"):
+        sweeps.measure_together([asking("a", "b", "a")], train)
+    assert asked == [["a"], ["b"]]
+    assert threading.active_count() == before
+
+
+class Silent:
+    """A screen that nobody looks at."""
+
+    def progress(self, label, steps):
+        return contextlib.nullcontext(lambda done, losses: None)
+
+
+def test_a_second_group_of_a_label_is_kept_apart_and_carries_on_to_the_same_bits(tmp_path):
+    """Points that ask for one label at different times, the first run anew and then from its end."""
+
+    def measure(labels, rate):
+        training = replace(SHORT, batch_size=8, learning_rate=rate)
+
+        def ask(fit):
+            return [fit(Architecture(), TASK, training, label=label).learners for label in labels]
+
+        return ask
+
+    def run(fits):
+        keeper = Keeper(
+            tmp_path,
+            Checkpoint({}, [], fits),
+            every=1e9,
+            stop=lambda: False,
+            warn=lambda sentence: None,
+        )
+        train = partial(
+            laboratory._train,
+            places=["", ""],
+            seeds=1,
+            spread=AcrossRuns(),
+            keeper=keeper,
+            screen=Silent(),
+            diverged=[],
+        )
+        measures = [measure("ac", 1e-3), measure("bc", 3e-3)]
+        found = sweeps.measure_together(measures, train)
+        keeper.save()
+        return found
+
+    whole = run({})
+    kept = checkpoints.load(tmp_path, print).fits
+    assert sorted(kept) == ["a", "b", "c", "c (2)"]
+    first, second = (jax.tree.leaves(found[1]) for found in whole)
+    assert not all(map(np.array_equal, first, second))
+    assert jax.tree.all(jax.tree.map(np.array_equal, run(kept), whole))
 
 
 def test_what_a_measurement_raises_is_raised_and_no_thread_stays():
@@ -105,6 +174,42 @@ def test_points_of_different_lengths_come_back_without_padding():
     for steps, each in zip(lengths, sweeps.points_of(joined, {"a": [1, 2]}), strict=True):
         assert each.step.values.tolist() == list(steps)
         assert (each.loss == 1.0).all()
+
+
+def uneven(size, *, coords):
+    return xr.Dataset(
+        {
+            "loss": (("seed", "x"), np.full((2, size), float(size))),
+            "stuck": (("seed", "x"), np.ones((2, size), bool)),
+            "parameters": ("parameter", np.zeros(4)),
+        },
+        coords={"seed": [0, 1]} | ({"x": np.arange(size)} if coords else {}),
+    )
+
+
+@pytest.mark.parametrize("coords", [False, True])
+def test_dimensions_without_coordinates_and_booleans_can_be_padded(tmp_path, coords):
+    """Points come back as they were, also through a file."""
+    sweep, sizes = {"a": [1, 2], "b": [0, 1]}, [2, 3, 1, 3]
+    points = [uneven(size, coords=coords) for size in sizes]
+    joined = sweeps.labelled(points, sweep)
+    assert joined.stuck.dtype == bool
+    assert joined.stuck.sum() == 2 * sum(sizes)
+    assert "parameter" not in joined.coords  # of one length, so left as it is
+    assert set(joined.data_vars) == {"loss", "stuck", "parameters"}
+    joined.to_netcdf(tmp_path / "joined.nc", engine="h5netcdf")
+    for results in (joined, xr.load_dataset(tmp_path / "joined.nc", engine="h5netcdf")):
+        for own, expected in zip(sweeps.points_of(results, sweep), points, strict=True):
+            assert own.stuck.dtype == bool
+            for name in expected.data_vars:
+                np.testing.assert_array_equal(own[name], expected[name])
+
+
+def test_a_sweep_without_claims_is_drawn_as_a_caption():
+    results = sweeps.labelled([point(1.0), point(2.0)], {"a": [1, 2]})
+    figure = sweeps.draw((), results, {"a": [1, 2]})
+    assert figure.axes == []
+    assert "no claim" in figure._supxlabel.get_text()
 
 
 def test_one_point_is_itself():
@@ -187,6 +292,15 @@ def test_a_sweep_s_verdicts_name_their_points_and_can_be_drawn_again(swept):
     assert (
         "over task.input_range, task.context_size" in toyicl("list", "--runs", "--out", out).stdout
     )
+
+
+def test_a_diverged_seed_is_named_with_the_point_of_the_grid(tmp_path):
+    answer = toyicl(
+        "run", SMALL, "--out", tmp_path, "--seeds=1", "--sweep=training.learning_rate=1e-3,1e30",
+        "--settings.training.steps=20", "--settings.training.clip-norm=None",
+    )  # fmt: skip
+    assert answer.returncode == 1
+    assert "first: training.learning_rate = 1e+30, seed 0 diverged" in answer.stderr
 
 
 def test_a_bad_sweep_leaves_nothing(tmp_path):

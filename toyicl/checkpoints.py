@@ -5,6 +5,7 @@ place by being renamed, and the one before it stays: whatever happens while one 
 was written, the last good one is found. Nothing is ever unpickled.
 """
 
+import itertools
 import json
 import shutil
 import time
@@ -37,6 +38,10 @@ class Checkpoint(NamedTuple):
     """Program and machine of every process that had a part in it, in order."""
     fits: dict[str, dict[str, np.ndarray]]
     """The trails of each fit, as named arrays, by the label of the fit."""
+    ends: dict[str, list[int]] = {}  # noqa: RUF012 (never changed in place)
+    """How many chunks each run of a fit will have, by its label; older checkpoints do not say."""
+    damaged: Sequence[str] = ()
+    """Generations that were found damaged on the way to this one."""
 
 
 def load(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -45,26 +50,30 @@ def load(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     Damaged generations are told to `warn`. Raises Damaged if there is none but damaged ones, and
     BadInput if the newest was written by a version whose format is another one.
     """
-    found = list(reversed(_generations(folder)))
-    for path in found:
+    damaged: list[str] = []
+    for path in reversed(_generations(folder)):
         try:
-            return _read(path)
+            return _read(path)._replace(damaged=damaged)
         except files.Damaged as error:
             warn(str(error))
-    if found:
+            damaged.append(path.name)
+    if damaged:
         raise files.Damaged(f"no good checkpoint is left in {folder}; --fresh starts over")
     return None
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Save a new generation, and only then delete those before the last."""
+    """Save a new generation, and only then delete those before the last, and damaged ones."""
     place = folder / FOLDER
     place.mkdir(exist_ok=True)
     earlier = _generations(folder)
     number = int(earlier[-1].name) + 1 if earlier else 1
-    files.save_folder(place / f"{number:08d}", partial(_write, checkpoint=checkpoint))
-    for path in [*earlier, place / f"{number:08d}"][:-KEPT]:
-        shutil.rmtree(path, ignore_errors=True)
+    own = place / f"{number:08d}"
+    files.save_folder(own, partial(_write, checkpoint=checkpoint))
+    good = [path for path in [*earlier, own] if path.name not in checkpoint.damaged]
+    for path in earlier:
+        if path not in good[-KEPT:]:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def discard(folder: Path) -> None:
@@ -84,6 +93,7 @@ def require_format(number: Any, where: Path) -> None:
 class Keeper:
     """Keeps the trails of a run's fits safe; `fitting.Keeper` for each is made by `of`.
 
+    `checkpoint` is what to go on from, with the identity and the origins of this run.
     `every` is the number of seconds between two generations; None chooses it so that saving costs
     little. `stop` says whether the user wants to leave: then a last checkpoint is saved, and
     Unfinished is raised. `warn` is told what went wrong without ending the run. Only process 0 writes.
@@ -92,28 +102,41 @@ class Keeper:
     def __init__(
         self,
         folder: Path,
-        identity: dict[str, Any],
-        origins: Sequence[dict[str, Any]],
-        fits: dict[str, dict[str, np.ndarray]],
+        checkpoint: Checkpoint,
         *,
         every: float | None,
         stop: Callable[[], bool],
         warn: Callable[[str], None],
     ) -> None:
-        self.checkpoint = Checkpoint(identity, list(origins), dict(fits))
+        fits, ends = dict(checkpoint.fits), dict(checkpoint.ends)
+        self.checkpoint = checkpoint._replace(fits=fits, ends=ends)
         self.seconds = 0.0
         """Time spent on saving so far."""
         self._folder, self._every, self._stop, self._warn = folder, every, stop, warn
         self._saved_at, self._cost, self._unsaved = -np.inf, 0.0, True
+        self._saved_steps = _steps(fits)
+        self._used: set[str] = set()
 
-    def of(self, label: str) -> "OneFit":
-        """The keeper of one fit, known by its label."""
+    def unused(self, label: str) -> str:
+        """The label if nothing has been kept under it since the start, or else one with a number.
+
+        Fits come in the same order every time, so each finds its own trails again.
+        """
+        numbered = (f"{label} ({number})" for number in itertools.count(2))
+        own = next(name for name in itertools.chain([label], numbered) if name not in self._used)
+        self._used.add(own)
+        return own
+
+    def of(self, label: str, ends: Sequence[int] = ()) -> "OneFit":
+        """The keeper of one fit, known by its label; `ends` are the chunks that its runs will have."""
+        if ends:
+            self.checkpoint.ends[label] = list(ends)
         return OneFit(self, label)
 
     def update(self, label: str, trails: Trails) -> None:
         """Take over a fit's trails, to be saved with the next generation."""
         self.checkpoint.fits[label] = named_arrays(trails)
-        self._unsaved = True
+        self._unsaved |= self._saved_steps.get(label) != trails.step.tolist()
 
     def wishes(self) -> list[bool]:
         """Whether it is time to save, and whether to stop; the same in all processes."""
@@ -128,7 +151,7 @@ class Keeper:
         begin = time.monotonic()
         try:
             save(self._folder, self.checkpoint)
-            self._unsaved = False
+            self._unsaved, self._saved_steps = False, _steps(self.checkpoint.fits)
         except Exception as error:  # Orbax and TensorStore raise what they like if a disk is full
             reason = _reason(error)
             self._warn(
@@ -149,17 +172,18 @@ class OneFit(NamedTuple):
     def restore(self, trails: Trails) -> Trails:
         """The trails kept earlier, or those given if there are none.
 
-        Raises Unfinished if what was kept does not fit.
+        Raises Unfinished, in all processes, if what was kept does not fit.
         """
-        kept = self.keeper.checkpoint.fits.get(self.label)
+        kept, failure = self.keeper.checkpoint.fits.get(self.label), None
         if kept is not None:
             try:
                 trails = with_arrays(trails, kept)
             except ValueError as error:
-                raise Unfinished(
+                failure = Unfinished(
                     f"the checkpoint of {self.label!r} is of another program ({error}); "
                     "--fresh starts over"
-                ) from error
+                )
+        devices.fail_together(failure)
         return devices.from_first(trails)
 
     def visit(self, trails: Callable[[], Trails]) -> None:
@@ -179,10 +203,9 @@ class OneFit(NamedTuple):
             )
 
     def finish(self, trails: Trails) -> None:
-        """Take over the finished trails; they are saved with the next generation."""
+        """Save the finished trails, whatever comes after them."""
         self.keeper.update(self.label, trails)
-        if self.keeper.wishes()[0]:
-            self.keeper.save()
+        self.keeper.save()
 
 
 def _generations(folder: Path) -> list[Path]:
@@ -197,6 +220,7 @@ def _write(path: Path, checkpoint: Checkpoint) -> None:
         "identity": checkpoint.identity,
         "origins": checkpoint.origins,
         "names": names,
+        "ends": checkpoint.ends,
     }
     (path / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
     if names:
@@ -213,7 +237,12 @@ def _read(path: Path) -> Checkpoint:
     fits: dict[str, dict[str, np.ndarray]] = {}
     for index, (label, name) in enumerate(names):
         fits.setdefault(label, {})[name] = np.asarray(arrays[str(index)])
-    return Checkpoint(about["identity"], about["origins"], fits)
+    return Checkpoint(about["identity"], about["origins"], fits, about.get("ends", {}))
+
+
+def _steps(fits: dict[str, dict[str, np.ndarray]]) -> dict[str, list[int]]:
+    """Steps done by each run of each fit: trails are told apart by them, and they grow in place."""
+    return {label: arrays["step"].tolist() for label, arrays in fits.items()}
 
 
 def _orbax() -> Any:
@@ -230,5 +259,5 @@ def _orbax() -> Any:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = str(error)
+    text = str(error).strip() or type(error).__name__
     return "no space left on device" if "No space left" in text else text.splitlines()[0][:200]

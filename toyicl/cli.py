@@ -107,11 +107,11 @@ class Floors:
     """Print one JSON document and nothing else."""
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Sequence[str] | None = None, leaving: Leaving | None = None) -> None:
     """The program: exits with 0 if done, 1 if a claim or a run failed, 2 for bad input."""
     words = list(sys.argv[1:] if words is None else words)
     try:
-        sys.exit(_obey(words, Leaving()))
+        sys.exit(_obey(words, leaving or Leaving()))
     except BadInput as error:
         print(f"toyicl: {error}", file=sys.stderr)
         sys.exit(2)
@@ -176,11 +176,10 @@ def run(command: Run, words: Sequence[str], leaving: Leaving) -> int:
     require_size("seeds", command.seeds)
     require_not_negative("checkpoint_every", command.checkpoint_every)
     require_positive("patience", command.patience)
+    _prepare_devices()
     chosen = _chosen(command.experiments)
     loaded = [experiment.load(listing) for listing in chosen]
     grids = [_grid(command, one) for one in loaded]
-    devices.keep_compiled()
-    devices.use_all_cores()
     given = (command.coordinator, command.processes, command.rank)
     if not command.distributed and given != (None, None, None):
         raise BadInput("coordinator, processes and rank need --distributed")
@@ -196,7 +195,7 @@ def run(command: Run, words: Sequence[str], leaving: Leaving) -> int:
             command.out / one.name,
             seeds=command.seeds,
             quick=command.quick,
-            command=_said(one.name, words),
+            command=_said(one.name, command.experiments, words),
             fresh=command.fresh,
             checkpoint_every=command.checkpoint_every,
             spread=AcrossRuns() if command.shard == "run" else AcrossBatch(),
@@ -213,13 +212,11 @@ def run(command: Run, words: Sequence[str], leaving: Leaving) -> int:
 
 def draw(command: Draw) -> int:
     """Redraw figures, and judge the claims again, from saved results."""
-    from toyicl import laboratory, runs
+    from toyicl import laboratory
 
     for listing in _chosen(command.experiments):
         loaded = experiment.load(listing)
-        folder = command.out / listing.name
-        results = runs.load_results(folder)
-        for path in laboratory.write(loaded, results, folder, laboratory.judge(loaded, results)):
+        for path in laboratory.redraw(loaded, command.out / listing.name):
             print(f"wrote {path}")
     return 0
 
@@ -275,13 +272,23 @@ def _chosen(names: Sequence[str]) -> list[experiment.Listing]:
     return [experiment.find(name) for name in names]
 
 
+def _prepare_devices() -> None:
+    """Before any experiment file is loaded, since such a file may make arrays at once."""
+    from toyicl import devices
+
+    devices.keep_compiled()
+    devices.use_all_cores()
+
+
 def _with_own_settings(words: Sequence[str]) -> type[Run]:
     """The options of `run`, with those of the experiment if a single one is named."""
     first_option = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     names = words[:first_option]
     if len(names) != 1 or names[0] == "all":
         return Run
-    loaded = experiment.load(experiment.find(names[0]))
+    listing = experiment.find(names[0])
+    _prepare_devices()
+    loaded = experiment.load(listing)
     default = loaded.quick if "--quick" in words else loaded.full
     extended = dataclasses.make_dataclass(
         "Run", [("settings", type(default), default)], bases=(Run,), frozen=True
@@ -290,11 +297,13 @@ def _with_own_settings(words: Sequence[str]) -> type[Run]:
     return extended
 
 
-def _said(name: str, words: Sequence[str]) -> str:
-    """The command of one experiment's results: what was said, but for the names and the places."""
-    kept = list(words[1:])
-    while kept and not kept[0].startswith("-"):
-        kept.pop(0)
+def _said(name: str, names: Sequence[str], words: Sequence[str]) -> str:
+    """The command of one experiment's results: what was said, but for other names and the places.
+
+    An experiment that was said by its path is found by nothing else.
+    """
+    paths = [word for word in names if word.endswith(".py") and experiment.find(word).name == name]
+    kept = [word for word in words[1:] if word not in names]
     options = [
         "--out",
         "--coordinator",
@@ -303,7 +312,7 @@ def _said(name: str, words: Sequence[str]) -> str:
         "--patience",
         "--checkpoint-every",
     ]
-    said = ["toyicl", "run", name]
+    said = ["toyicl", "run", *(paths[:1] or [name])]
     while kept:
         word = kept.pop(0)
         option, equals, _ = word.replace("_", "-").partition("=")

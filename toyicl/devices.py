@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from toyicl.errors import BadInput
+from toyicl.errors import BadInput, Unfinished
 
 Tree = TypeVar("Tree")
 CACHE_BYTES = 2**30
@@ -64,7 +65,8 @@ def connect(
 
     Without `address` (HOST:PORT of process 0), `processes` and `rank`, JAX asks the cluster: Slurm,
     Open MPI, Kubernetes and TPU pods are known to it. Raises BadInput for a rank out of range, for
-    some of the three without the others, and where no cluster is found. If the processes have not
+    some of the three without the others, for a port that process 0 cannot have, where no cluster is
+    found, and if JAX has computed something before. If the processes have not
     found one another after `patience` seconds, the program ends with a message and status 1.
     """
     given = {"coordinator": address, "processes": processes, "rank": rank}
@@ -75,8 +77,10 @@ def connect(
         raise BadInput(f"processes must be at least 1, got {processes}")
     if processes is not None and rank is not None and rank not in range(processes):
         raise BadInput(f"rank must be between 0 and {processes - 1} (processes - 1), got {rank}")
-    if address is not None and not address.rpartition(":")[2].isdecimal():
-        raise BadInput(f"coordinator must be HOST:PORT, got {address!r}")
+    if address is not None:
+        _require_address(address)
+        if rank == 0:
+            _require_free_port(address)
     where = address or "the address that the cluster gives"
     message = f"not all processes met at {where} within {patience:g} s; is process 0 running there?"
     try:
@@ -87,7 +91,34 @@ def connect(
                 address, processes, rank, initialization_timeout=int(patience) + 60
             )
     except (ValueError, RuntimeError) as error:
-        raise BadInput(f"distributed must find a cluster, or be told of one: {error}") from error
+        if "before any JAX" in str(error):
+            raise BadInput(
+                "distributed must begin before JAX computes anything: an experiment file must not make "
+                "arrays while it is loaded"
+            ) from error
+        rule = "find a cluster, or be told of one" if address is None else f"begin at {address}"
+        raise BadInput(f"distributed must {rule}: {error}") from error
+
+
+def _require_address(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal() and 0 < int(port) < 2**16):
+        raise BadInput(
+            f"coordinator must be HOST:PORT, with a port from 1 to 65535, got {address!r}"
+        )
+
+
+def _require_free_port(address: str) -> None:
+    """Raises BadInput if this process cannot have the port, where JAX would crash."""
+    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    port, both = int(address.rpartition(":")[2]), family == socket.AF_INET6
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=both).close()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise BadInput(
+            f"coordinator must be HOST:PORT, with a port that is free, got {address!r} ({reason})"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -131,6 +162,12 @@ def any_process(*flags: bool) -> list[bool]:
         return list(flags)
     everyones = np.asarray(multihost_utils.process_allgather(np.array(flags)))
     return [bool(everyones[:, index].any()) for index in range(len(flags))]
+
+
+def fail_together(failure: Exception | None) -> None:
+    """Raise a failure of process 0, and Unfinished in the others; all processes call this together."""
+    if any(any_process(failure is not None)):
+        raise failure or Unfinished("process 0 could not go on; it says why")
 
 
 def from_first(tree: Tree) -> Tree:

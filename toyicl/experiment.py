@@ -8,6 +8,7 @@ line "Cost: ..." says what it costs. Files are found in the folder `experiments`
 
 import ast
 import difflib
+import hashlib
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
@@ -56,6 +57,8 @@ class Experiment:
     measure: "Callable[[Any, Fit], xr.Dataset]"
     draw: "Callable[[xr.Dataset], Figure]"
     claims: Sequence[Claim]
+    digest: str
+    """Digest of the file."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ def load(listing: Listing) -> Experiment:
         measure=module.measure,
         draw=module.draw,
         claims=module.CLAIMS,
+        digest=hashlib.sha256(listing.path.read_bytes()).hexdigest()[:16],
     )
 
 

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from toyicl.errors import BadInput, Unfinished
 
@@ -42,23 +43,35 @@ def prepare_folder(folder: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder alone; the lock ends with the process, however that ends.
 
-    Raises BadInput if another process holds it.
+    Raises BadInput if another process holds it, or if it cannot be locked.
     """
-    with (folder / ".lock").open("a+") as file:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
+            # Without a buffer, or what a full disk refuses would be written once more at the end.
+            file = held.enter_context((folder / ".lock").open("ab+", buffering=0))
+            _lock(file, folder)
+        except OSError as error:
+            reason = error.strerror or str(error)
             raise BadInput(
-                f"out must be a folder that no other process is using, got {folder} (process {holder})"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+                f"out must be a folder that can be locked, got {folder} ({reason})"
+            ) from error
         for draft in folder.rglob(f"{DRAFT}*"):  # what a killed process left
             shutil.rmtree(draft, ignore_errors=True)
         yield
+
+
+def _lock(file: BinaryIO, folder: Path) -> None:
+    """Lock an open file, and write into it who holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().decode(errors="replace").strip() or "unknown"
+        raise BadInput(
+            f"out must be a folder that no other process is using, got {folder} (process {holder})"
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()).encode())
 
 
 def save_sealed(path: Path, write: Callable[[Path], object]) -> None:
@@ -73,6 +86,13 @@ def save_sealed(path: Path, write: Callable[[Path], object]) -> None:
         with draft.open("ab") as file:
             file.write(MARK + digest.encode())
         os.replace(draft, path)
+
+
+def has_seal(path: Path) -> bool:
+    """Whether a file ends with a digest, be it the right one or not."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - TRAILER, 0))
+        return file.read().startswith(MARK)
 
 
 def require_sealed(path: Path) -> None:

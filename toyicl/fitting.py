@@ -142,11 +142,12 @@ def _advance_to_end(
     """The trails of all runs once each has done its steps."""
     runs = [at(run, trails, index) for index, run in enumerate(runs)]
     every, mine = runs[0].training.snapshot_every, spread.share(len(runs))
+    room = spread.at_once(len(mine))
     waiting = deque(i for i in mine if runs[i].step < runs[i].training.steps)
     while any(any_process(bool(waiting))):
-        turn = [waiting.popleft() for _ in range(min(len(waiting), spread.at_once(len(mine))))]
+        turn = [waiting.popleft() for _ in range(min(len(waiting), room))]
         if turn:
-            moved, losses = spread.advance([runs[i] for i in turn])
+            moved, losses = spread.advance([runs[i] for i in turn], room)
             for index, run, chunk in zip(turn, moved, losses, strict=True):
                 record(trails, index, run, chunk)
                 runs[index] = run

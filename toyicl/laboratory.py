@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import jax
 import numpy as np
 import xarray as xr
 
@@ -76,28 +75,29 @@ def run(
     a run with other settings and `fresh` is not set; Unfinished if the run was stopped, or could not
     be saved. Every process of a cluster calls this; process 0 alone reads and writes.
     """
-    count = jax.process_count()
-    if count > seeds * len(grid.points):
-        total = seeds * len(grid.points)
-        raise BadInput(f"processes must be at most one for each run ({total}), got {count}")
+    spread.require_work(seeds * len(grid.points))
     identity = runs.identity(experiment.name, grid.base, seeds, grid.sweep)
-    origin = runs.origin()
+    origin = runs.origin(experiment.digest)
     with contextlib.ExitStack() as held:
-        begin = partial(_begin, folder, identity, fresh, screen, held)
+        begin = partial(_begin, folder, identity, origin, fresh, screen, held)
         kept = _on_first_process(begin)
         origins = [*kept.origins, origin]
         keeper = Keeper(
             folder,
-            identity,
-            origins,
-            kept.fits,
+            kept._replace(identity=identity, origins=origins),
             every=checkpoint_every,
             stop=screen.stop,
             warn=screen.warn,
         )
         diverged: list[str] = []
         train = partial(
-            _train, seeds=seeds, spread=spread, keeper=keeper, screen=screen, diverged=diverged
+            _train,
+            places=[sweeps.named(point) for point in sweeps.grid(grid.sweep)],
+            seeds=seeds,
+            spread=spread,
+            keeper=keeper,
+            screen=screen,
+            diverged=diverged,
         )
         measures = [partial(experiment.measure, settings) for settings in grid.points]
         measured = sweeps.measure_together(measures, train)
@@ -123,6 +123,23 @@ def run(
             raise Unfinished(
                 f"results could not be saved in {folder} ({error.strerror or error}); the training "
                 "is kept, and the same command saves them once there is room"
+            ) from error
+
+
+def redraw(experiment: Experiment, folder: Path) -> list[Path]:
+    """Write anew what follows from a run's saved results.
+
+    Raises BadInput if there are none or the folder is in use, and Unfinished if they cannot be saved.
+    """
+    runs.require_results(folder)
+    with files.locked(folder):
+        results = runs.load_results(folder)
+        try:
+            return write(experiment, results, folder, judge(experiment, results))
+        except OSError as error:
+            raise Unfinished(
+                f"the figure could not be saved in {folder} ({error.strerror or error}); the results "
+                "are kept, and the same command draws it once there is room"
             ) from error
 
 
@@ -164,7 +181,12 @@ def swept(results: xr.Dataset) -> dict[str, list[Any]]:
 
 
 def _begin(
-    folder: Path, identity: dict[str, Any], fresh: bool, screen: Screen, held: contextlib.ExitStack
+    folder: Path,
+    identity: dict[str, Any],
+    origin: dict[str, Any],
+    fresh: bool,
+    screen: Screen,
+    held: contextlib.ExitStack,
 ) -> Checkpoint:
     """Take hold of a folder, and read what an earlier run left to carry on from."""
     files.prepare_folder(folder)
@@ -183,29 +205,31 @@ def _begin(
             f"settings must be those of the run in {folder}, got other {', '.join(differences)}; "
             "another --out keeps both, --fresh starts over"
         )
-    if kept.origins and kept.origins[-1]["source"] != runs.source_digest():
-        then = kept.origins[-1]["revision"]
-        screen.warn(f"carrying on a run that another revision began ({then}); --fresh starts over")
+    changed = runs.changed_since(kept.origins[-1], origin) if kept.origins else ""
+    if changed:
+        screen.warn(f"carrying on a run that {changed} began; --fresh starts over")
     return kept
 
 
 def _on_first_process(begin: Callable[[], Checkpoint]) -> Checkpoint:
-    """What process 0 begins with; if it cannot, all processes end together."""
+    """What process 0 begins with; if it cannot, for whatever reason, all processes end together."""
     failure: Exception | None = None
     kept = Checkpoint({}, [], {})
     if devices.is_first():
         try:
             kept = begin()
-        except (BadInput, Unfinished) as error:
+        except OSError as error:
+            failure = Unfinished(f"the run could not be read or written: {error}")
+        except Exception as error:
             failure = error
-    if any(devices.any_process(failure is not None)):
-        raise failure or Unfinished("process 0 could not begin; it says why")
+    devices.fail_together(failure)
     return kept
 
 
 def _train(
     requests: list[sweeps.Request],
     *,
+    places: Sequence[str],
     seeds: int,
     spread: Spread,
     keeper: Keeper,
@@ -222,20 +246,26 @@ def _train(
         kinds.setdefault(fitting.kind(plan), []).append(index)
     histories: dict[int, fitting.History] = {}
     for number, members in enumerate(kinds.values(), start=1):
-        label = requests[0].label + (f" ({number} of {len(kinds)})" if len(kinds) > 1 else "")
-        steps = [int(plans[i].training.steps) for i in members for _ in plans[i].seeds]
+        part = f" ({number} of {len(kinds)})" if len(kinds) > 1 else ""
+        label = keeper.unused(requests[0].label + part)
+        trainings = [plans[i].training for i in members for _ in plans[i].seeds]
+        steps = [int(training.steps) for training in trainings]
+        ends = [int(training.steps) // training.snapshot_every for training in trainings]
         own_steps = sum(steps[index] for index in spread.share(len(steps)))
         with screen.progress(label, own_steps) as show:
             fitted = fitting.fit_all(
-                [plans[i] for i in members], spread=spread, keeper=keeper.of(label), progress=show
+                [plans[i] for i in members],
+                spread=spread,
+                keeper=keeper.of(label, ends),
+                progress=show,
             )
         histories |= dict(zip(members, fitted, strict=True))
     for index, history in sorted(histories.items()):
         for seed, step in zip(history.seeds, history.diverged_at, strict=True):
             if step >= 0:
-                where = f"point {index} of the sweep, " if len(plans) > 1 else ""
+                place = places[requests[index].point]
                 diverged.append(
-                    f"{requests[0].label}: {where}seed {seed} diverged, "
+                    f"{requests[index].label}: {place}{', ' * bool(place)}seed {seed} diverged, "
                     f"its loss is not finite at step {step}"
                 )
     return [histories[index] for index in range(len(plans))]

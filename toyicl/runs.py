@@ -17,7 +17,7 @@ import xarray as xr
 
 from toyicl import checkpoints, files
 from toyicl.checkpoints import FORMAT, require_format
-from toyicl.errors import BadInput, Unfinished
+from toyicl.errors import BadInput
 
 RESULTS = "results.nc"
 CLAIMS = "claims.json"
@@ -50,14 +50,15 @@ def differences(there: Any, here: Any, path: str = "") -> list[str]:
     return [] if there == here else [f"{path} ({there} there, {here} here)"]
 
 
-def origin() -> dict[str, Any]:
-    """Program and machine: source revision, package versions, devices, and when."""
+def origin(experiment_digest: str) -> dict[str, Any]:
+    """Program and machine: source revision, experiment file, versions, devices, and when."""
     revision, tree = _source_revision()
     device = jax.devices()[0]
     return {
         "revision": revision,
         "tree": tree,
         "source": source_digest(),
+        "experiment_file": experiment_digest,
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in PACKAGES},
@@ -66,6 +67,17 @@ def origin() -> dict[str, Any]:
         "processes": jax.process_count(),
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def changed_since(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """What has changed since an origin, in words; nothing if its program is that of another.
+
+    Origins from before the digest of the experiment file was noted are taken to have the same file.
+    """
+    if then["source"] != now["source"]:
+        return f"another revision ({then['revision']})"
+    same = then.get("experiment_file", now["experiment_file"]) == now["experiment_file"]
+    return "" if same else "another version of the experiment file"
 
 
 def provenance(
@@ -129,9 +141,21 @@ def as_plain(settings: Any) -> Any:
 
 
 def save_results(results: xr.Dataset, folder: Path) -> Path:
-    """Write a run's results, replacing earlier ones only once the file is complete."""
+    """Write a run's results, replacing earlier ones only once the file is complete.
+
+    The file is made in memory: if a disk is full, HDF5 ends the program instead of raising.
+    """
     path = folder / RESULTS
-    files.save_sealed(path, lambda draft: results.to_netcdf(draft, engine="h5netcdf"))
+    content = results.to_netcdf(engine="h5netcdf")
+    files.save_sealed(path, lambda draft: draft.write_bytes(content))
+    return path
+
+
+def require_results(folder: Path) -> Path:
+    """Where a run's results are; raises BadInput if there are none."""
+    path = folder / RESULTS
+    if not path.exists():
+        raise BadInput(f"out must be a folder with results, got {folder}, which has no {RESULTS}")
     return path
 
 
@@ -141,33 +165,51 @@ def load_results(folder: Path) -> xr.Dataset:
     Raises BadInput where there are none, or none that this version can read, and Damaged if the file
     is not what was written.
     """
-    path = folder / RESULTS
-    if not path.exists():
-        raise BadInput(f"out must be a folder with results, got {folder}, which has no {RESULTS}")
+    path = require_results(folder)
+    if not files.has_seal(path):
+        _require_unsealed_format(path)
     files.require_sealed(path)
     results = xr.load_dataset(path, engine="h5netcdf")
     require_format(results.attrs.get("format"), path)
     return results
 
 
+def _require_unsealed_format(path: Path) -> None:
+    """Raises BadInput for whole results of a version that did not seal them; damaged ones pass."""
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as results:
+            number = results.attrs.get("format")
+    except (OSError, ValueError, KeyError, RuntimeError):
+        return
+    require_format(number, path)
+
+
 def describe(folder: Path) -> list[str]:
     """Where a run comes from and how far it is, as lines of text; nothing if there is no run."""
-    lines = []
-    if (folder / RESULTS).exists():
+    lines: list[str] = []
+    for describe_part in (_describe_results, _describe_checkpoint):
         try:
-            lines += _describe_results(load_results(folder))
-        except (BadInput, Unfinished) as error:
-            lines.append(f"{'':<8} {error}")
-    kept = checkpoints.load(folder, warn=lambda sentence: lines.append(f"{'':<8} {sentence}"))
-    if kept is not None:
-        lines += [
-            f"{'':<8} training: {_how_far(label, arrays)}" for label, arrays in kept.fits.items()
-        ]
+            lines += describe_part(folder)
+        except Exception as error:  # whatever is wrong with one run, the others are listed
+            lines.append(f"{'':<8} {error or type(error).__name__}")
     return [f"{folder.name:<8} {folder}", *lines] if lines else []
 
 
-def _describe_results(results: xr.Dataset) -> list[str]:
-    attributes = results.attrs
+def _describe_checkpoint(folder: Path) -> list[str]:
+    lines: list[str] = []
+    kept = checkpoints.load(folder, warn=lambda sentence: lines.append(f"{'':<8} {sentence}"))
+    if kept is not None:
+        lines += [
+            f"{'':<8} training: {_how_far(label, arrays, kept.ends.get(label))}"
+            for label, arrays in kept.fits.items()
+        ]
+    return lines
+
+
+def _describe_results(folder: Path) -> list[str]:
+    if not (folder / RESULTS).exists():
+        return []
+    attributes = load_results(folder).attrs
     seeds, sweep = json.loads(attributes["seeds"]), json.loads(attributes["sweep"])
     over = f", over {', '.join(sweep)}" if sweep else ""
     versions = json.loads(attributes["versions"])
@@ -179,12 +221,11 @@ def _describe_results(results: xr.Dataset) -> list[str]:
     ]
 
 
-def _how_far(label: str, arrays: dict[str, np.ndarray]) -> str:
-    done, end = arrays["step"], arrays["training_loss"].shape[1]
-    runs = f"{len(done)} run" + "s" * (len(done) != 1)
-    return (
-        f"{label}, {runs}, {int((arrays['training_loss'] != 0).sum())} of {end * len(done)} chunks"
-    )
+def _how_far(label: str, arrays: dict[str, np.ndarray], ends: list[int] | None) -> str:
+    losses = arrays["training_loss"]  # of all runs until the end of the longest, zeros beyond
+    runs = f"{len(losses)} run" + "s" * (len(losses) != 1)
+    end = losses.size if ends is None else sum(ends)
+    return f"{label}, {runs}, {int((losses != 0).sum())} of {end} chunks"
 
 
 def source_digest() -> str:

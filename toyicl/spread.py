@@ -16,6 +16,10 @@ Tree = TypeVar("Tree")
 class Spread(Protocol):
     """How runs are spread over devices."""
 
+    def require_work(self, runs: int) -> None:
+        """Raises BadInput if some process would have nothing to do with so many runs."""
+        ...
+
     def at_once(self, runs: int) -> int:
         """How many of so many runs advance together."""
         ...
@@ -24,8 +28,11 @@ class Spread(Protocol):
         """Which runs this process advances."""
         ...
 
-    def advance(self, runs: list[Run]) -> tuple[list[Run], np.ndarray]:
-        """Advance `at_once` runs or fewer by one chunk; their losses, (run, step)."""
+    def advance(self, runs: list[Run], room: int = 1) -> tuple[list[Run], np.ndarray]:
+        """Advance some runs by one chunk; their losses, (run, step).
+
+        `room` is what `at_once` said: fewer runs are the same program, with room for as many.
+        """
         ...
 
     def collect(self, trails: Tree) -> Tree:
@@ -38,6 +45,11 @@ class AcrossRuns:
 
     def __init__(self) -> None:
         self.mesh = devices.own_devices()
+
+    def require_work(self, runs: int) -> None:
+        """Raises BadInput for more processes than runs."""
+        count = jax.process_count()
+        require(count <= runs, "processes", f"at most one for each run ({runs})", count)
 
     def at_once(self, runs: int) -> int:
         """One run for each CPU core; for any other device, its share of all of them.
@@ -52,10 +64,10 @@ class AcrossRuns:
         """Every so many-th run, for each process."""
         return range(jax.process_index(), runs, jax.process_count())
 
-    def advance(self, runs: list[Run]) -> tuple[list[Run], np.ndarray]:
+    def advance(self, runs: list[Run], room: int = 1) -> tuple[list[Run], np.ndarray]:
         """Advance some runs by one chunk; devices that are left over do nothing."""
         length = runs[0].training.snapshot_every
-        each = -(-len(runs) // self.mesh.size)
+        each = -(-max(room, len(runs)) // self.mesh.size)
         filled = runs + runs[-1:] * (each * self.mesh.size - len(runs))
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *filled)
         steps = np.where(np.arange(self.mesh.size) * each < len(runs), length, 0)
@@ -75,6 +87,9 @@ class AcrossBatch:
     def __init__(self) -> None:
         self.mesh = devices.all_devices()
 
+    def require_work(self, runs: int) -> None:
+        """Any number of processes has work: each has its part of every batch."""
+
     def at_once(self, runs: int) -> int:
         """One."""
         return 1
@@ -83,7 +98,7 @@ class AcrossBatch:
         """All of them: every process has its part in each."""
         return range(runs)
 
-    def advance(self, runs: list[Run]) -> tuple[list[Run], np.ndarray]:
+    def advance(self, runs: list[Run], room: int = 1) -> tuple[list[Run], np.ndarray]:
         """Advance one run by one chunk."""
         (run,) = runs
         length, batch = run.training.snapshot_every, run.training.batch_size

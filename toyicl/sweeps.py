@@ -19,8 +19,12 @@ from toyicl import plotting
 from toyicl.claims import Claim, part, without_padding
 from toyicl.experiment import Fit
 from toyicl.fitting import History
+from toyicl.settings import require
 from toyicl.tasks import Task
 from toyicl.training import Build, Training
+
+MEASURED = "measured_"
+"""Before the name of a dimension: the coordinate that says which of its entries a point has."""
 
 
 class Request(NamedTuple):
@@ -31,6 +35,8 @@ class Request(NamedTuple):
     training: Training
     label: str
     at_most: int | None
+    point: int
+    """Which point of the grid asks, in the order of `grid`."""
 
 
 Measure = Callable[[Fit], xr.Dataset]
@@ -43,7 +49,7 @@ def measure_together(
 
     One measurement runs at a time. What any of them raises, or `train`, is raised here.
     """
-    points = [_Point(measure) for measure in measures]
+    points = [_Point(index, measure) for index, measure in enumerate(measures)]
     try:
         for point in points:
             point.start()
@@ -66,11 +72,12 @@ class _Leave(BaseException):
 class _Point:
     """A measurement in a thread of its own, which runs only while somebody waits for it."""
 
-    def __init__(self, measure: Measure) -> None:
+    def __init__(self, index: int, measure: Measure) -> None:
         self.request: Any = None
         """What it waits for; None once it is done."""
         self.result: Any = None
-        self._measure = measure
+        self._index, self._measure = index, measure
+        self._labels: set[str] = set()
         self._said: queue.Queue = queue.Queue()
         self._heard: queue.Queue = queue.Queue()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -113,7 +120,11 @@ class _Point:
         label: str,
         at_most: int | None = None,
     ) -> History:
-        self._said.put((Request(build, task, training, label, at_most), None, None))
+        rule = "used once in a measurement, since trainings are kept by their labels"
+        require(label not in self._labels, "label", rule, label)
+        self._labels.add(label)
+        request = Request(build, task, training, label, at_most, self._index)
+        self._said.put((request, None, None))
         history = self._heard.get()
         if history is _Leave:
             raise _Leave
@@ -125,11 +136,22 @@ def grid(sweep: dict[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
 
 
+def named(point: dict[str, Any]) -> str:
+    """A point of the grid in words."""
+    return ", ".join(f"{name} = {value}" for name, value in point.items())
+
+
 def labelled(results: Sequence[xr.Dataset], sweep: dict[str, list[Any]]) -> xr.Dataset:
-    """Results of the grid's points as one, with a dimension for each swept setting."""
+    """Results of the grid's points as one, with a dimension for each swept setting.
+
+    Where points differ in what they have along a dimension, they are padded: numbers with NaN,
+    booleans with False, and a coordinate, "measured_" and the dimension's name, says what is there.
+    """
     if not sweep:
         return results[0]
-    cells: list[Any] = list(results)
+    uneven = [dim for dim in _dims(results) if not _alike(results, dim)]
+    padded = [_ready_to_pad(point, uneven) for point in results]
+    cells: list[Any] = list(padded)
     for values in [*sweep.values()][:0:-1]:
         cells = [cells[i : i + len(values)] for i in range(0, len(cells), len(values))]
     joined = xr.combine_nested(
@@ -141,17 +163,52 @@ def labelled(results: Sequence[xr.Dataset], sweep: dict[str, list[Any]]) -> xr.D
         join="outer",
         combine_attrs="drop_conflicts",
     )
-    return joined.assign_coords(sweep).transpose(*sweep, ...)
+    for name in joined.data_vars:
+        if all(point[name].dtype == bool for point in padded if name in point):
+            joined[name] = (joined[name] == 1).assign_attrs(joined[name].attrs)
+    marks = [MEASURED + dim for dim in uneven]
+    return joined.set_coords(marks).assign_coords(sweep).transpose(*sweep, ...)
+
+
+def _dims(results: Sequence[xr.Dataset]) -> list[str]:
+    return list(dict.fromkeys(str(dim) for point in results for dim in point.dims))
+
+
+def _alike(results: Sequence[xr.Dataset], dim: str) -> bool:
+    """Whether points have the same entries along a dimension; some may not have it at all."""
+    having = [point for point in results if dim in point.dims]
+    first = having[0].get_index(dim)
+    return all(point.get_index(dim).equals(first) for point in having)
+
+
+def _ready_to_pad(point: xr.Dataset, uneven: Sequence[str]) -> xr.Dataset:
+    """A point's results with coordinates to align it by, and with marks of what it has."""
+    own = [dim for dim in uneven if dim in point.dims]
+    bare = {dim: np.arange(point.sizes[dim]) for dim in own if dim not in point.coords}
+    marks = {MEASURED + dim: (dim, np.ones(point.sizes[dim], bool)) for dim in own}
+    return point.assign_coords(bare).assign(marks)
 
 
 def points_of(results: xr.Dataset, sweep: dict[str, list[Any]]) -> list[xr.Dataset]:
     """The results of each point of the grid, in the order of `grid`."""
     indices = grid({name: list(range(len(values))) for name, values in sweep.items()})
-    return [without_padding(results.isel(index)) for index in indices]
+    return [without_padding(_measured(results.isel(index))) for index in indices]
+
+
+def _measured(point: xr.Dataset) -> xr.Dataset:
+    """A point's results without what it was padded with."""
+    marks = [str(name) for name in point.coords if str(name).startswith(MEASURED)]
+    kept = {name.removeprefix(MEASURED): point[name].values for name in marks}
+    return point.drop_vars(marks).isel(kept)
 
 
 def draw(claims: Sequence[Claim], results: xr.Dataset, sweep: dict[str, list[Any]]) -> Figure:
     """Each claim's value at the points of the grid: every seed, the claim's band, the exact value."""
+    if not claims:
+        figure = plotting.panels(1, 1)
+        figure.axes[0].remove()
+        plotting.caption(figure, ["There is no claim to draw.", plotting.command_sentence(results)])
+        return figure
     points = points_of(results, sweep)
     names = [", ".join(map(str, point.values())) for point in grid(sweep)]
     columns = min(3, len(claims))
