@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, panels, study
 from toyicl.experiment import Fit
+from toyicl.settings import require_different, require_size
 from toyicl.training import Training
 
 
@@ -33,9 +34,15 @@ class Settings(study.Study):
     many_episodes: int = 100_000
     """Episodes in which rare eigenvalues show."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_different("dampings", self.dampings)
+        for name in ("depth", "many_episodes"):
+            require_size(name, getattr(self, name))
+
 
 FULL = Settings()
-QUICK = Settings(training=Training(steps=2000, batch_size=512))
+QUICK = Settings(training=Training(steps=2000, batch_size=512), many_episodes=30_000)
 
 
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:

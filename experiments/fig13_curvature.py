@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, panels, plotting, study, theory
 from toyicl.experiment import Fit
-from toyicl.settings import require, require_size
+from toyicl.settings import require_different, require_size
 from toyicl.spectrum import gram_spectrum
 from toyicl.training import Training
 from toyicl.transformer import Architecture
@@ -40,7 +40,7 @@ class Settings(study.Study):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(len(self.sizes) > 0, "sizes", "at least one N", self.sizes)
+        require_different("sizes", self.sizes)
         for size in self.sizes:
             require_size("sizes", size)
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from toyicl import claims, panels, study
 from toyicl.experiment import Fit
 from toyicl.pools import Pool
-from toyicl.settings import require, require_size
+from toyicl.settings import require_different, require_size
 from toyicl.training import Training
 
 
@@ -29,7 +29,7 @@ class Settings(study.Study):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(len(self.pools) > 0, "pools", "at least one size", self.pools)
+        require_different("pools", self.pools)
         for size in self.pools:
             require_size("pools", size)
 

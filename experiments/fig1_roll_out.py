@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, panels, study
 from toyicl.experiment import Fit
+from toyicl.settings import require_positive, require_size
 from toyicl.training import Training
 
 
@@ -26,6 +27,11 @@ class Settings(study.Study):
     """Factor on each update, and on the step of gradient descent."""
     depth: int = 50
     """How often the layer is applied."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive("damping", self.damping)
+        require_size("depth", self.depth)
 
 
 FULL = Settings()

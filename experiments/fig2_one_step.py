@@ -27,7 +27,7 @@ from toyicl.construction import (
 )
 from toyicl.experiment import Fit
 from toyicl.references import GradientDescent
-from toyicl.settings import require, require_positive, require_size
+from toyicl.settings import require, require_different, require_positive, require_size
 from toyicl.tasks import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture, Transformer
@@ -61,8 +61,8 @@ class Settings:
         require(self.task.outputs == 1, "task.outputs", "1 in this experiment", self.task.outputs)
         require_size("evaluation_episodes", self.evaluation_episodes)
         require_size("size_seeds", self.size_seeds)
-        require(len(self.sizes) > 0, "sizes", "at least one size", self.sizes)
-        require(len(self.scales) > 0, "scales", "at least one factor", self.scales)
+        require_different("sizes", self.sizes)
+        require_different("scales", self.scales)
         for size in self.sizes:
             self.task_of_size(size)  # refused here, not after panels (a), (b) and (d)
         for scale in self.scales:

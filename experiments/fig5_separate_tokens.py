@@ -19,9 +19,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, metrics, panels, plotting, study
+from toyicl.dependence import TokenSensitivity, token_sensitivity
 from toyicl.episode import Episode
 from toyicl.experiment import Fit
 from toyicl.references import GradientDescent
+from toyicl.settings import require_different, require_size
 from toyicl.training import Training
 from toyicl.transformer import Architecture, Transformer
 
@@ -40,6 +42,12 @@ class Settings(study.Study):
     """Seeds for each of those rates, at most."""
     sensitivity_episodes: int = 64
     """Episodes over which the tokens' sensitivities are averaged."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_different("linear_rates", self.linear_rates)
+        for name in ("linear_seeds", "sensitivity_episodes"):
+            require_size(name, getattr(self, name))
 
 
 FULL = Settings()
@@ -77,10 +85,10 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     )
 
 
-def _sensitivity(model: Transformer, episodes: Episode) -> metrics.TokenSensitivity:
+def _sensitivity(model: Transformer, episodes: Episode) -> TokenSensitivity:
     """Means over episodes of the sensitivity of tokens after the first layer."""
     x, y, x_query, _ = episodes
-    each = jax.vmap(partial(metrics.token_sensitivity, model), in_axes=-1)(x, y, x_query)
+    each = jax.vmap(partial(token_sensitivity, model), in_axes=-1)(x, y, x_query)
     return jax.tree.map(jnp.mean, each)
 
 

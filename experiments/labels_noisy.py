@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, panels, plotting, study, theory
 from toyicl.experiment import Fit
-from toyicl.settings import require
+from toyicl.settings import require_different
 from toyicl.training import Training
 
 
@@ -29,7 +29,7 @@ class Settings(study.Study):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(len(self.replaced) > 0, "replaced", "at least one number", self.replaced)
+        require_different("replaced", self.replaced)
         for count in self.replaced:
             replace(self.task, distractors=count)
 

@@ -17,7 +17,8 @@ from toyicl.terminal import Leaving, Terminal, print_floors, print_verdicts
 if TYPE_CHECKING:
     from toyicl import laboratory
 
-RUNS = Path("runs")
+RUNS, FIGURES = Path("runs"), Path("figures")
+RESULTS = "results.nc"
 Names = Annotated[tuple[str, ...], tyro.conf.Positional]
 
 
@@ -73,18 +74,22 @@ class Draw:
 
     experiments: Names
     """Experiments to draw: names, paths to experiment files, or all."""
-    out: Path = RUNS
-    """Folder of the runs."""
+    out: Path | None = None
+    """Folder of the runs; left out, runs/, and figures/ for experiments that are not there."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Verify:
-    """Each claim: the paper's value, ours with its range over seeds, the exact floor, a verdict."""
+    """Each claim: the paper's value, ours with its range over seeds, the exact floor, a verdict.
+
+    Without names, all experiments are verified, and REPORT.md and REPORT.html are written: into
+    --out, or into figures/ if it is left out.
+    """
 
     experiments: Names = ()
     """Experiments to verify; all if none is named."""
-    out: Path = RUNS
-    """Folder of the runs."""
+    out: Path | None = None
+    """Folder of the runs; left out, runs/, and figures/ for experiments that are not there."""
     json: bool = False
     """Print one JSON document and nothing else."""
 
@@ -149,7 +154,7 @@ def list_experiments(command: List) -> int:
     from toyicl.experiment import listings
 
     for listing in listings():
-        done = (command.out / listing.name / "results.nc").exists()
+        done = (command.out / listing.name / RESULTS).exists()
         print(f"{listing.name:<8} {listing.claim}")
         print(f"{'':<8} costs {listing.cost} {'Has been run.' if done else 'Not run yet.'}")
     return 0
@@ -211,33 +216,53 @@ def run(command: Run, words: Sequence[str], leaving: Leaving) -> int:
 
 
 def draw(command: Draw) -> int:
-    """Redraw figures, and judge the claims again, from saved results."""
+    """Redraw figures, and judge the claims again, from saved results; with all, of those there are."""
     from toyicl import laboratory
 
     for listing in _chosen(command.experiments):
-        loaded = experiment.load(listing)
-        for path in laboratory.redraw(loaded, command.out / listing.name):
+        folder = _folder(command.out, listing)
+        if "all" in command.experiments and not laboratory.has_results(folder):
+            print(f"toyicl: {listing.name} has not been run", file=sys.stderr)
+            continue
+        for path in laboratory.redraw(experiment.load(listing), folder):
             print(f"wrote {path}")
     return 0
 
 
 def verify(command: Verify) -> int:
-    """Judge claims from saved results."""
-    from toyicl import laboratory, runs
+    """Judge claims from saved results, and report on all of them if none is named."""
+    from toyicl import laboratory, report
 
-    if command.out != RUNS and not command.out.is_dir():
+    if command.out is not None and not command.out.is_dir():
         raise BadInput(f"out must be a folder of runs, got {command.out}, which does not exist")
-    verdicts = []
+    chapters, damaged = [], False
     for listing in _chosen(command.experiments or ("all",)):
-        folder = command.out / listing.name
-        done = (folder / runs.RESULTS).exists()
-        results = runs.load_results(folder) if done else None
-        verdicts += laboratory.judge(experiment.load(listing), results)
+        folder = _folder(command.out, listing)
+        results = None
+        try:
+            results = laboratory.results_of(folder)
+        except (BadInput, Unfinished) as error:  # the others are judged all the same
+            print(f"toyicl: {error}", file=sys.stderr)
+            damaged = True
+        verdicts = laboratory.judge(experiment.load(listing), results)
+        chapters.append(report.Chapter(listing, results, folder, verdicts))
+    records = [record for chapter in chapters for record in chapter.verdicts]
     if command.json:
-        print(json.dumps(verdicts, indent=1))
+        print(json.dumps(records, indent=1))
     else:
-        print_verdicts(verdicts)
-    return int(any(record["verdict"] == "fails" for record in verdicts))
+        print_verdicts(records)
+    if not command.experiments and any(chapter.results is not None for chapter in chapters):
+        for path in report.write(chapters, command.out or FIGURES):
+            print(f"wrote {path}", file=sys.stderr)
+    return int(damaged or any(record["verdict"] == "fails" for record in records))
+
+
+def _folder(out: Path | None, listing: experiment.Listing) -> Path:
+    """Where the results of an experiment are to be found."""
+    if out is not None:
+        return out / listing.name
+    own, shipped = RUNS / listing.name, FIGURES / listing.name
+    return shipped if (shipped / RESULTS).exists() and not (own / RESULTS).exists() else own
 
 
 def floors(command: Floors) -> int:

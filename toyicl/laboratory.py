@@ -175,6 +175,19 @@ def write(
         return [claims, *plotting.save(figure, folder / runs.FIGURE)]
 
 
+def has_results(folder: Path) -> bool:
+    """Whether a folder holds the results of a run."""
+    return (folder / runs.RESULTS).exists()
+
+
+def results_of(folder: Path) -> xr.Dataset | None:
+    """The results in a folder; None if there are none.
+
+    Raises BadInput and Damaged as `runs.load_results`.
+    """
+    return runs.load_results(folder) if has_results(folder) else None
+
+
 def swept(results: xr.Dataset) -> dict[str, list[Any]]:
     """Values of each swept setting; empty if the results are those of one point."""
     return json.loads(results.attrs.get("sweep", "{}"))

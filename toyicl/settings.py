@@ -57,6 +57,12 @@ def require_not_negative(name: str, value: Any) -> None:
         require(bool(0 <= value < math.inf), name, "a finite number of at least 0", value)
 
 
+def require_different(name: str, values: Sequence[Any]) -> None:
+    """Check that there is at least one value, and none twice: they label results."""
+    rule = "one value or more, each once"
+    require(0 < len(values) == len(set(values)), name, rule, values)
+
+
 def require_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Check that a value is one of the named choices."""
     require(value in choices, name, "one of " + ", ".join(choices), value)

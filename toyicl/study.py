@@ -21,7 +21,7 @@ from toyicl.construction import as_transformer, interpolate, read_layer, repeate
 from toyicl.episode import Episode, Learner
 from toyicl.fitting import History
 from toyicl.references import GradientDescent, GradientDescentPlusPlus
-from toyicl.settings import require, require_positive, require_size
+from toyicl.settings import require_different, require_positive, require_size
 from toyicl.tasks import InputLaw, LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture, Transformer
@@ -58,7 +58,7 @@ class Study:
         require_size("evaluation_episodes", self.evaluation_episodes)
         for name in ("scales", "factors"):
             values = getattr(self, name)
-            require(len(values) > 0, name, "at least one number", values)
+            require_different(name, values)
             for value in values:
                 require_positive(name, value)
 

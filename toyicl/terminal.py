@@ -4,12 +4,17 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+LINE_EVERY = 30.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 
 class Leaving:
@@ -43,16 +48,25 @@ class Terminal:
 
     @contextlib.contextmanager
     def progress(self, label: str, steps: int) -> "Iterator[Callable[[int, np.ndarray], None]]":
-        """A bar with the losses and the time left on a terminal; nothing elsewhere."""
+        """A bar with the losses and the time left on a terminal; a line now and then elsewhere."""
         from tqdm import tqdm
 
         self._leaving.training = True
+        said = time.monotonic()
         with tqdm(total=steps, desc=label, unit="step", disable=None, file=sys.stderr) as bar:
 
             def show(done: int, losses: "np.ndarray") -> None:
+                nonlocal said
                 seen = " ".join(f"{loss:.4f}" for loss in losses[:8])
                 bar.set_postfix_str(f"loss {seen}", refresh=False)
                 bar.update(done - bar.n)
+                if bar.disable and time.monotonic() - said > LINE_EVERY:
+                    said = time.monotonic()
+                    print(
+                        f"{label}: {done} of {steps} steps, loss {seen}",
+                        file=sys.stderr,
+                        flush=True,
+                    )
 
             yield show
         self._leaving.training = False
@@ -66,7 +80,7 @@ class Terminal:
         return self._leaving.wished
 
 
-def print_verdicts(verdicts: Sequence[dict[str, Any]]) -> None:
+def print_verdicts(verdicts: Sequence[Mapping[str, Any]]) -> None:
     """Each claim: its verdict, the paper's value, ours with its range over seeds, the exact one."""
     width = max((len(record["id"]) for record in verdicts), default=0)
     place = None
@@ -80,6 +94,7 @@ def print_verdicts(verdicts: Sequence[dict[str, Any]]) -> None:
             low, high = record["spread"]
             ours = f"ours {record['measured']:.4g}"
             ours += f" ({low:.4g} to {high:.4g} over seeds)" if high > low else ""
+            ours += "; holds " + " to ".join(f"{bound:.4g}" for bound in record["band"])
         exact = "" if record["floor"] is None else f"; exact {record['floor']:.4g}"
         print(f"{'':<8} {'':<{width}}  paper: {record['paper']}; {ours}{exact}")
         if record["plateau_seeds"]:
