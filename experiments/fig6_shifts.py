@@ -68,7 +68,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
 def draw(results: xr.Dataset) -> Figure:
     """A row for each model, a column for each shift."""
     drawn = {
-        f"{depth} layer{'s' * (depth > 1)}: {name}": panels.of(panel, layers=depth)
+        f"{depth} layers: {name}".replace("1 layers", "1 layer"): panels.of(panel, layers=depth)
         for depth in results.layers.values
         for name, panel in panels.SHIFTS.items()
     }

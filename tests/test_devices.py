@@ -182,6 +182,12 @@ def test_a_wait_for_other_processes_is_bounded(tmp_path, rank):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_cluster_that_is_not_there_is_named(tmp_path):
+    answer = toyicl("run", SMALL, "--out", tmp_path, "--distributed")
+    assert answer.returncode == 2
+    assert "distributed must find a cluster, or be told of one" in answer.stderr
+
+
 @pytest.mark.parametrize(
     ("address", "processes", "rank", "message"),
     [
@@ -193,7 +199,6 @@ def test_a_wait_for_other_processes_is_bounded(tmp_path, rank):
         ("h:0", 2, 0, "with a port from 1 to 65535, got 'h:0'"),
         ("h:65536", 2, 1, "with a port from 1 to 65535, got 'h:65536'"),
         (":1234", 2, 0, "coordinator must be HOST:PORT"),
-        (None, None, None, "distributed must find a cluster, or be told of one"),
     ],
 )
 def test_a_bad_cluster_is_named(address, processes, rank, message):
