@@ -1,0 +1,99 @@
+"""The catalogue of claims, values made of results, and the part of the results a claim is about."""
+
+import math
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from toyicl import claims, experiment
+
+CATALOGUE = Path(experiment.folder()) / "claims.toml"
+ENTRY = 'work = "W"\n[A-1]\nsource = "s"\nstatement = "t"\npaper = "p"\nband = [0.0, 1.0]\n'
+LOADED = [experiment.load(listing) for listing in experiment.listings()]
+
+
+def test_every_entry_is_judged_by_exactly_one_experiment():
+    entries = tomllib.loads(CATALOGUE.read_text())
+    del entries["work"]
+    judged = [claim.id for one in LOADED for claim in one.claims]
+    assert sorted(judged) == sorted(entries)
+
+
+@pytest.mark.parametrize("claim", [c for one in LOADED for c in one.claims], ids=lambda c: c.id)
+def test_every_claim_can_fail_and_shows_what_a_cosine_hides(claim):
+    low, high = claim.band
+    assert low < high
+    assert not (low == -math.inf and high == math.inf)
+    assert claim.source.startswith("von Oswald et al. (2022), ")
+    if claim.kind == "cosine":
+        assert {"norm ratio", "cosine untrained"} <= claim.beside.keys()
+
+
+def test_a_catalogue_of_ones_own_is_read(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(ENTRY + 'exact = 0.5\ncompany = ""\nkind = "cosine"\nwhere = { heads = 2 }\n')
+    (claim,) = claims.read(path, {"A-1": lambda results: results.loss})
+    assert (claim.band, claim.floor, claim.source) == ((0.0, 1.0), 0.5, "W, s")
+    assert claim.where == {"heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        (ENTRY, "A-2", r"^claims must be in .*, got A-2$"),
+        (ENTRY + "colour = 1\n", "A-1", r"^claim A-1 of the catalogue must have known entries: "),
+        (ENTRY.replace("band = [0.0, 1.0]\n", ""), "A-1", r"^claim A-1 .*: 'band'$"),
+    ],
+)
+def test_a_wrong_catalogue_is_named(tmp_path, text, name, message):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        claims.read(path, {name: lambda results: results.loss})
+
+
+def two_parts():
+    """Two models, the second trained twice as long; a seed of the first on its plateau."""
+    loss = np.array([[[3.0, 1.0, np.nan], [3.0, 3.0, np.nan]], [[3.0, 2.0, 0.5], [3.0, 2.0, 0.7]]])
+    return xr.Dataset(
+        {
+            "loss": (("heads", "seed", "step"), loss),
+            "gd_loss": ("heads", [1.0, 0.5]),
+            "on_plateau": (("heads", "seed"), [[False, True], [False, False]]),
+        },
+        coords={"heads": [1, 2], "seed": [0, 1], "step": [0, 100, 200]},
+    )
+
+
+def judged(**changes):
+    claim = claims.Claim(
+        "A", "a", claims.loss_over("gd"), (0.9, 1.1), source="s", paper="p", **changes
+    )
+    return claim.judge(two_parts())
+
+
+def test_a_claim_is_about_its_part_whose_training_may_be_shorter():
+    first, second = judged(where={"heads": 1}), judged(where={"heads": 2})
+    assert (first["measured"], first["plateau_seeds"], first["verdict"]) == (1.0, [1], "holds")
+    assert (second["spread"], second["verdict"]) == ([1.0, 1.4], "fails")
+
+
+def test_seeds_on_their_plateau_count_where_the_claim_is_about_them():
+    record = judged(where={"heads": 1}, plateau="")
+    assert (record["spread"], record["verdict"]) == ([1.0, 3.0], "fails")
+
+
+def test_a_shift_is_judged_where_it_is_furthest_on_a_log_scale(close):
+    results = xr.Dataset(
+        {
+            "scaled_loss": (("alpha", "seed"), [[1.0, 2.0], [0.4, 1.0], [9.0, 9.0]]),
+            "scaled_gd_loss": ("alpha", [1.0, 1.0, 1.0]),
+        },
+        coords={"alpha": [0.5, 1.0, 2.0], "seed": [0, 1]},
+    )
+    value = claims.shift("scaled", "gd", low=0.5, high=1.5)
+    close(value(results).values, [0.4, 2.0])
+    close(claims.log10(value)(results).values, np.log10([0.4, 2.0]))

@@ -1,0 +1,75 @@
+"""Every experiment, run short through the command line, and drawn again from what it saved."""
+
+import json
+
+import pytest
+import xarray as xr
+from programs import toyicl
+
+from toyicl import experiment
+
+FEW = "--settings.evaluation-episodes=50"
+SHORT = (
+    "--settings.training.steps=4 --settings.training.snapshot-every=2"
+    " --settings.training.batch-size=8"
+)
+OPTIONS = {
+    "fig1": f"{SHORT} {FEW} --settings.depth=3",
+    "fig2": f"{SHORT} {FEW} --settings.sizes 3 4 --settings.size-training.steps=2"
+    " --settings.size-training.snapshot-every=2 --settings.size-training.batch-size=8",
+    "fig3a": f"{SHORT} {FEW}",
+    "fig3b": f"{SHORT} {FEW} --settings.robust-episodes=50 --settings.model.depth=3"
+    " --settings.unclipped-training.steps=2 --settings.unclipped-training.snapshot-every=2",
+    "fig4": f"{SHORT} {FEW} --settings.reference-training.steps=4"
+    " --settings.reference-training.snapshot-every=2 --settings.reference-training.batch-size=8",
+    "fig5": f"{SHORT} {FEW} --settings.sensitivity-episodes=2",
+    "fig6": f"{SHORT} {FEW} --settings.deep-training.steps=2 --settings.deep-model.depth=3"
+    " --settings.deep-training.snapshot-every=2 --settings.deep-training.batch-size=8",
+    "fig7": f"{SHORT} {FEW} --settings.model.depth=6",
+    "fig8": f"{SHORT} {FEW} --settings.model.depth=3",
+    "fig9": f"{SHORT} {FEW} --settings.most-heads=2 --settings.random-layers=3",
+    "fig10": f"{SHORT} {FEW} --settings.many-episodes=50",
+    "fig11": f"{SHORT} {FEW}",
+    "fig12": f"{SHORT} {FEW} --settings.limit-episodes=50 --settings.two-head-training.steps=6"
+    " --settings.two-head-training.snapshot-every=2 --settings.two-head-training.batch-size=8",
+    "fig13": f"{SHORT} {FEW} --settings.spectrum-tasks=100",
+    "fig14": f"{SHORT} {FEW}",
+    "fig15": f"{SHORT} {FEW} --settings.block-tasks=16 --settings.block-training.batch-size=16"
+    " --settings.block-training.steps=2 --settings.block-training.snapshot-every=2",
+    "fig16": f"--settings.training.steps=4 --settings.training.snapshot-every=2 {FEW}",
+    "labels": f"{SHORT} {FEW}",
+    "prop1": "",
+    "prop2": "--settings.episodes=5",
+    "prop3": "",
+}
+QUICKEST = ("fig1", "fig3a", "fig16", "prop1", "prop2", "prop3")
+NAMES = [
+    name if name in QUICKEST else pytest.param(name, marks=pytest.mark.slow) for name in OPTIONS
+]
+
+
+def test_every_experiment_is_run():
+    assert [listing.name for listing in experiment.listings()] == sorted(OPTIONS, key=_file)
+
+
+def _file(name):
+    return next(one.path for one in experiment.listings() if one.name == name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_saves_judges_and_draws(tmp_path, name):
+    answer = toyicl(
+        "run", name, "--quick", "--seeds=2", "--out", tmp_path, *OPTIONS[name].split(), timeout=500
+    )
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    results = xr.open_dataset(tmp_path / name / "results.nc", engine="h5netcdf")
+    assert results.attrs["level"] == "quick"
+    assert results.data_vars
+    verdicts = json.loads((tmp_path / name / "claims.json").read_text())
+    assert verdicts
+    assert {record["verdict"] for record in verdicts} <= {"holds", "fails"}
+    figure = tmp_path / name / "figure.png"
+    before = figure.read_bytes()
+    figure.unlink()
+    assert toyicl("draw", name, "--out", tmp_path).returncode == 0
+    assert figure.read_bytes() == before

@@ -1,0 +1,83 @@
+"""The report: complete, with links that lead to figures, and honest about what has not been run."""
+
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from toyicl import report
+from toyicl.claims import Claim
+from toyicl.experiment import Listing
+
+RESULTS = xr.Dataset(
+    {"loss": ("seed", [1.0, 2.0])},
+    coords={"seed": [0, 1]},
+    attrs={
+        "command": "toyicl run a --seeds 2",
+        "level": "full",
+        "seeds": "[0, 1]",
+        "settings": '{"task": {"dim": 10}}',
+        "revision": "0123456789abcdef",
+        "tree": "modified",
+        "device": "2 x cpu",
+        "cut": "Not the full settings: 2 of 5 seeds.",
+    },
+)
+CLAIMS = [
+    Claim("A-1-1", "it is | small", lambda r: r.loss, (0.0, 3.0), source="s", paper="p", floor=1.5),
+    Claim(
+        "A-1-1-more",
+        "it is large",
+        lambda r: r.loss,
+        (5.0, 9.0),
+        source="s",
+        paper="p",
+        kind="cosine",
+        beside={"norm ratio": lambda r: r.loss / 2},
+        note="Because.",
+    ),
+]
+
+
+def chapter(folder, name="a", results=RESULTS):
+    listing = Listing(name, Path(f"{name}.py"), "claims something", "a minute.")
+    return report.Chapter(listing, results, folder / name, [c.judge(results) for c in CLAIMS])
+
+
+def test_markdown_holds_every_verdict_with_figure_command_and_origin(tmp_path):
+    text = report.markdown([chapter(tmp_path / "runs")], tmp_path / "figures")
+    assert "1 statements, judged by 2 values: 1 hold, 1 fail, 0 were not run" in text
+    assert "![a](../runs/a/figure.png)" in text
+    assert "`toyicl run a --seeds 2`" in text
+    assert "2 of 5 seeds" in text
+    assert "revision 0123456789 (modified tree), 2 x cpu" in text
+    assert "cost: a minute;" in text
+    assert '`{"task": {"dim": 10}}`' in text
+    assert "| holds | A-1-1: it is \\| small. | p | 1.5 (1, 2) | 1.5 | 0 to 3 |" in text
+    assert "| **fails** | A-1-1-more: it is large. *(cosine)* Because. |" in text
+    assert "| norm ratio 0.75 |" in text
+    assert "- A-1-1-more: it is large. 1.5 (1, 2); the paper: p. Because." in text
+
+
+def test_what_was_not_run_is_said(tmp_path):
+    text = report.markdown([chapter(tmp_path, results=None)], tmp_path)
+    assert "2 were not run" in text
+    assert "Not run yet. Command: `toyicl run a`" in text
+    assert "figure.png" not in text
+
+
+def test_the_page_is_the_same_report_and_both_are_written(tmp_path):
+    paths = report.write([chapter(tmp_path), chapter(tmp_path, "b")], tmp_path)
+    assert [path.name for path in paths] == ["REPORT.md", "REPORT.html"]
+    page = paths[1].read_text()
+    assert page.count("<table>") == 2
+    assert '<img src="a/figure.png" alt="a"' in page
+    assert "it is | small" in page
+    assert "http" not in page
+
+
+@pytest.mark.parametrize("value", ["<script>", "a & b"])
+def test_the_page_shows_text_as_text(tmp_path, value):
+    strange = RESULTS.assign_attrs(cut=value)
+    _, page = report.write([chapter(tmp_path, results=strange)], tmp_path)
+    assert "<script>" not in page.read_text()

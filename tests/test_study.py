@@ -1,0 +1,112 @@
+"""What figures share, beside the same things computed one by one."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from toyicl import metrics, study
+from toyicl.fitting import fit
+from toyicl.references import GradientDescent, GradientDescentPlusPlus
+from toyicl.tasks import LinearRegression
+from toyicl.training import Training
+from toyicl.transformer import Architecture
+
+pytestmark = pytest.mark.usefixtures("plain_compiler")
+
+SETTINGS = study.Study(
+    task=LinearRegression(dim=2, context_size=3),
+    model=Architecture(depth=2, shared=True),
+    training=Training(
+        steps=30, batch_size=16, snapshot_every=10, learning_rate=0.1, clip_norm=None
+    ),
+    evaluation_episodes=20,
+    scales=(0.5, 2.0),
+    factors=(1.0, 3.0),
+)
+REFERENCES = {"gd": GradientDescent(0.7, 2), "gdpp": GradientDescentPlusPlus(0.7, 0.1, 2)}
+
+
+@pytest.fixture(scope="module")
+def history():
+    return fit(SETTINGS.model, SETTINGS.task, SETTINGS.training, seeds=2)
+
+
+def one(history, seed, snapshot):
+    return jax.tree.map(lambda leaf: leaf[seed, snapshot], history.learners)
+
+
+def test_alignment_is_the_comparison_at_each_snapshot(close, history):
+    results = study.dataset(study.alignment(SETTINGS, history, REFERENCES))
+    episodes = SETTINGS.episodes()
+    for seed, snapshot in ((0, 0), (1, 2), (1, 3)):
+        for name, suffix in (("gd", ""), ("gdpp", "_gdpp")):
+            expected = metrics.compare(one(history, seed, snapshot), REFERENCES[name], episodes)
+            for variable, value in expected._asdict().items():
+                own = variable if variable == "loss" else variable + suffix
+                close(results[own][seed, snapshot].values, value, 1e-10)
+    close(results.gdpp_loss.values, metrics.loss(REFERENCES["gdpp"], episodes))
+    assert results.on_plateau.dims == ("seed",)
+
+
+def test_thinned_histories_keep_both_ends_and_even_distances(history):
+    long = history._replace(steps=np.arange(301), learners=np.arange(301)[None])
+    thin = study.thinned(long)
+    assert (len(thin.steps), thin.steps[0], thin.steps[-1]) == (101, 0, 300)
+    assert set(np.diff(thin.steps)) == {3}
+    np.testing.assert_array_equal(thin.learners[0], thin.steps)
+    np.testing.assert_array_equal(study.thinned(history).steps, history.steps)
+
+
+def test_shifts_are_losses_on_shifted_tasks(close, history):
+    results = study.dataset(study.shifts(SETTINGS, history.final, REFERENCES), {"seed": [0, 1]})
+    key, task, model = jax.random.key(2023), SETTINGS.task, one(history, 1, 3)
+    inputs, targets = task.scaled(2.0), replace(task, weight_scale=3.0)
+    close(results.scaled_loss[1, 1].values, metrics.loss(model, inputs.sample(key, 20)), 1e-10)
+    close(results.target_loss[1, 1].values, metrics.loss(model, targets.sample(key, 20)), 1e-10)
+    laws = [replace(task, input_law=law, input_range=3.0) for law in study.OTHER_LAWS]
+    for name, learner in (("law_loss", model), ("law_gdpp_loss", REFERENCES["gdpp"])):
+        expected = np.mean([metrics.loss(learner, law.sample(key, 20)) for law in laws])
+        values = results[name].isel(factor=1)
+        close(values.values[1] if values.ndim else values.values, expected, 1e-10)
+
+
+def test_roll_outs_are_damped_steps_for_gradient_descent(close):
+    settings = replace(SETTINGS, model=Architecture())
+    history = fit(settings.model, settings.task, settings.training, seeds=2)
+    rolled = study.roll_outs(settings, history.final, [1.0, 0.5], 3)
+    (best,) = (GradientDescent.shared(settings.task).learning_rate[...],)
+    episodes = settings.episodes()
+    for index, damping in enumerate((1.0, 0.5)):
+        for layers in (1, 3):
+            expected = metrics.loss(GradientDescent(best * damping, layers), episodes)
+            close(rolled["rolled_gd_loss"][1][index, layers - 1], expected, 1e-10)
+    close(rolled["rolled_loss"][1][0, :, 0], metrics.losses(history.final, episodes), 1e-10)
+
+
+def test_parts_of_different_length_stand_side_by_side():
+    short = study.dataset({"loss": (("seed", "step"), [[1.0]]), "seed": [0], "step": [0]})
+    seeds = {"on_plateau": ("seed", [True, False])}
+    long = study.dataset(
+        {"loss": (("seed", "step"), [[1.0, 2.0], [3.0, 4.0]]), "seed": [0, 1], "step": [0, 5]},
+        seeds,
+    )
+    joined = study.side_by_side({1: short.assign(on_plateau=("seed", [True])), 2: long}, "heads")
+    assert joined.loss.sel(heads=1).isnull().sum() == 3
+    assert joined.on_plateau.dtype == bool
+    assert not joined.on_plateau.sel(heads=1, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scales": ()}, r"^scales must be one value or more, each once, got \(\)$"),
+        ({"factors": (1.0, 1.0)}, r"^factors must be one value or more, each once, got"),
+        ({"scales": (0.0,)}, r"^scales must be a finite number above 0, got 0\.0$"),
+        ({"evaluation_episodes": 0}, r"^evaluation_episodes must be a whole number"),
+    ],
+)
+def test_bad_settings_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        study.Study(**changes)
