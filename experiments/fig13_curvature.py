@@ -46,7 +46,11 @@ class Settings(study.Study):
 
 
 FULL = Settings()
-QUICK = Settings(training=Training(steps=3000, batch_size=256, learning_rate=2e-3, clip_norm=10.0))
+QUICK = Settings(
+    training=Training(steps=3000, batch_size=256, learning_rate=2e-3, clip_norm=10.0),
+    sizes=(10, 25),
+    evaluation_episodes=2000,
+)
 LARGEST = 500
 """How many of the tasks' greatest eigenvalues are kept, from the top."""
 CURVATURES = np.linspace(0.0, 0.2, 101)

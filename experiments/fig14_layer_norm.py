@@ -24,6 +24,7 @@ FULL = study.Study(
 QUICK = study.Study(
     model=FULL.model,
     training=Training(steps=2000, batch_size=256, learning_rate=3e-3, clip_norm=10.0),
+    evaluation_episodes=2000,
 )
 
 

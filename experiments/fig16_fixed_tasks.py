@@ -35,7 +35,7 @@ class Settings(study.Study):
 
 
 FULL = Settings()
-QUICK = Settings(training=Training(steps=3000, clip_norm=10.0))
+QUICK = Settings(training=Training(steps=3000, clip_norm=10.0), evaluation_episodes=2000)
 
 
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:

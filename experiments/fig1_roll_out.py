@@ -57,8 +57,7 @@ def draw(results: xr.Dataset) -> Figure:
 
 
 def _furthest(results: xr.Dataset) -> xr.DataArray:
-    ratio = results.rolled_loss / results.rolled_gd_loss
-    return ratio.isel(layer=abs(ratio - 1).argmax("layer"))
+    return claims.furthest(results.rolled_loss / results.rolled_gd_loss, "layer", center=1.0)
 
 
 CLAIMS = claims.read(

@@ -20,7 +20,8 @@ from toyicl.transformer import Architecture
 FULL = study.Study(model=Architecture(depth=2, shared=True))
 QUICK = study.Study(
     model=FULL.model,
-    training=Training(steps=1500, batch_size=512, learning_rate=2e-3, clip_norm=10.0),
+    training=Training(steps=3000, batch_size=512, learning_rate=2e-3, clip_norm=10.0),
+    evaluation_episodes=2000,
 )
 
 

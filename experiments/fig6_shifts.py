@@ -42,6 +42,7 @@ QUICK = Settings(
         steps=1000, batch_size=256, snapshot_every=500, learning_rate=1e-3, clip_norm=10.0
     ),
     deep_seeds=2,
+    evaluation_episodes=2000,
 )
 
 
@@ -87,7 +88,7 @@ def _gaps(results: xr.Dataset, name: str) -> xr.DataArray:
 def _largest(name: str) -> claims.Value:
     def value(results: xr.Dataset) -> xr.DataArray:
         near = _gaps(results, name).sel(factor=slice(3.0)).stack(place=("kind", "factor"))
-        return near.isel(place=abs(near).argmax("place"))
+        return claims.furthest(near, "place")
 
     return value
 

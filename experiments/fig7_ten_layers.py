@@ -27,6 +27,7 @@ QUICK = study.Study(
     training=Training(
         steps=1000, batch_size=256, snapshot_every=250, learning_rate=1e-3, clip_norm=10.0
     ),
+    evaluation_episodes=2000,
 )
 
 

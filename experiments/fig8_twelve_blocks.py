@@ -32,6 +32,7 @@ QUICK = study.Study(
     training=Training(
         steps=500, batch_size=128, snapshot_every=250, learning_rate=1e-3, clip_norm=10.0
     ),
+    evaluation_episodes=2000,
 )
 ALMOST_NONE = 1e-5
 """The penalty with which ridge regression finds the true weights, of labels without noise."""

@@ -97,3 +97,7 @@ def test_a_shift_is_judged_where_it_is_furthest_on_a_log_scale(close):
     value = claims.shift("scaled", "gd", low=0.5, high=1.5)
     close(value(results).values, [0.4, 2.0])
     close(claims.log10(value)(results).values, np.log10([0.4, 2.0]))
+
+
+def test_a_part_that_was_not_measured_was_not_run():
+    assert judged(where={"heads": 3})["verdict"] == "not run"

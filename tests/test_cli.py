@@ -40,7 +40,11 @@ def test_list_names_every_experiment_and_whether_it_has_been_run(fig2):
     assert "fig2" in answer.stdout
     assert "prop1" in answer.stdout
     assert answer.stdout.count("Has been run.") == 1
-    assert answer.stdout.count("Not run yet.") == 1
+    assert answer.stdout.count("Not run yet.") == answer.stdout.count("costs") - 1
+    order = [
+        answer.stdout.index(f"\n{name} ") for name in ("fig2", "fig3a", "fig3b", "fig10", "prop1")
+    ]
+    assert order == sorted(order)
 
 
 def test_run_writes_results_claims_and_figure(fig2):
@@ -218,7 +222,7 @@ def test_a_diverged_seed_is_named_and_the_results_are_kept(tmp_path):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["run", "fig3"], "did you mean fig2?"),
+        (["run", "fug2"], "did you mean fig2?"),
         (["run", "nowhere.py"], "a Python file that exists, got 'nowhere.py'"),
         (["run"], "experiment must be named"),
         (["run", "fig2", "--settings.task.dmi=3"], "--settings.task.dim"),

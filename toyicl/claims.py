@@ -53,7 +53,7 @@ class Claim:
 
         It holds if every seed's value lies in the band. Seeds that never left their plateau are named
         and stay out of the value; if no other is left, at one size or the like, it fails, as it does
-        if a seed diverged.
+        if a seed diverged. Where results lack the claim's part, it was not run.
         """
         record: dict[str, Any] = {
             "id": self.id,
@@ -72,7 +72,10 @@ class Claim:
         }
         if results is None:
             return record
-        results = part(results, **self.where)
+        try:
+            results = part(results, **self.where)
+        except KeyError:  # other settings have other parts
+            return record
         record["beside"] = {
             name: float(value(results).mean()) for name, value in self.beside.items()
         }
@@ -190,10 +193,15 @@ def shift(prefix: str, name: str, *, low: float, high: float) -> Value:
         ratio = results[f"{prefix}_loss"] / results[f"{prefix}_{name}_loss"]
         (along,) = (str(dim) for dim in ratio.dims if dim != "seed")
         inside = ratio.isel({along: (ratio[along] >= low) & (ratio[along] <= high)})
-        distance = inside.copy(data=np.abs(np.log(inside.values)))
-        return inside.isel({along: distance.argmax(along)})
+        return furthest(inside.copy(data=np.log10(inside.values)), along).pipe(lambda v: 10**v)
 
     return value
+
+
+def furthest(values: "xr.DataArray", dim: str, center: float = 0.0) -> "xr.DataArray":
+    """The value furthest from a centre along a dimension; one that is not finite is."""
+    distance = np.nan_to_num(np.abs(values.values - center), nan=np.inf)
+    return values.isel({dim: values.copy(data=distance).argmax(dim)})
 
 
 def log10(value: Value) -> Value:

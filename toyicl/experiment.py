@@ -10,6 +10,7 @@ import ast
 import difflib
 import hashlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass
@@ -79,8 +80,13 @@ def folder() -> Path:
 
 
 def listings() -> list[Listing]:
-    """All experiments of the folder, in order of their names."""
-    return [describe(path) for path in sorted(folder().glob("[!_]*.py"))]
+    """All experiments of the folder, in order of their names, numbers in order of their size."""
+    return sorted((describe(path) for path in folder().glob("[!_]*.py")), key=_by_number)
+
+
+def _by_number(listing: Listing) -> list[tuple[int, str]]:
+    parts = re.findall(r"\d+|\D+", listing.name)
+    return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
 
 
 def describe(path: Path) -> Listing:

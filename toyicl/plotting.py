@@ -1,5 +1,6 @@
 """How figures look: one style, every seed drawn, exact references as lines, captions that say all."""
 
+import io
 import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -11,7 +12,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
+COLORS = 128
+"""Colours of a PNG's palette; the lines of a figure need a dozen, and their edges the rest."""
 STYLE = Path(__file__).with_name("paper.mplstyle")
 MODEL, REFERENCE, THIRD, FOURTH = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 """Colours of the trained model, of its reference, and of two more; never without a line style."""
@@ -126,9 +130,14 @@ def caption(figure: Figure, sentences: Sequence[str]) -> None:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write stem.png and stem.svg, the same bytes for the same figure."""
-    paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
-    undated = [{"Software": None}, {"Date": None, "Creator": None}]
-    for path, metadata in zip(paths, undated, strict=True):
-        figure.savefig(path, metadata=metadata)
-    return paths
+    """Write stem.png and stem.svg, the same bytes for the same figure.
+
+    The PNG has a palette: figures of many panels stay small enough to be kept in a repository.
+    """
+    png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
+    pixels = io.BytesIO()
+    figure.savefig(pixels, format="png")
+    picture = Image.open(pixels).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
+    picture.save(png, optimize=True)
+    figure.savefig(svg, metadata={"Date": None, "Creator": None})
+    return [png, svg]

@@ -39,7 +39,7 @@ class Chapter(NamedTuple):
 def write(chapters: Sequence[Chapter], folder: Path) -> list[Path]:
     """Write REPORT.md and REPORT.html into a folder, with links to the figures where they lie."""
     text = markdown(chapters, folder)
-    body = MarkdownIt("commonmark").enable("table").render(text)
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     page = (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'

@@ -151,8 +151,16 @@ def gd_per_step(task: LinearRegression, steps: int) -> Optimum:
         return _optimum(task, steps, np.sort(1 / roots)[::-1], [])
     shifted = (-1) ** steps * np.poly(roots) / np.prod(roots + noise)  # P(s) / P(-lambda)
     roots = np.roots(np.polydiv(np.append(shifted, noise), [1, noise])[0])
-    # Complex pairs start apart: equal steps have equal slopes and would never part.
-    rates, _ = tune(problem, steps, (1 + 0.1 * np.sign(roots.imag)) / np.abs(roots), [])
+    # Complex pairs start apart: equal steps have equal slopes and would never part. So do shared steps,
+    # the second start, which the first need not end below.
+    shared, _ = tune(problem, steps, [_unit_scale(task)], [])
+    apart = shared * np.linspace(1.1, 0.9, steps)
+    starts: list[tuple[Vector, Vector]] = [
+        ((1 + 0.1 * np.sign(roots.imag)) / np.abs(roots), []),
+        (apart, []),
+        (np.full(steps, shared), []),
+    ]
+    rates, _ = best_of(problem, steps, starts)
     return _optimum(task, steps, np.sort(rates)[::-1], [])
 
 
