@@ -40,7 +40,7 @@ def test_list_names_every_experiment_and_whether_it_has_been_run(fig2):
     assert "fig2" in answer.stdout
     assert "prop1" in answer.stdout
     assert answer.stdout.count("Has been run.") == 1
-    assert answer.stdout.count("Not run yet.") == answer.stdout.count("costs") - 1
+    assert answer.stdout.count("Not run yet.") == answer.stdout.count("\n         costs ") - 1
     order = [
         answer.stdout.index(f"\n{name} ") for name in ("fig2", "fig3a", "fig3b", "fig10", "prop1")
     ]
