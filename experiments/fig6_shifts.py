@@ -82,7 +82,8 @@ def _gaps(results: xr.Dataset, name: str) -> xr.DataArray:
         results[f"{kind}_loss"] / results[f"{kind}_{name}_loss"] for kind in ("target", "law")
     ]
     joined: xr.DataArray = xr.concat(ratios, "kind")
-    return joined.copy(data=np.log10(joined.values))
+    known = joined.where(joined > 0)  # 0 where the reference has overflowed
+    return known.copy(data=np.log10(known.values))
 
 
 def _largest(name: str) -> claims.Value:

@@ -43,6 +43,7 @@ def every_seed(
     axes: Axes, values: xr.DataArray, along: str, *, label: str, color: str, style: str = "-"
 ) -> None:
     """Draw values (seed, along), a thin line for each seed; the legend counts them."""
+    values = values.dropna("seed", how="all")  # of models that were trained with fewer seeds
     count = values.sizes["seed"]
     seeds = "1 seed" if count == 1 else f"{count} seeds"
     for number, line in enumerate(values.transpose("seed", along)):
