@@ -47,13 +47,7 @@ def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
 
 def draw(results: xr.Dataset) -> Figure:
     """Loss, alignment with GD and GD++, and the four shifts."""
-    drawn = {
-        "loss while training": panels.training_panel,
-        "alignment with ten steps of GD": panels.alignment_panel(),
-        "alignment with ten steps of GD++": panels.alignment_panel("_gdpp"),
-        **panels.SHIFTS,
-    }
-    return panels.figure(results, drawn, "Ten linear layers with the same weights.", columns=3)
+    return panels.deep_figure(results, "ten steps", "Ten linear layers with the same weights.")
 
 
 CLAIMS = claims.read(

@@ -115,3 +115,14 @@ SHIFTS: dict[str, Panel] = {
     "other laws, larger targets": shift_panel("law_target", "factor on the targets"),
 }
 """The columns of Figure 6."""
+
+
+def deep_figure(results: xr.Dataset, steps: str, sentence: str) -> Figure:
+    """Loss, alignment with as many steps of GD and of GD++, and the four shifts."""
+    drawn = {
+        "loss while training": training_panel,
+        f"alignment with {steps} of GD": alignment_panel(),
+        f"alignment with {steps} of GD++": alignment_panel("_gdpp"),
+        **SHIFTS,
+    }
+    return figure(results, drawn, sentence, columns=3)
