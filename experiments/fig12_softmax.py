@@ -69,15 +69,7 @@ def _small_logit_loss(settings: Settings) -> float:
 
 def draw(results: xr.Dataset) -> Figure:
     """A row for each number of heads."""
-    drawn = {}
-    for heads, name in ((1, "one head"), (2, "two heads")):
-        for title, panel in (
-            ("loss while training", panels.training_panel),
-            ("alignment", panels.alignment_panel()),
-            ("larger inputs", panels.SHIFTS["larger inputs"]),
-            ("larger targets", panels.SHIFTS["larger targets"]),
-        ):
-            drawn[f"{name}: {title}"] = panels.of(panel, heads=heads)
+    drawn = panels.grid({1: "one head", 2: "two heads"}, "heads", panels.BESIDE_GD)
     return panels.figure(results, drawn, "One layer of softmax attention.", columns=4)
 
 

@@ -18,10 +18,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, panels, plotting, study, theory
+from toyicl import claims, panels, study, theory
 from toyicl.experiment import Fit
 from toyicl.settings import require_different, require_size
-from toyicl.spectrum import gram_spectrum
+from toyicl.spectrum import condition_numbers, gram_spectrum, worst_case_curvature
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 
@@ -67,60 +67,51 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
             study.alignment(own, history, study.best_references(own.task, 2)),
             study.readings(own, history.final),
             {"exact_curvature": theory.gdpp_shared(own.task, 2).curvatures[0]},
-            {"rule_curvature": _worst_case(spectrum)},
+            {"rule_curvature": worst_case_curvature(spectrum)},
             {"greatest": ("rank", np.sort(spectrum[:, -1])[::-1][:LARGEST])},
         )
     task = replace(settings.task, context_size=settings.spectrum_size)
     spectrum = gram_spectrum(task, settings.spectrum_tasks)
-    moved = spectrum * (1 - CURVATURES[:, None, None] * spectrum) ** 2
-    conditions = np.median(moved.max(axis=-1) / moved.min(axis=-1), axis=-1)
     counts, edges = np.histogram(spectrum, bins=80)
     return (
         study.side_by_side(parts, "points")
         .assign(
             curvature=("curvature", CURVATURES),
-            condition=("curvature", conditions),
-            eigenvalue=("eigenvalue", (edges[1:] + edges[:-1]) / 2),
-            count=("eigenvalue", counts),
+            condition=("curvature", condition_numbers(spectrum, CURVATURES)),
+            edge=("edge", edges),
+            count=("bin", counts),
         )
         .assign_attrs(spectrum_tasks=settings.spectrum_tasks)
     )
-
-
-def _worst_case(spectrum: np.ndarray) -> float:
-    """The gamma with l (1 - gamma l)^2 = u (1 - gamma u)^2: 1 / (u + sqrt(l u) + l)."""
-    least, greatest = spectrum[:, 0].mean(), spectrum.max()
-    return float(1 / (greatest + np.sqrt(least * greatest) + least))
 
 
 def draw(results: xr.Dataset) -> Figure:
     """Learned curvature, the map, the condition number, the histogram."""
 
     def learned(axes: Axes, results: xr.Dataset) -> None:
-        values = results.learned_curvature.where(~results.on_plateau)
-        color = plotting.MODEL
-        plotting.every_seed(axes, values, "points", label="learned", color=color, style="o")
+        kept = results.assign(kept=results.learned_curvature.where(~results.on_plateau))
+        panels.curves({"kept": "learned"}, "points", markers="o", xlabel="context size N")(
+            axes, kept
+        )
         axes.plot(results.points, results.exact_curvature, "k:", label="GD++, exact")
-        axes.plot(results.points, results.rule_curvature, "--", color=plotting.REFERENCE)
-        axes.lines[-1].set_label("worst-case rule")
-        axes.set(xlabel="context size N", ylabel=r"$\gamma$", xscale="log", yscale="log")
+        axes.plot(results.points, results.rule_curvature, "k--", label="worst-case rule")
+        axes.set(ylabel=r"$\gamma$", xscale="log", yscale="log")
         axes.legend()
 
     def mapped(axes: Axes, results: xr.Dataset) -> None:
         values = np.linspace(0, 12, 200)
-        for size, style in zip(results.points.values, ("-", "--", "-.", ":"), strict=False):
-            gamma = float(results.exact_curvature.sel(points=size))
-            axes.plot(values, values * (1 - gamma * values) ** 2, style, label=f"N = {size}")
+        for gamma, style in zip(results.exact_curvature, ("-", "--", "-.", ":"), strict=False):
+            new = values * (1 - float(gamma) * values) ** 2
+            axes.plot(values, new, style, label=f"N = {int(gamma.points)}")
         axes.set(xlabel="eigenvalue s", ylabel=r"$s (1 - \gamma s)^2$", ylim=(0, 8))
         axes.legend()
 
     def condition(axes: Axes, results: xr.Dataset) -> None:
-        axes.plot(results.curvature, results.condition, color=plotting.MODEL)
+        axes.plot(results.curvature, results.condition)
         axes.set(xlabel=r"$\gamma$", ylabel="median condition number", yscale="log")
 
     def histogram(axes: Axes, results: xr.Dataset) -> None:
-        width = float(results.eigenvalue.diff("eigenvalue").mean())
-        axes.bar(results.eigenvalue, results["count"], width, color=plotting.MODEL, alpha=0.7)
+        axes.stairs(results["count"], results.edge, fill=True)
         axes.set(xlabel="eigenvalue s", ylabel="count")
 
     drawn = {

@@ -44,15 +44,7 @@ def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
 
 def draw(results: xr.Dataset) -> Figure:
     """A row for each number of layers."""
-    drawn = {}
-    for layers, name in ((1, "one layer"), (2, "two layers")):
-        for title, panel in (
-            ("loss while training", panels.training_panel),
-            ("alignment with GD", panels.alignment_panel()),
-            ("larger inputs", panels.SHIFTS["larger inputs"]),
-            ("larger targets", panels.SHIFTS["larger targets"]),
-        ):
-            drawn[f"{name}: {title}"] = panels.of(panel, layers=layers)
+    drawn = panels.grid({1: "one layer", 2: "two layers"}, "layers", panels.BESIDE_GD)
     return panels.figure(results, drawn, "Linear attention through LayerNorm.", columns=4)
 
 

@@ -73,32 +73,20 @@ def _padded(losses: np.ndarray) -> np.ndarray:
 
 def draw(results: xr.Dataset) -> Figure:
     """The three losses."""
-
-    def block(axes: panels.Axes, results: xr.Dataset) -> None:
-        for name, label, color, style in (
-            ("block_loss", "new tasks", panels.plotting.MODEL, "-"),
-            ("block_training_loss", "its own tasks", panels.plotting.THIRD, "--"),
-        ):
-            values = results[name].rename(block_seed="seed")
-            panels.plotting.every_seed(
-                axes, values, "block_step", label=label, color=color, style=style
-            )
-        axes.set(xlabel="training step", ylabel="loss", ylim=(0, None))
-        axes.legend()
-
+    block = {"block_loss": "new tasks", "block_training_loss": "its own tasks"}
     drawn = {
         "one head": panels.of(panels.training_panel, heads=1),
         "two heads": panels.of(panels.training_panel, heads=2),
-        "a block with an MLP, fixed tasks": block,
+        "a block with an MLP, fixed tasks": panels.curves(
+            block, "block_step", ylabel="loss", ylim=(0, None)
+        ),
     }
     return panels.figure(results, drawn, "One linear layer.", columns=3)
 
 
 def _steps_to_learn(results: xr.Dataset) -> xr.DataArray:
     """Steps to a loss of .25, (heads, seed); all steps where it is never reached."""
-    below = results.loss < 0.25
-    first = results.step.isel(step=below.argmax("step"))
-    return first.where(below.any("step"), results.step[-1])
+    return claims.first_step(results.loss < 0.25).fillna(results.step[-1])
 
 
 def _longest_over_shortest(results: xr.Dataset) -> xr.DataArray:

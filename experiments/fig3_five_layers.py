@@ -87,19 +87,13 @@ def _each(history: History) -> list[Transformer]:
 
 def draw(results: xr.Dataset) -> Figure:
     """Loss, alignment with GD and GD++, and the four shifts."""
-    drawn = {
-        "loss while training": panels.training_panel,
-        "alignment with five steps of GD": panels.alignment_panel(),
-        "alignment with five layers of GD++": panels.alignment_panel("_gdpp"),
-        **panels.SHIFTS,
-    }
     sentence = (
         "Five linear layers with weights of their own; GD++ has its own (eta, gamma) for each layer. "
         "Without the worst thousandth of 100,000 episodes: "
         f"trained {_range(results.trimmed_loss)}, GD++ {float(results.trimmed_gdpp):.4f}, "
         f"GD++ with one (eta, gamma) {float(results.trimmed_shared):.4f}."
     )
-    return panels.figure(results, drawn, sentence, columns=3)
+    return panels.deep_figure(results, "five steps", sentence)
 
 
 def _range(values: xr.DataArray) -> str:

@@ -129,18 +129,10 @@ def draw(results: xr.Dataset) -> Figure:
         axes.set(xlabel="x", ylabel="y")
         axes.legend(fontsize=6)
 
-    def losses(axes: Axes, results: xr.Dataset) -> None:
-        for name, label, color, style in (
-            ("loss", "transformer", plotting.MODEL, "-"),
-            ("reference_loss", "meta-learned step", plotting.REFERENCE, "--"),
-        ):
-            plotting.every_seed(axes, results[name], "step", label=label, color=color, style=style)
-        axes.set(xlabel="training step", ylabel="loss", yscale="log")
-        axes.legend()
-
+    losses = {"loss": "transformer", "reference_loss": "meta-learned step"}
     drawn = {
         "one episode": functions,
-        "loss while training": losses,
+        "loss while training": panels.curves(losses, ylabel="loss", yscale="log"),
         "how far apart": panels.alignment_panel(),
     }
     return panels.figure(results, drawn, "Sines, each seed beside its own reference.", columns=3)

@@ -18,7 +18,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, metrics, panels, plotting, study
+from toyicl import claims, metrics, panels, study
 from toyicl.dependence import TokenSensitivity, token_sensitivity
 from toyicl.episode import Episode
 from toyicl.experiment import Fit
@@ -102,16 +102,8 @@ def draw(results: xr.Dataset) -> Figure:
         axes.set(ylim=(0, 1))
         axes.legend()
 
-    def attention(axes: Axes, results: xr.Dataset) -> None:
-        for name, label, color, style in (
-            ("to_itself", "itself", plotting.REFERENCE, "--"),
-            ("to_following", "the next token", plotting.MODEL, "-"),
-            ("to_others", "the others", plotting.THIRD, ":"),
-        ):
-            plotting.every_seed(axes, results[name], "step", label=label, color=color, style=style)
-        axes.set(xlabel="training step", ylabel="norm of the derivative")
-        axes.legend()
-
+    tokens = {"to_following": "the next token", "to_itself": "itself", "to_others": "the others"}
+    attention = panels.curves(tokens, ylabel="norm of the derivative")
     drawn = {"loss while training": loss, "what the first layer attends to": attention}
     tried = ", ".join(
         f"{float(losses.min()):.3f} at rate {rate:g}"
@@ -121,20 +113,15 @@ def draw(results: xr.Dataset) -> Figure:
     return panels.figure(results, drawn, sentence)
 
 
-def _first(condition: xr.DataArray) -> xr.DataArray:
-    """Step at which a condition first holds, for each seed; NaN where it never does."""
-    return condition.step.isel(step=condition.argmax("step")).where(condition.any("step"))
-
-
 def _slower(results: xr.Dataset) -> xr.DataArray:
-    joint = _first(results.joint_loss < 0.25).median("seed")
-    return _first(results.loss < 0.25).dropna("seed") / joint
+    joint = claims.first_step(results.joint_loss < 0.25).median("seed")
+    return claims.first_step(results.loss < 0.25).dropna("seed") / joint
 
 
 def _ahead(results: xr.Dataset) -> xr.DataArray:
     """Steps between attention to the next token, thrice that to others, and a loss below .3."""
-    attended = _first(results.to_following > 3 * results.to_others)
-    return (_first(results.loss < 0.3) - attended).dropna("seed")
+    attended = claims.first_step(results.to_following > 3 * results.to_others)
+    return (claims.first_step(results.loss < 0.3) - attended).dropna("seed")
 
 
 CLAIMS = claims.read(

@@ -68,11 +68,8 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
 
 def draw(results: xr.Dataset) -> Figure:
     """A row for each model, a column for each shift."""
-    drawn = {
-        f"{depth} layers: {name}".replace("1 layers", "1 layer"): panels.of(panel, layers=depth)
-        for depth in results.layers.values
-        for name, panel in panels.SHIFTS.items()
-    }
+    rows = {depth: f"K = {depth}" for depth in results.layers.values}
+    drawn = panels.grid(rows, "layers", panels.SHIFTS)
     return panels.figure(results, drawn, "Losses away from training.", columns=len(panels.SHIFTS))
 
 

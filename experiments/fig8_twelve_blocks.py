@@ -65,24 +65,17 @@ def _nearest_ridge(settings: study.Study, history: History) -> Ridge:
 
 def draw(results: xr.Dataset) -> Figure:
     """Loss, alignment with GD++ and ridge, distances to all references, and the four shifts."""
-
-    def distances(axes: panels.Axes, results: xr.Dataset) -> None:
-        for suffix, label, color, style in (
-            ("", "GD", panels.plotting.REFERENCE, "--"),
-            ("_gdpp", "GD++", panels.plotting.THIRD, "-."),
-            ("_ridge", "ridge", panels.plotting.FOURTH, ":"),
-            ("_truth", "true weights", "0.4", "-"),
-        ):
-            values = results[f"prediction_difference{suffix}"]
-            panels.plotting.every_seed(axes, values, "step", label=label, color=color, style=style)
-        axes.set(xlabel="training step", ylim=(0, 0.6))
-        axes.legend()
-
+    distances = {
+        "prediction_difference": "GD",
+        "prediction_difference_gdpp": "GD++",
+        "prediction_difference_ridge": "ridge",
+        "prediction_difference_truth": "true weights",
+    }
     drawn = {
         "loss while training": panels.training_panel,
         "alignment with twelve steps of GD++": panels.alignment_panel("_gdpp"),
         "alignment with ridge regression": panels.alignment_panel("_ridge"),
-        "distance of predictions": distances,
+        "distance of predictions": panels.curves(distances, ylim=(0, 0.6)),
         **panels.SHIFTS,
     }
     return panels.figure(results, drawn, "Twelve blocks with four heads and an MLP.", columns=4)

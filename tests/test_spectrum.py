@@ -70,3 +70,18 @@ def test_rare_large_eigenvalues_are_as_rare_as_they_should_be():
         larger = largest > float(bound)
         error = larger.std() / np.sqrt(larger.size)
         assert abs(larger.mean() - expected) < 3 * error, (bound, larger.mean(), expected)
+
+
+def test_worst_case_curvature_makes_both_ends_equal():
+    values = np.array([[0.2, 1.0, 2.5], [0.4, 1.1, 3.0]])
+    gamma = spectrum.worst_case_curvature(values)
+    ends = np.array([0.3, 3.0])
+    after = ends * (1 - gamma * ends) ** 2
+    assert after[0] == pytest.approx(after[1], 1e-12)
+    assert gamma < 1 / 3.0
+
+
+def test_condition_numbers_are_medians_over_tasks():
+    values = np.array([[1.0, 2.0], [1.0, 4.0], [1.0, 5.0]])
+    expected = [4.0, (2 * 0.8**2) / 0.9**2]
+    np.testing.assert_allclose(spectrum.condition_numbers(values, np.array([0.0, 0.1])), expected)

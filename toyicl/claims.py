@@ -162,6 +162,11 @@ def last(values: "xr.DataArray") -> "xr.DataArray":
     return values.isel(step=-1)
 
 
+def first_step(condition: "xr.DataArray") -> "xr.DataArray":
+    """Training step at which a condition first holds, for each seed; NaN where it never does."""
+    return condition.step.isel(step=condition.argmax("step")).where(condition.any("step"))
+
+
 def loss_over(name: str, loss: str = "loss") -> Value:
     """The final loss over a reference's, for each seed."""
     return lambda results: last(results[loss]) / results[f"{name}_loss"]

@@ -1,6 +1,6 @@
 """The panels that most figures share, drawn from a dataset of `study`'s variables."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,13 @@ from toyicl.claims import part
 TITLES = {"gd": "GD", "gdpp": "GD++"}
 STYLES = {"gd": ("--", plotting.REFERENCE), "gdpp": ("-.", plotting.THIRD)}
 
+LOOKS = (
+    (plotting.MODEL, "-"),
+    (plotting.REFERENCE, "--"),
+    (plotting.THIRD, "-."),
+    (plotting.FOURTH, ":"),
+)
+"""Colours and line styles of a panel's curves, in their order."""
 Panel = Callable[[Axes, xr.Dataset], None]
 
 
@@ -29,6 +36,15 @@ def figure(
         panel(drawn.axes[number], results)
     plotting.caption(drawn, [sentence, *plotting.common_sentences(results)])
     return drawn
+
+
+def grid(rows: Mapping[Any, str], dim: str, panels: Mapping[str, Panel]) -> dict[str, Panel]:
+    """The same panels for several parts of the results, {value along dim: name}, a row for each."""
+    return {
+        f"{name}: {title}": of(panel, **{dim: value})
+        for value, name in rows.items()
+        for title, panel in panels.items()
+    }
 
 
 def of(panel: Panel, **where: Any) -> Panel:
@@ -47,22 +63,42 @@ def training_panel(axes: Axes, results: xr.Dataset) -> None:
     axes.legend()
 
 
-def alignment_panel(suffix: str = "") -> Panel:
-    """Cosine, norm ratio and differences of every seed while training."""
+def curves(
+    labels: Mapping[str, str],
+    along: str = "step",
+    *,
+    markers: Sequence[str] = (),
+    xlabel: str = "training step",
+    **settings: Any,
+) -> Panel:
+    """Variables of every seed along a dimension, {variable: label}, each with a look of its own.
+
+    Points with `markers`, one for each variable, instead of lines; `settings` go to `Axes.set`.
+    """
 
     def draw(axes: Axes, results: xr.Dataset) -> None:
-        for name, label, color, style in (
-            ("model_cosine", "model cosine", plotting.MODEL, "-"),
-            ("norm_ratio", "norm ratio", plotting.FOURTH, "-."),
-            ("model_difference", "model difference", plotting.THIRD, "--"),
-            ("prediction_difference", "prediction difference", plotting.REFERENCE, ":"),
-        ):
-            values = results[name + suffix]
-            plotting.every_seed(axes, values, "step", label=label, color=color, style=style)
-        axes.set(xlabel="training step", ylim=(0, 2.5))
+        for number, (name, label) in enumerate(labels.items()):
+            values = results[name]
+            seeds = next(str(dim) for dim in values.dims if str(dim).endswith("seed"))
+            color, line = LOOKS[number]
+            plotting.every_seed(
+                axes,
+                values.rename({seeds: "seed"}),
+                along,
+                label=label,
+                color=color,
+                style=markers[number] if markers else line,
+            )
+        axes.set(xlabel=xlabel, **settings)
         axes.legend()
 
     return draw
+
+
+def alignment_panel(suffix: str = "") -> Panel:
+    """Cosine, norm ratio and differences of every seed while training."""
+    names = ("model_cosine", "norm_ratio", "model_difference", "prediction_difference")
+    return curves({name + suffix: name.replace("_", " ") for name in names}, ylim=(0, 2.5))
 
 
 def heat_map(name: str, label: str) -> Panel:
@@ -115,6 +151,14 @@ SHIFTS: dict[str, Panel] = {
     "other laws, larger targets": shift_panel("law_target", "factor on the targets"),
 }
 """The columns of Figure 6."""
+
+BESIDE_GD: dict[str, Panel] = {
+    "loss while training": training_panel,
+    "alignment with GD": alignment_panel(),
+    "larger inputs": SHIFTS["larger inputs"],
+    "larger targets": SHIFTS["larger targets"],
+}
+"""What one layer shows beside a step of gradient descent."""
 
 
 def deep_figure(results: xr.Dataset, steps: str, sentence: str) -> Figure:

@@ -73,6 +73,26 @@ def gram_spectrum(task: LinearRegression, tasks: int = 100_000, seed: int = 0) -
     return np.pad(spectrum * float(task.input_range) ** 2, padding)
 
 
+def worst_case_curvature(spectrum: np.ndarray) -> float:
+    """The gamma that leaves the mean least eigenvalue l and the greatest u of all tasks equal.
+
+    l (1 - gamma l)^2 = u (1 - gamma u)^2 gives 1 / (u + sqrt(l u) + l): von Oswald et al. (2022),
+    appendix A.10, whose text does not say which of the tasks' l and u are meant. `spectrum` has rows
+    of ascending eigenvalues, one task each.
+    """
+    least, greatest = spectrum[:, 0].mean(), spectrum.max()
+    return float(1 / (greatest + np.sqrt(least * greatest) + least))
+
+
+def condition_numbers(spectrum: np.ndarray, curvatures: np.ndarray) -> np.ndarray:
+    """Median over tasks of the condition number after s -> s (1 - gamma s)^2, for each gamma."""
+    found = []
+    for curvature in curvatures:
+        moved = spectrum * (1 - curvature * spectrum) ** 2
+        found.append(np.median(moved.max(axis=-1) / moved.min(axis=-1)))
+    return np.array(found)
+
+
 def population_loss(task: LinearRegression, residual: Callable[[np.ndarray], np.ndarray]) -> float:
     """Loss over all tasks of a learner given by its residual R, on the noise-free query label.
 
