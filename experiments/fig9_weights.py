@@ -107,17 +107,19 @@ def draw(results: xr.Dataset) -> Figure:
     """The circuits of the first seed that left its plateau."""
     first = int(results.on_plateau.values.argmin())
     deep = int(results.deep_on_plateau.values.argmin())
-    shown = results.isel(seed=first)
-    shown = shown.merge(
-        results[["deep_key_query", "deep_value_output"]].isel(seed=deep), compat="override"
-    )
+    shown = results[["key_query", "value_output"]].isel(seed=first, drop=True)
+    shown = shown.merge(results[["deep_key_query", "deep_value_output"]].isel(seed=deep, drop=True))
     drawn = {
         "one layer": panels.heat_map("key_query", "$W_K^T W_Q$"),
         "one layer ": panels.heat_map("value_output", "$P W_V$"),
         "three layers": panels.heat_map("deep_key_query", "$W_K^T W_Q$"),
         "three layers ": panels.heat_map("deep_value_output", "$P W_V$"),
     }
-    sentence = f"Weights of seed {int(results.seed[first])}, and of seed {int(results.seed[deep])}."
+    seeds = int(results.seed[first]), int(results.seed[deep])
+    sentence = (
+        f"One trained layer, of seed {seeds[0]}, "
+        f"and three with the same weights, of seed {seeds[1]}."
+    )
     return panels.figure(shown.assign_attrs(results.attrs), drawn, sentence)
 
 
