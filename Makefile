@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install reproduce figures test lint benchmark pins clean
+.PHONY: install reproduce figures test slow lint benchmark pins clean
 
 install: $(STAMP)
 
@@ -31,14 +31,14 @@ figures: install
 		--settings.reference-training.batch-size 512
 	$(BIN)/toyicl run fig5 --out figures --seeds 4 --settings.training.batch-size 512 \
 		--settings.training.steps 30000
-	$(BIN)/toyicl run fig6 --out figures --settings.deep-training.batch-size 256 --settings.deep-seeds 2
-	$(BIN)/toyicl run fig7 --out figures --seeds 2 --settings.training.batch-size 256 \
-		--settings.training.steps 15000
+	$(BIN)/toyicl run fig6 --out figures --settings.deep-training.batch-size 256 \
+		--settings.deep-training.steps 10000 --settings.deep-seeds 2
+	$(BIN)/toyicl run fig7 --out figures --seeds 2
 	$(BIN)/toyicl run fig8 --out figures --seeds 1 --settings.training.batch-size 256 \
 		--settings.training.steps 10000
-	$(BIN)/toyicl run fig9 --out figures --seeds 3
+	$(BIN)/toyicl run fig9 --out figures
 	$(BIN)/toyicl run fig13 --out figures --seeds 2 --settings.training.batch-size 256
-	$(BIN)/toyicl run fig14 --out figures --settings.training.steps 5000 \
+	$(BIN)/toyicl run fig14 --out figures --settings.training.steps 20000 \
 		--settings.training.batch-size 512
 	$(BIN)/toyicl run fig15 --out figures --seeds 10
 	$(BIN)/toyicl verify --out figures || true
@@ -46,6 +46,9 @@ figures: install
 
 test: lint
 	$(BIN)/pytest -n auto
+
+slow: install
+	$(BIN)/pytest -n auto -m slow
 
 benchmark: install
 	$(BIN)/python benchmarks/training_step.py

@@ -56,15 +56,25 @@ def _off_diagonal(matrices: xr.DataArray) -> xr.DataArray:
     return (off**2).sum(["row", "column"]) ** 0.5
 
 
-def _cancelled(results: xr.Dataset) -> xr.DataArray:
-    """Off-diagonal norm of the sum of heads over the mean of each head's."""
+def _off_diagonals(results: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+    """Off-diagonal norms of the sum of heads, and of each head."""
     circuit = results.circuit.assign_coords(
         row=np.arange(results.sizes["row"]), column=np.arange(results.sizes["column"])
     )
-    return _off_diagonal(circuit.sum("head")) / _off_diagonal(circuit).mean("head")
+    return _off_diagonal(circuit.sum("head")), _off_diagonal(circuit)
+
+
+def _cancelled(results: xr.Dataset) -> xr.DataArray:
+    together, each = _off_diagonals(results)
+    return together / each.mean("head")
+
+
+def _mass_left(results: xr.Dataset) -> xr.DataArray:
+    together, each = _off_diagonals(results)
+    return together**2 / (each**2).min("head")
 
 
 CLAIMS = claims.read(
     Path(__file__).with_name("claims.toml"),
-    {"VO-11-1": _cancelled, "VO-11-1-mass": _cancelled},
+    {"VO-11-1": _cancelled, "VO-11-1-mass": _mass_left},
 )

@@ -7,7 +7,7 @@ eigenvalue end up equal; the text does not say which, here they are the mean lea
 of all tasks.
 
 Expected: gamma .179, .099, .056, .029.
-Cost: 20 minutes at full settings, 8 as checked in; quick: two minutes.
+Cost: an hour at full settings, 10 minutes as checked in; quick: two minutes.
 """
 
 from dataclasses import dataclass, replace

@@ -55,16 +55,10 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
 
 def draw(results: xr.Dataset) -> Figure:
     """A row for each pool."""
-    drawn = {}
-    for size in results.tasks.values:
-        for title, panel in (
-            ("loss on new tasks", panels.training_panel),
-            ("alignment", panels.alignment_panel()),
-            ("larger inputs", panels.SHIFTS["larger inputs"]),
-            ("larger targets", panels.SHIFTS["larger targets"]),
-        ):
-            drawn[f"{size} tasks: {title}"] = panels.of(panel, tasks=size)
-    return panels.figure(results, drawn, "One layer trained on fixed tasks.", columns=4)
+    rows = {size: f"{size} tasks" for size in results.tasks.values}
+    drawn = panels.grid(rows, "tasks", panels.BESIDE_GD)
+    sentence = "One layer trained on fixed tasks, all seeds on the same; losses on new ones."
+    return panels.figure(results, drawn, sentence, columns=4)
 
 
 CLAIMS = claims.read(

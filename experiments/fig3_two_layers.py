@@ -69,6 +69,7 @@ CLAIMS = claims.read(
         "VO-3a-4-norm": claims.final("norm_ratio_gdpp"),
         "VO-3a-4-model": claims.final("model_difference_gdpp"),
         "VO-3a-4-predictions": claims.final("prediction_difference_gdpp"),
+        "VO-3a-gamma": lambda results: results.learned_curvature,
         "VO-3a-5-early": _after_drop,
         "VO-3a-5-late": lambda results: claims.last(_distance_to_descent(results)),
         "VO-3a-6": lambda results: results.interpolated_loss / results.gdpp_loss,

@@ -4,7 +4,7 @@ Proposition 1 of von Oswald et al. (2022), at the sizes of their notebook: 12 in
 points, 100 layers with the same weights, random W_0. The layers' predictions, read after each of them,
 are set beside the weights of gradient descent after as many steps.
 
-Expected: differences of rounding only, some 1e-15 in float64 and 1e-6 in float32.
+Expected: differences of rounding only: after 100 layers below 1e-12 in float64, 1e-4 in float32.
 Cost: seconds.
 """
 
@@ -21,10 +21,12 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, plotting
 from toyicl.construction import gradient_descent_transformer
+from toyicl.episode import Episode
 from toyicl.experiment import Fit
 from toyicl.references import GradientDescent
 from toyicl.settings import require_positive, require_size
 from toyicl.tasks import LinearRegression
+from toyicl.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -52,33 +54,55 @@ QUICK = Settings(depth=20)
 
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """The largest difference between layers and steps, after each of them, in both precisions."""
-    differences = {}
+    differences, tokens = {}, []
     for precision, wide in (("float32", False), ("float64", True)):
         with jax.enable_x64(wide):
             differences[precision] = np.asarray(_differences(settings))
+            tokens.append(float(_token_difference(settings)))
     return xr.Dataset(
         {
             "largest_difference": (("precision", "layer"), np.array([*differences.values()])),
+            "token_difference": ("precision", tokens),
         },
         coords={"precision": [*differences], "layer": np.arange(1, settings.depth + 1)},
     )
 
 
-@partial(jax.jit, static_argnames="settings")
-def _differences(settings: Settings) -> jax.Array:
-    """Largest difference over episodes and outputs after each layer, (depth,)."""
-    task, depth = settings.task, settings.depth
+def _drawn(settings: Settings) -> tuple[Episode, jax.Array, Transformer]:
+    """Episodes, W_0, and the layers set by hand."""
+    task = settings.task
     episodes_key, weights_key = jax.random.split(jax.random.key(2022))
-    x, y, x_query, _ = task.sample(episodes_key, settings.episodes)
     initial = jax.random.normal(weights_key, (task.outputs, task.dim))
     model = gradient_descent_transformer(
         settings.learning_rate,
         task.context_size,
         task.dim,
         task.outputs,
-        depth=depth,
+        depth=settings.depth,
         initial_weights=initial,
     )
+    return task.sample(episodes_key, settings.episodes), initial, model
+
+
+@partial(jax.jit, static_argnames="settings")
+def _token_difference(settings: Settings) -> jax.Array:
+    """Largest difference of the context's tokens after one layer from (x_j, y_j - (W_1 - W_0) x_j)."""
+    (x, y, x_query, _), initial, model = _drawn(settings)
+    once = GradientDescent(settings.learning_rate, initial_weights=initial)
+
+    def difference(x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        context, _ = model.arrange(x, y, x_query)
+        inputs, labels = model.after_first_layer(context)
+        moved = y - x @ (once.weights(x, y) - initial).T
+        return jnp.maximum(jnp.max(jnp.abs(inputs - x)), jnp.max(jnp.abs(labels - moved)))
+
+    return jnp.max(jax.vmap(difference, in_axes=-1)(x, y, x_query))
+
+
+@partial(jax.jit, static_argnames="settings")
+def _differences(settings: Settings) -> jax.Array:
+    """Largest difference over episodes and outputs after each layer, (depth,)."""
+    (x, y, x_query, _), initial, model = _drawn(settings)
     layers = jax.vmap(model.layerwise, in_axes=-1, out_axes=-1)(x, y, x_query)
 
     def descend(x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
@@ -87,7 +111,7 @@ def _differences(settings: Settings) -> jax.Array:
             weights = once.weights(x, y)
             return weights, weights @ x_query
 
-        return jax.lax.scan(step, initial, length=depth)[1]
+        return jax.lax.scan(step, initial, length=settings.depth)[1]
 
     steps = jax.vmap(descend, in_axes=-1, out_axes=-1)(x, y, x_query)
     return jnp.max(jnp.abs(layers - steps), axis=(1, 2))
@@ -119,7 +143,10 @@ def _largest(precision: str, layers: slice) -> Callable[[xr.Dataset], xr.DataArr
 CLAIMS = claims.read(
     Path(__file__).with_name("claims.toml"),
     {
-        "VO-P1-1": _largest("float64", slice(1)),
+        "VO-P1-1": lambda results: np.fmax(
+            _largest("float64", slice(1))(results),
+            results.token_difference.sel(precision="float64"),
+        ),
         "VO-P1-3": _largest("float64", slice(None)),
         "VO-P1-3-float32": _largest("float32", slice(None)),
     },

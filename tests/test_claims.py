@@ -99,5 +99,23 @@ def test_a_shift_is_judged_where_it_is_furthest_on_a_log_scale(close):
     close(claims.log10(value)(results).values, np.log10([0.4, 2.0]))
 
 
+def test_the_first_step_of_a_condition():
+    loss = xr.DataArray(
+        [[3.0, 1.0, 2.0], [3.0, 3.0, 3.0]], dims=("seed", "step"), coords={"step": [0, 10, 20]}
+    )
+    np.testing.assert_array_equal(claims.first_step(loss < 2.5).values, [10.0, np.nan])
+
+
+def test_the_furthest_value_is_the_one_that_is_not_finite():
+    values = xr.DataArray([[1.0, -3.0, 2.0], [1.0, np.nan, 5.0]], dims=("seed", "alpha"))
+    np.testing.assert_array_equal(claims.furthest(values, "alpha").values, [-3.0, np.nan])
+
+
+def test_what_stands_beside_a_claim_leaves_out_what_the_claim_leaves_out():
+    beside = {"final": claims.final("loss")}
+    assert judged(where={"heads": 1}, beside=beside)["beside"] == {"final": 1.0}
+    assert judged(where={"heads": 2}, beside=beside)["beside"] == {"final": pytest.approx(0.6)}
+
+
 def test_a_part_that_was_not_measured_was_not_run():
     assert judged(where={"heads": 3})["verdict"] == "not run"

@@ -76,8 +76,11 @@ def test_the_page_is_the_same_report_and_both_are_written(tmp_path):
     assert "http" not in page
 
 
-@pytest.mark.parametrize("value", ["<script>", "a & b"])
-def test_the_page_shows_text_as_text(tmp_path, value):
+@pytest.mark.parametrize(
+    ("value", "shown"), [("<script>", "&lt;script&gt;"), ("a & b", "a &amp; b")]
+)
+def test_the_page_shows_text_as_text(tmp_path, value, shown):
     strange = RESULTS.assign_attrs(cut=value)
     _, page = report.write([chapter(tmp_path, results=strange)], tmp_path)
-    assert "<script>" not in page.read_text()
+    assert value not in page.read_text()
+    assert shown in page.read_text()

@@ -76,10 +76,10 @@ class Claim:
             results = part(results, **self.where)
         except KeyError:  # other settings have other parts
             return record
-        record["beside"] = {
-            name: float(value(results).mean()) for name, value in self.beside.items()
-        }
         values, stuck = self.value(results), self.stuck(results)
+        record["beside"] = {
+            name: float(_left(value(results), stuck).mean()) for name, value in self.beside.items()
+        }
         left, judged = True, values.size
         if stuck is not None:
             record["plateau_seeds"] = _named(stuck)
@@ -212,6 +212,13 @@ def furthest(values: "xr.DataArray", dim: str, center: float = 0.0) -> "xr.DataA
 def log10(value: Value) -> Value:
     """The common logarithm of a value."""
     return lambda results: value(results).copy(data=np.log10(value(results).values))
+
+
+def _left(values: "xr.DataArray", stuck: "xr.DataArray | None") -> "xr.DataArray":
+    """Values of the seeds that left their plateau; all of them where no seed is known, or is left."""
+    if stuck is None or not set(stuck.dims) <= set(values.dims) or bool(stuck.all()):
+        return values
+    return values.where(~stuck)
 
 
 def _seed_dim(values: "xr.DataArray") -> str:

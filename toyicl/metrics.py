@@ -99,11 +99,6 @@ def compare(learner: Learner, reference: Learner, episodes: Episode) -> Comparis
     return difference(observe(learner, episodes), observe(reference, episodes), episodes)
 
 
-def compare_observed(learner: Learner, reference: Observation, episodes: Episode) -> Comparison:
-    """Compare a learner with a reference that has been observed on the same episodes."""
-    return difference(observe(learner, episodes), reference, episodes)
-
-
 def over_snapshots(measure: Callable[..., Any], learners: Any, *context: Any) -> Any:
     """`measure(learner, *context)` of each learner of a history; leaves get the axes (seed, snapshot).
 
