@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, panels, study
 from toyicl.experiment import Fit
-from toyicl.settings import require_different, require_size
+from toyicl.settings import require, require_different, require_size
 from toyicl.training import Training
 
 
@@ -39,6 +39,7 @@ class Settings(study.Study):
         require_different("dampings", self.dampings)
         for name in ("depth", "many_episodes"):
             require_size(name, getattr(self, name))
+        require(self.model.depth == 1, "model.depth", "1 to be repeated", self.model.depth)
 
 
 FULL = Settings()

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, panels, study
 from toyicl.experiment import Fit
+from toyicl.settings import require
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 
@@ -28,6 +29,7 @@ QUICK = study.Study(
 
 def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
     """Train, and read the circuits of every seed."""
+    require(settings.model.heads == 2, "model.heads", "2 in this experiment", settings.model.heads)
     history = fit(settings.model, settings.task, settings.training, label="two heads")
     attention, d = history.final.blocks[0].attention, settings.task.dim
     written = np.asarray(attention.value_output)[:, :, -1, -1]

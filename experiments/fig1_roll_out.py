@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, panels, study
 from toyicl.experiment import Fit
-from toyicl.settings import require_positive, require_size
+from toyicl.settings import require, require_positive, require_size
 from toyicl.training import Training
 
 
@@ -32,6 +32,7 @@ class Settings(study.Study):
         super().__post_init__()
         require_positive("damping", self.damping)
         require_size("depth", self.depth)
+        require(self.model.depth == 1, "model.depth", "1 to be repeated", self.model.depth)
 
 
 FULL = Settings()

@@ -1,4 +1,4 @@
-"""fig5: with inputs and labels in separate tokens, two layers first copy, then take one step.
+"""fig5: with inputs and labels in separate tokens, two layers can copy, then take one step.
 
 Figure 5 of von Oswald et al. (2022): tokens x_1, y_1, ..., each with its position beside it; a softmax
 layer, then a linear one. The first is to copy each label to its input, the second to take one step of

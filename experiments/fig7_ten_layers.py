@@ -1,4 +1,4 @@
-"""fig7: ten linear layers with the same weights are ten steps of GD++.
+"""fig7: ten linear layers with the same weights, beside ten steps of GD++.
 
 Figure 7 of von Oswald et al. (2022): K = 10, recurrent, token values clipped to 10; five layers with
 weights of their own are trained beside them for as many steps.

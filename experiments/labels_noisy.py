@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, panels, plotting, study, theory
 from toyicl.experiment import Fit
-from toyicl.settings import require_different
+from toyicl.settings import require, require_different
 from toyicl.training import Training
 
 
@@ -30,8 +30,10 @@ class Settings(study.Study):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_different("replaced", self.replaced)
+        most = self.task.context_size
         for count in self.replaced:
-            replace(self.task, distractors=count)
+            rule = f"whole numbers between 0 and task.context_size ({most})"
+            require(count in range(most + 1), "replaced", rule, count)
 
 
 FULL = Settings()

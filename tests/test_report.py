@@ -1,5 +1,6 @@
 """The report: complete, with links that lead to figures, and honest about what has not been run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,26 @@ def test_markdown_holds_every_verdict_with_figure_command_and_origin(tmp_path):
     assert "| holds | A-1-1: it is \\| small. | p | 1.5 (1, 2) | 1.5 | 0 to 3 |" in text
     assert "| **fails** | A-1-1-more: it is large. *(cosine)* Because. |" in text
     assert "| norm ratio 0.75 |" in text
-    assert "- A-1-1-more: it is large. 1.5 (1, 2); the paper: p. Because." in text
+    assert "- a, A-1-1-more: it is large. 1.5 (1, 2); holds 5 to 9; the paper: p. Because." in text
+    assert "### Measured with trainings cut short" in text
+
+
+def test_a_statement_that_goes_on_is_read_after_the_one_before(tmp_path):
+    claims = [
+        replace(CLAIMS[0], statement="It is small"),
+        replace(CLAIMS[1], kind="by construction"),
+    ]
+    listing = Listing("a", Path("a.py"), "claims something", "a minute.")
+    one = report.Chapter(listing, RESULTS, tmp_path, [c.judge(RESULTS) for c in claims])
+    text = report.markdown([one], tmp_path)
+    assert "- a, A-1-1-more: It is small … it is large. 1.5" in text
+    assert "### By mathematics" in text
+
+
+def test_a_verdict_says_how_many_seeds_it_rests_on(tmp_path):
+    stuck = RESULTS.assign(on_plateau=("seed", [True, False]))
+    text = report.markdown([chapter(tmp_path, results=stuck)], tmp_path)
+    assert "| 2, 1 of 2 seeds |" in text
 
 
 def test_what_was_not_run_is_said(tmp_path):

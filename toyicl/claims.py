@@ -69,20 +69,24 @@ class Claim:
             "kind": self.kind,
             "beside": {},
             "note": self.note,
+            "seeds": None,
         }
         if results is None:
             return record
         try:
             results = part(results, **self.where)
+            values = self.value(results)
         except KeyError:  # other settings have other parts
             return record
-        values, stuck = self.value(results), self.stuck(results)
+        stuck = self.stuck(results)
         record["beside"] = {
             name: float(_left(value(results), stuck).mean()) for name, value in self.beside.items()
         }
         left, judged = True, values.size
         if stuck is not None:
             record["plateau_seeds"] = _named(stuck)
+            if stuck.any() and stuck.ndim == 1:
+                record["seeds"] = [int((~stuck).sum()), stuck.size]
             left = not bool(stuck.all(_seed_dim(stuck)).any())
             values = values.where(~stuck)
             judged = int((~stuck).broadcast_like(values).sum())
@@ -198,6 +202,8 @@ def shift(prefix: str, name: str, *, low: float, high: float) -> Value:
         ratio = results[f"{prefix}_loss"] / results[f"{prefix}_{name}_loss"]
         (along,) = (str(dim) for dim in ratio.dims if dim != "seed")
         inside = ratio.isel({along: (ratio[along] >= low) & (ratio[along] <= high)})
+        if not inside.sizes[along]:
+            raise KeyError(f"no {along} between {low} and {high}")
         return furthest(inside.copy(data=np.log10(inside.values)), along).pipe(lambda v: 10**v)
 
     return value

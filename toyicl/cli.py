@@ -155,8 +155,10 @@ def list_experiments(command: List) -> int:
 
     for listing in listings():
         done = (command.out / listing.name / RESULTS).exists()
+        kept = command.out == RUNS and (FIGURES / listing.name / RESULTS).exists()
+        where = "Has been run." if done else "Kept in figures/." if kept else "Not run yet."
         print(f"{listing.name:<8} {listing.claim}")
-        print(f"{'':<8} costs {listing.cost} {'Has been run.' if done else 'Not run yet.'}")
+        print(f"{'':<8} costs {listing.cost} {where}")
     return 0
 
 
@@ -165,6 +167,9 @@ def list_runs(command: List) -> int:
     from toyicl import runs
 
     if not command.out.is_dir():
+        if command.out == RUNS:
+            print("No runs yet; `toyicl run fig2 --quick` makes the first.")
+            return 0
         raise BadInput(f"out must be a folder of runs, got {command.out}, which does not exist")
     for folder in sorted(path for path in command.out.iterdir() if path.is_dir()):
         for line in runs.describe(folder):
@@ -207,6 +212,8 @@ def run(command: Run, words: Sequence[str], leaving: Leaving) -> int:
             screen=Terminal(leaving),
         )
         print_verdicts(outcome.verdicts)
+        if command.quick:
+            print("Quick settings: fewer steps and episodes; these verdicts are indicative.")
         for path in outcome.files:
             print(f"wrote {path}")
         for sentence in outcome.diverged:
@@ -258,11 +265,15 @@ def verify(command: Verify) -> int:
 
 
 def _folder(out: Path | None, listing: experiment.Listing) -> Path:
-    """Where the results of an experiment are to be found."""
+    """Where the results of an experiment are: a quick run does not stand in for those in figures/."""
+    from toyicl import laboratory
+
     if out is not None:
         return out / listing.name
     own, shipped = RUNS / listing.name, FIGURES / listing.name
-    return shipped if (shipped / RESULTS).exists() and not (own / RESULTS).exists() else own
+    if not laboratory.has_results(shipped):
+        return own
+    return own if laboratory.is_full(own) else shipped
 
 
 def floors(command: Floors) -> int:

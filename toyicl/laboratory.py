@@ -180,6 +180,16 @@ def has_results(folder: Path) -> bool:
     return (folder / runs.RESULTS).exists()
 
 
+def is_full(folder: Path) -> bool:
+    """Whether a folder holds the results of a run that started from full settings."""
+    if not has_results(folder):
+        return False
+    try:
+        return runs.load_results(folder).attrs.get("level") != "quick"
+    except (BadInput, Unfinished):  # whoever reads them says what is wrong
+        return True
+
+
 def results_of(folder: Path) -> xr.Dataset | None:
     """The results in a folder; None if there are none.
 

@@ -113,9 +113,16 @@ def common_sentences(results: xr.Dataset) -> list[str]:
     return [
         f"{seeds} seed{'s' if seeds > 1 else ''}, each drawn." if seeds else "",
         plateau_sentence(results.on_plateau) if "on_plateau" in results else "",
+        "A line ends where its loss overflows." if _overflows(results) else "",
         str(results.attrs.get("cut", "")),
         command_sentence(results),
     ]
+
+
+def _overflows(results: xr.Dataset) -> bool:
+    """Whether some loss is infinite."""
+    losses = (results[name] for name in results.data_vars if str(name).endswith("loss"))
+    return any(bool(np.isinf(values).any()) for values in losses if values.dtype.kind == "f")
 
 
 def caption(figure: Figure, sentences: Sequence[str]) -> None:

@@ -14,6 +14,12 @@ from toyicl.experiment import Listing
 MARKDOWN = "REPORT.md"
 PAGE = "REPORT.html"
 MARKS = {"holds": "holds", "fails": "**fails**", "not run": "not run"}
+FAILURES = {
+    "exact": "By mathematics: no training can change it",
+    "full": "Measured at full settings",
+    "cut": "Measured with trainings cut short: more steps, larger batches or more seeds may change it",
+}
+"""What a verdict rests on."""
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; font-size: 0.85rem; display: block; overflow-x: auto; }
@@ -62,12 +68,7 @@ def _head(chapters: Sequence[Chapter]) -> str:
         for verdict in ("holds", "fails", "not run")
     }
     statements = {"-".join(str(record["id"]).split("-")[:3]) for record in records}
-    failed = [
-        f"- {record['id']}: {record['statement']}. {_ours(record)}; the paper: {record['paper']}."
-        + (f" {record['note']}" if record["note"] else "")
-        for record in records
-        if record["verdict"] == "fails"
-    ]
+    quick = sum(_level(chapter) == "quick" for chapter in chapters)
     lines = [
         "# What is claimed, and what we find",
         f"{len(statements)} statements, judged by {len(records)} values: {counts['holds']} hold, "
@@ -75,10 +76,45 @@ def _head(chapters: Sequence[Chapter]) -> str:
         "band for every seed; seeds on their plateau are named and left out. *By construction* marks "
         "what could not have come out otherwise, *cosine* what rests on a cosine alone: the norm "
         "ratio and the untrained model stand beside it. `toyicl verify` writes this page.",
-        "## What does not hold" if failed else "",
-        "\n".join(failed),
+        f"Quick settings, whose verdicts are indicative: {quick} experiments." if quick else "",
+        *_failures(chapters),
     ]
     return "\n\n".join(filter(None, lines))
+
+
+def _failures(chapters: Sequence[Chapter]) -> list[str]:
+    """What does not hold, by what the verdict rests on."""
+    groups: dict[str, list[str]] = {title: [] for title in FAILURES.values()}
+    for chapter in chapters:
+        before = ""
+        for record in chapter.verdicts:
+            statement = str(record["statement"])
+            # A statement that goes on from another is read after it.
+            whole = f"{before} … {statement}" if statement[:1].islower() and before else statement
+            before = before if statement[:1].islower() else statement
+            if record["verdict"] == "fails":
+                groups[_why(chapter, record)].append(
+                    f"- {chapter.listing.name}, {record['id']}: {whole}. {_ours(record)}; holds "
+                    f"{_band(record)}; the paper: {record['paper']}."
+                    + (f" {record['note']}" if record["note"] else "")
+                )
+    found = [[f"### {title}", "\n".join(lines)] for title, lines in groups.items() if lines]
+    return ["## What does not hold", *(text for pair in found for text in pair)] if found else []
+
+
+def _why(chapter: Chapter, record: Mapping[str, Any]) -> str:
+    if record["kind"] == "by construction":
+        return FAILURES["exact"]
+    cut = chapter.results is not None and chapter.results.attrs.get("cut")
+    return FAILURES["cut" if cut else "full"]
+
+
+def _level(chapter: Chapter) -> str:
+    return "" if chapter.results is None else str(chapter.results.attrs["level"])
+
+
+def _band(record: Mapping[str, Any]) -> str:
+    return " to ".join(_number(bound) for bound in record["band"])
 
 
 def _chapter(chapter: Chapter, folder: Path) -> str:
@@ -90,7 +126,7 @@ def _chapter(chapter: Chapter, folder: Path) -> str:
         picture = chapter.folder / f"{runs.FIGURE}.png"
         link = Path(os.path.relpath(picture, folder)).as_posix()
         lines += [f"![{listing.name}]({link})", _origin(listing, results)]
-    return "\n\n".join([*lines, _table(chapter.verdicts)])
+    return "\n\n".join(filter(None, [*lines, _table(chapter.verdicts), _settings(results)]))
 
 
 def _origin(listing: Listing, results: xr.Dataset) -> str:
@@ -103,9 +139,12 @@ def _origin(listing: Listing, results: xr.Dataset) -> str:
         f"seeds: {attributes['seeds']}",
         f"cost: {listing.cost.rstrip('.')}",
         f"revision {attributes['revision'][:10]}{tree}, {attributes['device']}",
-        f"settings: `{attributes['settings']}`",
     ]
     return "; ".join(facts) + ". " + str(attributes.get("cut", ""))
+
+
+def _settings(results: xr.Dataset | None) -> str:
+    return "" if results is None else f"All settings: `{results.attrs['settings']}`"
 
 
 def _table(verdicts: Sequence[Mapping[str, Any]]) -> str:
@@ -124,7 +163,7 @@ def _table(verdicts: Sequence[Mapping[str, Any]]) -> str:
             record["paper"],
             _ours(record),
             _number(record["floor"]),
-            " to ".join(_number(bound) for bound in record["band"]),
+            _band(record),
             ", ".join(f"{name} {_number(value)}" for name, value in record["beside"].items()),
         ]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -136,7 +175,8 @@ def _ours(record: Mapping[str, Any]) -> str:
         return "not run" if record["verdict"] == "not run" else "no seed to judge"
     low, high = record["spread"]
     spread = f" ({_number(low)}, {_number(high)})" if high > low else ""
-    return _number(record["measured"]) + spread
+    left = f", {record['seeds'][0]} of {record['seeds'][1]} seeds" if record["seeds"] else ""
+    return _number(record["measured"]) + spread + left
 
 
 def _stuck(seeds: Sequence[Any]) -> str:

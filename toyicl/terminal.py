@@ -101,6 +101,8 @@ def print_verdicts(verdicts: Sequence[Mapping[str, Any]]) -> None:
             seeds = record["plateau_seeds"]
             stuck = "; ".join(f"seed {seed}" if isinstance(seed, int) else seed for seed in seeds)
             print(f"{'':<8} {'':<{width}}  left out, still on its plateau: {stuck}")
+        if record["verdict"] == "fails" and record["note"]:
+            print(f"{'':<8} {'':<{width}}  {record['note']}")
 
 
 def print_floors(values: dict[str, Any]) -> None:
