@@ -77,9 +77,9 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
         )
         linear.append(metrics.losses(tried.final, settings.episodes()))
     joint = fit(Architecture(), task, JOINT, label="joint tokens, as in Figure 2")
-    closely = replace(
-        training, steps=min(int(training.steps), LOOK_UP_TO), snapshot_every=LOOK_EVERY
-    )
+    looked = min(int(training.steps), LOOK_UP_TO)
+    every = min(LOOK_EVERY, looked)
+    closely = replace(training, steps=looked - looked % every, snapshot_every=every)
     close = fit(settings.model, task, closely, label="looked at closely", at_most=1)
     references = study.best_references(task, 1)
     two = metrics.loss(GradientDescent.shared(task, 2), settings.episodes())
