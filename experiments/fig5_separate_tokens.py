@@ -137,14 +137,16 @@ def _slower(results: xr.Dataset) -> xr.DataArray:
     return claims.first_step(results.loss < 0.25).dropna("seed") / usual
 
 
-def _ahead(results: xr.Dataset) -> xr.DataArray:
-    """Steps between attention to the next token, thrice that to others, and the loss's drop."""
+def _ahead(results: xr.Dataset, level: float | None = None) -> xr.DataArray:
+    """Steps from attention to the next token, thrice that to others, to a loss below a level.
+
+    Without a level, 95% of the plateau's loss.
+    """
     close = results[["close_loss", "close_following", "close_others"]].rename(close_step="step")
-    zero = float(
-        close.close_loss.isel(step=slice(5, 20)).median()
-    )  # the plateau, in its first steps
+    plateau = float(close.close_loss.isel(step=slice(5, 20)).median())
     attended = claims.first_step(close.close_following > 3 * close.close_others)
-    return claims.first_step(close.close_loss < 0.95 * zero) - attended
+    below = close.close_loss < (0.95 * plateau if level is None else level)
+    return claims.first_step(below) - attended
 
 
 CLAIMS = claims.read(
@@ -153,7 +155,8 @@ CLAIMS = claims.read(
         "VO-5-1": lambda results: claims.last(results.loss).min(),
         "VO-5-1-every": claims.final("loss"),
         "VO-5-2": _slower,
-        "VO-5-3": _ahead,
+        "VO-5-3": lambda results: _ahead(results, 0.3),
+        "VO-5-3-onset": _ahead,
         "VO-5-4": lambda results: results.linear_loss.min(),
         "VO-5-4-step": lambda results: results.linear_loss.min(),
     },

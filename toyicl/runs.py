@@ -250,6 +250,8 @@ def _source_revision() -> tuple[str, str]:
         # An installed package may lie inside somebody else's repository: that is not its source.
         if not git("ls-files", Path(__file__).name):
             return "unknown", "installed package"
-        return git("rev-parse", "HEAD"), "changed" if git("status", "--porcelain") else "clean"
+        # Results and figures that are kept beside the source are no part of it.
+        changes = git("status", "--porcelain", "--", ".", "../experiments")
+        return git("rev-parse", "HEAD"), "changed" if changes else "clean"
     except (OSError, subprocess.CalledProcessError):
         return "unknown", "not a source tree"
