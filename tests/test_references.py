@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from sklearn import linear_model
 
 from toyicl import metrics, theory
 from toyicl.episode import predict
-from toyicl.references import GradientDescent, GradientDescentPlusPlus, LeastSquares, Ridge
+from toyicl.references import (
+    AdaptiveRidge,
+    GradientDescent,
+    GradientDescentPlusPlus,
+    LeastSquares,
+    Ridge,
+)
 from toyicl.tasks import LinearRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
@@ -243,6 +250,43 @@ def test_no_other_penalty_beats_the_bayes_ridge():
     assert best < larger
 
 
+@few
+@given(d=st.integers(1, 4), m=st.integers(1, 3), more=st.integers(1, 5), omega=st.floats(0.3, 3))
+def test_adaptive_ridge_estimates_the_noise(d, m, more, omega, close):
+    x, y, x_query = random_context(d, m, d + more)
+    left = y - linear_model.LinearRegression(fit_intercept=False).fit(x, y).predict(x)
+    penalty = np.sum(left**2) / (m * more) / omega**2
+    judge = linear_model.Ridge(alpha=penalty, fit_intercept=False).fit(x, y)
+    expected = judge.predict([x_query])[0].reshape(m)
+    close(answer(AdaptiveRidge(omega), x, y, x_query), expected, 1e-8)
+
+
+def test_without_noise_adaptive_ridge_is_least_squares(close):
+    x, _, x_query = random_context(3, 2, 6)
+    y = x @ np.random.default_rng(1).normal(size=(3, 2))
+    close(answer(AdaptiveRidge(), x, y, x_query), answer(LeastSquares(), x, y, x_query), 1e-10)
+
+
+def test_the_estimate_is_unbiased_and_costs_little():
+    """Nearly as good as the ridge told the noise, and better than least squares."""
+    task = LinearRegression(dim=3, context_size=8, label_noise=0.4)
+    episodes = task.sample(jax.random.key(0), 20_000)
+    penalty = jax.jit(jax.vmap(AdaptiveRidge().penalty, in_axes=-1))(episodes.x, episodes.y)
+    assert abs(np.mean(penalty) - 0.16) < 3 * np.std(penalty) / np.sqrt(penalty.size)
+    told, guessed, plain = (
+        jax.jit(metrics.loss)(learner, episodes)
+        for learner in (Ridge(0.16), AdaptiveRidge(), LeastSquares())
+    )
+    assert told < guessed < 1.1 * told < plain
+
+
+def test_slopes_of_adaptive_ridge_are_finite():
+    episodes = replace(TASK, label_noise=0.1).sample(jax.random.key(0), 8)
+    slopes = jax.jit(jax.grad(metrics.loss, argnums=(0, 1)))(AdaptiveRidge(1.3), episodes)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slopes))
+    assert slopes[0].weight_scale[...] != 0
+
+
 def test_rates_may_be_traced(close):
     context = random_context(3, 1, 4)
     swept = jax.vmap(lambda rate: answer(GradientDescent(rate, 2), *context))(jnp.array([0.1, 0.2]))
@@ -257,6 +301,7 @@ def test_shapes_and_dtypes(wide, dtype):
             GradientDescent(0.1, 2),
             GradientDescentPlusPlus(0.1, 0.2, 2),
             Ridge(0.1),
+            AdaptiveRidge(),
             LeastSquares(),
         )
         return [predict(learner, episodes) for learner in learners]
@@ -284,6 +329,12 @@ BAD = [
     (
         lambda: GradientDescentPlusPlus(0.1, [0.1, 0.2, 0.3], 2),
         "curvature must be one number, or one for each of 2 steps, got [0.1, 0.2, 0.3]",
+    ),
+    (lambda: AdaptiveRidge(0.0), "weight_scale must be a finite number above 0, got 0.0"),
+    (
+        lambda: AdaptiveRidge()(*random_context(3, 1, 3)),
+        "context_size must be more than the number of inputs, 3, to estimate the noise from "
+        "residuals, got 3",
     ),
 ]
 

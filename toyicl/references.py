@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from toyicl import theory
-from toyicl.settings import require, require_size
+from toyicl.settings import require, require_positive, require_size
 from toyicl.tasks import LinearRegression
 
 Rates = float | Sequence[float] | jax.Array
 
 
-def _per_step(rates: Rates, steps: int, name: str) -> nnx.Param:
+def as_rates(rates: Rates, steps: int, name: str) -> nnx.Param:
     """A rate as a parameter: a scalar shared by all steps, or one for each."""
     values = jnp.asarray(rates, float)
     rule = f"one number, or one for each of {steps} steps"
@@ -43,7 +43,7 @@ class GradientDescent(nnx.Module):
         initial_weights: jax.Array | None = None,
     ):
         require_size("steps", steps)
-        self.learning_rate = _per_step(learning_rate, steps, "learning_rate")
+        self.learning_rate = as_rates(learning_rate, steps, "learning_rate")
         self.steps = steps
         self.initial_weights = (
             None if initial_weights is None else nnx.Variable(jnp.asarray(initial_weights))
@@ -87,8 +87,8 @@ class GradientDescentPlusPlus(nnx.Module):
 
     def __init__(self, learning_rate: Rates, curvature: Rates, steps: int = 2):
         require_size("steps", steps)
-        self.learning_rate = _per_step(learning_rate, steps, "learning_rate")
-        self.curvature = _per_step(curvature, steps, "curvature")
+        self.learning_rate = as_rates(learning_rate, steps, "learning_rate")
+        self.curvature = as_rates(curvature, steps, "curvature")
         self.steps = steps
 
     @classmethod
@@ -133,6 +133,35 @@ class Ridge(nnx.Module):
     def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
         """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
         regularised = x.T @ x + self.penalty[...] * jnp.eye(x.shape[1], dtype=x.dtype)
+        return y.T @ x @ jnp.linalg.solve(regularised, x_query)
+
+
+class AdaptiveRidge(nnx.Module):
+    """Ridge regression that reads the noise off the context; cf. Vladymyrov et al. (2024).
+
+        penalty = sigma^2 / omega^2,   sigma^2 = sum_i |y_i - W_ls x_i|^2 / (m (N - d))
+
+    with W_ls the least-squares solution: the estimate is unbiased, and needs more points than inputs.
+    `weight_scale` is omega.
+    """
+
+    def __init__(self, weight_scale: float | jax.Array = 1.0):
+        require_positive("weight_scale", weight_scale)
+        self.weight_scale = nnx.Param(jnp.asarray(weight_scale, float))
+
+    def penalty(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """The penalty for a context (N, d), (N, m): a number. Raises BadInput unless N > d."""
+        count, dim = x.shape
+        rule = f"more than the number of inputs, {dim}, to estimate the noise from residuals"
+        require(count > dim, "context_size", rule, count)
+        # By QR, not by the normal equations, whose error would pass for noise in float32.
+        basis, _ = jnp.linalg.qr(x)
+        left = y - basis @ (basis.T @ y)
+        return jnp.sum(left**2) / (y.shape[1] * (count - dim)) / self.weight_scale[...] ** 2
+
+    def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
+        regularised = x.T @ x + self.penalty(x, y) * jnp.eye(x.shape[1], dtype=x.dtype)
         return y.T @ x @ jnp.linalg.solve(regularised, x_query)
 
 

@@ -70,6 +70,27 @@ def gradient_descent_optimum(task: LinearRegression) -> Optimum:
     return Optimum(1, constant - slope * rate, (rate,))
 
 
+def centred_optimum(task: LinearRegression) -> Optimum:
+    """The best single step on the centred scatter: (eta / N) sum_i (x_i - mean x) . x_q y_i.
+
+    The centred scatter sum_i (x_i - mean x) x_i^T has mean (N - 1) m2 I and mean square C I,
+
+        C = (N - 1) [(d - 1) m2^2 + (m4 - 3 m2^2) (N - 1) / N + (N + 1) m2^2]
+
+    so that eta* / N = (N - 1) m2 / (C + (N - 1) m2 sigma^2 / omega^2). Two softmax heads of opposite
+    small logits take this step, not the plain one. Raises ValueError for distractors.
+    """
+    second, fourth = input_moments(task)
+    require_no_distractors(task)
+    require_positive("task.weight_scale", task.weight_scale)
+    n, d, free = task.context_size, task.dim, task.context_size - 1
+    noise = (float(task.label_noise or 0.0) / float(task.weight_scale)) ** 2
+    uneven = (fourth - 3 * second**2) * free / n
+    curve = free * ((d - 1) * second**2 + uneven + (n + 1) * second**2 + second * noise)
+    step = free * second / curve if free else 0.0  # a single point is its own mean
+    return Optimum(1, predict_zero_loss(task) * (1 - step * free * second), (step * n,))
+
+
 def optimal_scale(task: LinearRegression) -> float:
     """z* = eta* / N: the best single linear attention layer acts as z* sum_i y_i (x_i . x_q)."""
     return gradient_descent_optimum(task).learning_rates[0] / task.context_size

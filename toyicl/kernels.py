@@ -1,0 +1,115 @@
+"""Learners that compare the query with each context point: what softmax attention may be doing.
+
+The kernel is exp(scale x . x'), that of softmax attention. One softmax head is a Nadaraya-Watson
+average; read as gradient descent it is a step in this kernel's space whose size the query sets, and two
+heads of opposite small logits are a step on the centred scatter.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from toyicl import theory
+from toyicl.references import Rates, as_rates
+from toyicl.settings import require_not_negative, require_size
+from toyicl.tasks import LinearRegression
+
+
+class NadarayaWatson(nnx.Module):
+    """The mean of labels weighted by exp(scale x_i . x_q): softmax attention to the labels.
+
+    Nadaraya (1964), Watson (1964). `scale` may be any number; at 0 it is `AveragedLabels`.
+    """
+
+    def __init__(self, scale: float | jax.Array):
+        self.scale = nnx.Param(jnp.asarray(scale, float))
+
+    def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
+        return jax.nn.softmax(self.scale[...] * x @ x_query) @ y
+
+
+class KernelRidge(nnx.Module):
+    """Ridge regression in the space of the exponential kernel.
+
+        f(x_q) = k_q (K + penalty I)^-1 Y,   K_ij = exp(scale x_i . x_j)
+
+    With Gaussian noise it is the mean of a Gaussian process. A small `scale` leaves K close to a matrix
+    of rank 1: without a `penalty` the answer then needs float64.
+    """
+
+    def __init__(self, scale: float | jax.Array, penalty: float | jax.Array):
+        require_not_negative("penalty", penalty)
+        self.scale = nnx.Param(jnp.asarray(scale, float))
+        self.penalty = nnx.Param(jnp.asarray(penalty, float))
+
+    def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
+        scale = self.scale[...]
+        gram = jnp.exp(scale * x @ x.T) + self.penalty[...] * jnp.eye(x.shape[0], dtype=x.dtype)
+        return jnp.exp(scale * x @ x_query) @ jnp.linalg.solve(gram, y)
+
+
+class FunctionalDescent(nnx.Module):
+    """K steps of gradient descent over functions in the exponential kernel's space, from f = 0.
+
+        f <- f + (eta_k / N) sum_i k(x_i, .) (y_i - f(x_i)),   k(x, x') = exp(scale x . x')
+
+    Cf. Cheng et al. (2023). `learning_rate` is eta: a number shared by all `steps`, or one for each.
+    """
+
+    def __init__(self, scale: float | jax.Array, learning_rate: Rates, steps: int = 1):
+        require_size("steps", steps)
+        self.scale = nnx.Param(jnp.asarray(scale, float))
+        self.learning_rate = as_rates(learning_rate, steps, "learning_rate")
+        self.steps = steps
+
+    def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
+        scale = self.scale[...]
+        gram, row = jnp.exp(scale * x @ x.T), jnp.exp(scale * x @ x_query)
+        # By the kernel's coefficients: f(x) = sum_i coefficients_i k(x_i, x).
+        coefficients = jnp.zeros_like(y)
+        for rate in jnp.broadcast_to(self.learning_rate[...], (self.steps,)):
+            coefficients = coefficients + rate / x.shape[0] * (y - gram @ coefficients)
+        return row @ coefficients
+
+
+class AveragedLabels(nnx.Module):
+    """The mean label of the context, whatever the query: the least that attention must beat."""
+
+    def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
+        return jnp.mean(y, axis=0)
+
+
+class NearestNeighbour(nnx.Module):
+    """The label of the context point nearest to the query; of equally near ones, the first."""
+
+    def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
+        return y[jnp.argmin(jnp.sum((x - x_query[None]) ** 2, axis=1))]
+
+
+class CentredDescent(nnx.Module):
+    """One step of gradient descent on the centred scatter.
+
+        (eta / N) sum_i (x_i - mean x) . x_q y_i
+
+    The limit of two softmax heads of opposite logits, one minus the other, as the logits shrink: they
+    see the covariance of x and y, not their product (`construction.subtracted_heads`).
+    """
+
+    def __init__(self, learning_rate: float | jax.Array):
+        self.learning_rate = as_rates(learning_rate, 1, "learning_rate")
+
+    @classmethod
+    def best(cls, task: LinearRegression) -> "CentredDescent":
+        """The best step on a task; see `theory.centred_optimum`."""
+        (rate,) = theory.centred_optimum(task).learning_rates
+        return cls(rate)
+
+    def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
+        centred = x - jnp.mean(x, axis=0, keepdims=True)
+        return self.learning_rate[...] / x.shape[0] * (x_query @ centred.T) @ y
