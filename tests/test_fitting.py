@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from toyicl import metrics, training
-from toyicl.fitting import fit
+from toyicl.fitting import Plan, fit, fit_all, kind
 from toyicl.references import GradientDescent
 from toyicl.tasks import LinearRegression
 from toyicl.training import StartFrom, Training
@@ -181,3 +181,14 @@ def test_a_layer_approaches_the_best_gradient_step():
 def test_no_seeds_is_an_error(none):
     with pytest.raises(ValueError, match="seeds must be at least 1, got 0"):
         fit(Architecture(), TASK, SHORT, seeds=none)
+
+
+def test_a_covariance_can_be_trained_on():
+    """Its numbers are leaves, for which JAX puts stand-ins when it looks at shapes alone."""
+    task = LinearRegression(dim=2, context_size=3, input_law="normal", covariance=(2.0, 0.5))
+    training = Training(steps=2, batch_size=4, snapshot_every=2)
+    plans = [
+        Plan(Architecture(), replace(task, covariance=(r, 1.0)), training, (0,)) for r in (2, 3)
+    ]
+    assert kind(plans[0]) == kind(plans[1])
+    assert all(np.isfinite(history.training_loss).all() for history in fit_all(plans))

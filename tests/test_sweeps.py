@@ -15,7 +15,7 @@ from programs import SMALL, toyicl
 from toyicl import checkpoints, laboratory, sweeps, training
 from toyicl.checkpoints import Checkpoint, Keeper
 from toyicl.errors import BadInput
-from toyicl.fitting import Plan, fit_all, kind
+from toyicl.fitting import Job, Plan, fit_all, kind
 from toyicl.spread import AcrossRuns
 from toyicl.tasks import LinearRegression
 from toyicl.training import Training
@@ -35,11 +35,27 @@ def test_equal_labels_are_answered_together():
 
     def train(requests):
         asked.append([request.label for request in requests])
-        return [f"{request.label}{index}" for index, request in enumerate(requests)]
+        return [[f"{request.label}{index}"] for index, request in enumerate(requests)]
 
     found = sweeps.measure_together([asking("a", "b"), asking("a"), asking("a", "b")], train)
     assert asked == [["a", "a", "a"], ["b", "b"]]
     assert found == [["a0", "b0"], ["a1"], ["a2", "b1"]]
+
+
+def test_jobs_are_answered_together_in_their_order():
+    asked = []
+
+    def train(requests):
+        asked.append([[job.name for job in request.jobs] for request in requests])
+        return [[f"{index}{job.name}" for job in r.jobs] for index, r in enumerate(requests)]
+
+    def measure(fit):
+        return fit.together([Job(None, None, None, name) for name in "ab"], label="both")
+
+    assert sweeps.measure_together([measure, measure], train) == [["0a", "0b"], ["1a", "1b"]]
+    assert asked == [[["a", "b"], ["a", "b"]]]
+    with pytest.raises(BadInput, match="jobs must be one or more, got 0"):
+        sweeps.measure_together([lambda fit: fit.together([], label="none")], train)
 
 
 def test_measurements_may_ask_for_different_trainings():
@@ -47,7 +63,7 @@ def test_measurements_may_ask_for_different_trainings():
 
     def train(requests):
         asked.append([request.label for request in requests])
-        return [None] * len(requests)
+        return [[None]] * len(requests)
 
     sweeps.measure_together([asking("a", "c"), asking("b", "c")], train)
     assert asked == [["a"], ["b", "c"], ["c"]] or asked == [["a"], ["c"], ["b"], ["c"]]
@@ -59,7 +75,7 @@ def test_a_label_is_used_once_in_a_measurement():
 
     def train(requests):
         asked.append([request.label for request in requests])
-        return [None] * len(requests)
+        return [[None]] * len(requests)
 
     before = threading.active_count()
     with pytest.raises(BadInput, match=r"label must be used once in a measurement, .*, got 'a'"):
@@ -123,7 +139,9 @@ def test_what_a_measurement_raises_is_raised_and_no_thread_stays():
 
     before = threading.active_count()
     with pytest.raises(KeyError, match="mine"):
-        sweeps.measure_together([asking("a", "b"), broken, asking("a")], lambda asked: asked)
+        sweeps.measure_together(
+            [asking("a", "b"), broken, asking("a")], lambda asked: [[one] for one in asked]
+        )
     assert threading.active_count() == before
 
 

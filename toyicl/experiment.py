@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # so that listing experiments needs none of them
     import xarray as xr
     from matplotlib.figure import Figure
 
-    from toyicl.fitting import History
+    from toyicl.fitting import History, Job
     from toyicl.tasks import Task
     from toyicl.training import Build, Training
 
@@ -43,6 +43,12 @@ class Fit(Protocol):
         at_most: int | None = None,
     ) -> "History":
         """Train one learner for each seed, or for the first few; `label` names it to the user."""
+        ...
+
+    def together(
+        self, jobs: "Sequence[Job]", *, label: str, at_most: int | None = None
+    ) -> "list[History]":
+        """Train several learners for each seed; those that differ in numbers alone are one program."""
         ...
 
 

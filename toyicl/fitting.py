@@ -22,6 +22,16 @@ Progress = Callable[[int, np.ndarray], None]
 """Called after every chunk with the steps done by all runs together, and each run's latest loss."""
 
 
+class Job(NamedTuple):
+    """A training, one run for each seed."""
+
+    build: Build
+    task: Task
+    training: Training
+    name: str = ""
+    """What tells it from the others that are trained with it, to the user."""
+
+
 class Plan(NamedTuple):
     """What to fit: one learner for each seed."""
 

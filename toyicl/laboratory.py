@@ -1,6 +1,7 @@
 """Running an experiment: train, measure, save, draw, judge; at one point or over a grid of them."""
 
 import contextlib
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -258,12 +259,14 @@ def _train(
     keeper: Keeper,
     screen: Screen,
     diverged: list[str],
-) -> list[fitting.History]:
+) -> list[list[fitting.History]]:
     """Train what the points of a sweep ask for: those of one kind as one program."""
-    plans = []
+    plans, where = [], []
     for request in requests:
         own = seeds if request.at_most is None else min(seeds, request.at_most)
-        plans.append(fitting.Plan(request.build, request.task, request.training, range(own)))
+        for job in request.jobs:
+            plans.append(fitting.Plan(job.build, job.task, job.training, range(own)))
+            where.append(", ".join(filter(None, (places[request.point], job.name))))
     kinds: dict[Any, list[int]] = {}
     for index, plan in enumerate(plans):
         kinds.setdefault(fitting.kind(plan), []).append(index)
@@ -286,12 +289,13 @@ def _train(
     for index, history in sorted(histories.items()):
         for seed, step in zip(history.seeds, history.diverged_at, strict=True):
             if step >= 0:
-                place = places[requests[index].point]
+                place = where[index] + ", " * bool(where[index])
                 diverged.append(
-                    f"{requests[index].label}: {place}{', ' * bool(place)}seed {seed} diverged, "
+                    f"{requests[0].label}: {place}seed {seed} diverged, "
                     f"its loss is not finite at step {step}"
                 )
-    return [histories[index] for index in range(len(plans))]
+    answers = (histories[index] for index in range(len(plans)))
+    return [list(itertools.islice(answers, len(request.jobs))) for request in requests]
 
 
 def _require_datasets(experiment: Experiment, measured: Sequence[Any]) -> None:

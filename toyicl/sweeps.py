@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from toyicl import plotting
 from toyicl.claims import Claim, part, without_padding
 from toyicl.experiment import Fit
-from toyicl.fitting import History
+from toyicl.fitting import History, Job
 from toyicl.settings import require
 from toyicl.tasks import Task
 from toyicl.training import Build, Training
@@ -28,11 +28,9 @@ MEASURED = "measured_"
 
 
 class Request(NamedTuple):
-    """A training that a measurement asks for."""
+    """Trainings that a measurement asks for."""
 
-    build: Build
-    task: Task
-    training: Training
+    jobs: tuple[Job, ...]
     label: str
     at_most: int | None
     point: int
@@ -43,9 +41,9 @@ Measure = Callable[[Fit], xr.Dataset]
 
 
 def measure_together(
-    measures: Sequence[Measure], train: Callable[[list[Request]], list[History]]
+    measures: Sequence[Measure], train: Callable[[list[Request]], list[list[History]]]
 ) -> list[xr.Dataset]:
-    """The results of all measurements; `train` answers the requests that have one label.
+    """The results of all measurements; `train` answers the requests that have one label, job by job.
 
     One measurement runs at a time. What any of them raises, or `train`, is raised here.
     """
@@ -57,8 +55,8 @@ def measure_together(
             label = waiting[0].request.label
             asking = [point for point in waiting if point.request.label == label]
             histories = train([point.request for point in asking])
-            for point, history in zip(asking, histories, strict=True):
-                point.answer(history)
+            for point, answer in zip(asking, histories, strict=True):
+                point.answer(answer)
         return [point.result for point in points]
     finally:
         for point in points:
@@ -87,9 +85,9 @@ class _Point:
         self._thread.start()
         self._listen()
 
-    def answer(self, history: History) -> None:
+    def answer(self, histories: list[History]) -> None:
         """Give it what it asked for, and run until the next request, or the end."""
-        self._heard.put(history)
+        self._heard.put(histories)
         self._listen()
 
     def leave(self) -> None:
@@ -105,13 +103,31 @@ class _Point:
 
     def _run(self) -> None:
         try:
-            self._said.put((None, self._measure(self._fit), None))
+            self._said.put((None, self._measure(_Asking(self._ask)), None))
         except _Leave:
             pass
         except BaseException as error:
             self._said.put((None, None, error))
 
-    def _fit(
+    def _ask(self, jobs: Sequence[Job], label: str, at_most: int | None) -> list[History]:
+        rule = "used once in a measurement, since trainings are kept by their labels"
+        require(label not in self._labels, "label", rule, label)
+        require(len(jobs) > 0, "jobs", "one or more", len(jobs))
+        self._labels.add(label)
+        self._said.put((Request(tuple(jobs), label, at_most, self._index), None, None))
+        histories = self._heard.get()
+        if histories is _Leave:
+            raise _Leave
+        return histories
+
+
+class _Asking:
+    """`experiment.Fit` as a measurement gets it."""
+
+    def __init__(self, ask: Callable[[Sequence[Job], str, int | None], list[History]]) -> None:
+        self._ask = ask
+
+    def __call__(
         self,
         build: Build,
         task: Task,
@@ -120,15 +136,15 @@ class _Point:
         label: str,
         at_most: int | None = None,
     ) -> History:
-        rule = "used once in a measurement, since trainings are kept by their labels"
-        require(label not in self._labels, "label", rule, label)
-        self._labels.add(label)
-        request = Request(build, task, training, label, at_most, self._index)
-        self._said.put((request, None, None))
-        history = self._heard.get()
-        if history is _Leave:
-            raise _Leave
+        """Train one learner for each seed."""
+        (history,) = self._ask([Job(build, task, training)], label, at_most)
         return history
+
+    def together(
+        self, jobs: Sequence[Job], *, label: str, at_most: int | None = None
+    ) -> list[History]:
+        """Train several learners for each seed."""
+        return self._ask(jobs, label, at_most)
 
 
 def grid(sweep: dict[str, list[Any]]) -> list[dict[str, Any]]:

@@ -108,7 +108,7 @@ class LinearRegression:
             rule = f"a whole number between 0 and context_size ({self.context_size})"
             require(allowed, "task.distractors", rule, self.distractors)
         entries = jax.tree.leaves(self.covariance)
-        if entries and not any(isinstance(entry, jax.core.Tracer) for entry in entries):
+        if entries and not any(map(_stands_in, entries)):
             _require_covariance(self.covariance, self.dim)
 
     def scaled(self, factor: float | jax.Array) -> "LinearRegression":
@@ -194,6 +194,12 @@ def _sum_products(x: jax.Array, weights: jax.Array) -> jax.Array:
     """
     terms = (x[..., a, :] * weights[..., a, :] for a in range(weights.shape[-2]))
     return functools.reduce(operator.add, terms)
+
+
+def _stands_in(entry: Any) -> bool:
+    """Whether an entry is traced, a shape alone, or that of many tasks: JAX puts such there."""
+    stacked = isinstance(entry, np.ndarray | jax.Array) and entry.ndim == 1
+    return stacked or isinstance(entry, jax.core.Tracer | jax.ShapeDtypeStruct)
 
 
 def _matrix(covariance: Any, dim: int) -> Any:
