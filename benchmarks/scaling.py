@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from toyicl import metrics, plotting
 from toyicl.attention import AttentionKind
 from toyicl.fitting import Plan, fit_all
+from toyicl.growth import operations, slope
 from toyicl.spread import AcrossRuns
 from toyicl.tasks import LinearRegression
 from toyicl.training import Training, advance, start
@@ -50,13 +51,6 @@ def best_time(program: Callable[[], object]) -> float:
     return min(times)
 
 
-def slope(sizes: Any, costs: Any, least: int = 0) -> float:
-    """Slope of log cost over log size, from a least size on."""
-    sizes, costs = np.array(sizes), np.array(costs)
-    kept = sizes >= least
-    return float(np.polyfit(np.log(sizes[kept]), np.log(costs[kept]), 1)[0])
-
-
 def over_seeds() -> dict[str, Any]:
     """Seconds of a chunk of steps of as many runs."""
     training = Training(steps=20, snapshot_every=20, batch_size=256)
@@ -79,10 +73,9 @@ def over_context(attention: AttentionKind) -> dict[str, Any]:
         task = LinearRegression(context_size=size)
         model = Architecture(attention=attention, depth=2)(task, jax.random.key(0))
         episodes = task.sample(jax.random.key(1), EPISODES)
-        gradient = jax.jit(jax.grad(metrics.loss, allow_int=True))
-        lowered = gradient.lower(model, episodes)
-        flops.append(float((lowered.cost_analysis() or {})["flops"]))
-        compiled = lowered.compile()
+        gradient = jax.grad(metrics.loss, allow_int=True)
+        flops.append(operations(gradient, model, episodes))
+        compiled = jax.jit(gradient).lower(model, episodes).compile()
         seconds.append(best_time(partial(run, compiled, model, episodes)))
     return {
         "sizes": CONTEXTS,

@@ -8,7 +8,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from toyicl import tokens
-from toyicl.attention import Attention, read_linear, read_softmax
+from toyicl.attention import Attention, read_by_scatter, read_by_scores, read_linear, read_softmax
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 
@@ -20,14 +20,15 @@ few = settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.ge
 def oracle(layer, rows, context, kind):
     """Update of each row: sum_h P_h sum_i W_V,h e_i weigh((W_K,h e_i) . (W_Q,h e_j))."""
     weights = (layer.query, layer.key, layer.value, layer.output)
+    temperature, share = float(layer.temperature[...]), float(layer.softmax_share[...])
+    share = {"linear": 0.0, "softmax": 1.0, "mixed": share}[kind]
     rows, context, updates = np.asarray(rows), np.asarray(context), []
     for row in rows:
         update = np.zeros_like(row)
         for query, key, value, output in zip(*(np.asarray(w[...]) for w in weights), strict=True):
             scores = np.array([(key @ point) @ (query @ row) for point in context])
-            if kind == "softmax":
-                scores = np.exp(scores / np.sqrt(len(key)))
-                scores = scores / scores.sum()
+            weighted = np.exp(scores / np.sqrt(len(key)) / temperature)
+            scores = (1 - share) * scores + share * weighted / weighted.sum()
             for score, point in zip(scores, context, strict=True):
                 update += output @ (value @ point) * score
         updates.append(update)
@@ -49,7 +50,7 @@ def build(kind, heads=1, key_size=None):
     return jax.tree.map(lambda leaf: jnp.asarray(draw.normal(size=leaf.shape) / 2), shapes)
 
 
-@pytest.mark.parametrize("kind", ["linear", "softmax"])
+@pytest.mark.parametrize("kind", ["linear", "softmax", "mixed"])
 @pytest.mark.parametrize(
     ("heads", "key_size", "points", "count"), [(1, None, 4, 4), (2, 3, 2, 1), (3, 7, 12, 9)]
 )
@@ -68,8 +69,9 @@ def test_linear_reading_is_the_same_in_either_order(count, points, split, close)
     """Small counts take the scores, large ones the scatter; both are rows C^T C."""
     rows, context = (random_blocks(n, (split, 5 - split), n) for n in (count, points))
     whole = np.asarray(tokens.merge(context))
-    read = jax.jit(read_linear)(rows, context)
-    close(tokens.merge(read), np.asarray(tokens.merge(rows)) @ whole.T @ whole)
+    for order in (read_linear, read_by_scores, read_by_scatter):
+        read = jax.jit(order)(rows, context)
+        close(tokens.merge(read), np.asarray(tokens.merge(rows)) @ whole.T @ whole)
 
 
 def products(count, points):

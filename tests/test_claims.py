@@ -10,14 +10,19 @@ import xarray as xr
 
 from toyicl import claims, experiment
 
-CATALOGUE = Path(experiment.folder()) / "claims.toml"
+CATALOGUES = sorted(Path(experiment.folder()).glob("*.toml"))
+WORKS = tuple(f"{tomllib.loads(path.read_text())['work']}, " for path in CATALOGUES)
 ENTRY = 'work = "W"\n[A-1]\nsource = "s"\nstatement = "t"\npaper = "p"\nband = [0.0, 1.0]\n'
 LOADED = [experiment.load(listing) for listing in experiment.listings()]
 
 
 def test_every_entry_is_judged_by_exactly_one_experiment():
-    entries = tomllib.loads(CATALOGUE.read_text())
-    del entries["work"]
+    entries = [
+        name
+        for catalogue in CATALOGUES
+        for name in tomllib.loads(catalogue.read_text())
+        if name != "work"
+    ]
     judged = [claim.id for one in LOADED for claim in one.claims]
     assert sorted(judged) == sorted(entries)
 
@@ -27,7 +32,7 @@ def test_every_claim_can_fail_and_shows_what_a_cosine_hides(claim):
     low, high = claim.band
     assert low < high
     assert not (low == -math.inf and high == math.inf)
-    assert claim.source.startswith("von Oswald et al. (2022), ")
+    assert claim.source.startswith(WORKS)
     if claim.kind == "cosine":
         assert {"norm ratio", "cosine untrained"} <= claim.beside.keys()
 
@@ -53,6 +58,11 @@ def test_a_wrong_catalogue_is_named(tmp_path, text, name, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         claims.read(path, {name: lambda results: results.loss})
+
+
+def test_the_catalogues_are_of_the_paper_of_its_critics_and_ours():
+    ours = "toyicl's probe, "
+    assert set(WORKS) == {"von Oswald et al. (2022), ", "critics' objection, ", ours}
 
 
 def two_parts():
@@ -115,6 +125,12 @@ def test_what_stands_beside_a_claim_leaves_out_what_the_claim_leaves_out():
     beside = {"final": claims.final("loss")}
     assert judged(where={"heads": 1}, beside=beside)["beside"] == {"final": 1.0}
     assert judged(where={"heads": 2}, beside=beside)["beside"] == {"final": pytest.approx(0.6)}
+
+
+def test_largest_and_least_do_not_pass_over_what_is_missing(close):
+    results = xr.Dataset({"whole": ("episode", [3.0, 1.0]), "holed": ("episode", [3.0, np.nan])})
+    close([claims.largest("whole")(results), claims.least("whole")(results)], [3.0, 1.0])
+    assert np.isnan([claims.largest("holed")(results), claims.least("holed")(results)]).all()
 
 
 def test_a_part_that_was_not_measured_was_not_run():

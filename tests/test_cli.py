@@ -10,6 +10,7 @@ import xarray as xr
 from programs import toyicl
 
 from toyicl import cli, files
+from toyicl.axes import AXES
 
 TINY = [
     "--seeds=2",
@@ -258,8 +259,9 @@ def test_a_diverged_seed_is_named_and_the_results_are_kept(tmp_path):
         (["draw", "fig2", "--out=nowhere"], "which has no results.nc"),
         (["floors", "--dim=x"], "--dim"),
         (["floors", "--steps=0"], "steps must be a whole number of at least 1, got 0"),
-        (["flors"], "list, run, draw, verify, floors"),
-        ([], "list, run, draw, verify, floors"),
+        (["probe", "--axis=attention.softmx"], "axis must be one of attention.softmax, "),
+        (["flors"], "list, run, probe, draw, verify, floors"),
+        ([], "list, run, probe, draw, verify, floors"),
     ],
 )
 def test_bad_input_is_one_clear_line(words, expected, tmp_path):
@@ -270,6 +272,66 @@ def test_bad_input_is_one_clear_line(words, expected, tmp_path):
     assert answer.stderr.startswith("toyicl: ")
     assert answer.stderr.count("\n") == 1
     assert not list(Path(tmp_path).iterdir())  # nothing half-written
+
+
+SOFTMAX = ["probe", "--axis", "attention.softmax"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["probe", "--values=0,1"], "as many lists of values, got 0 and 1"),
+        ([*SOFTMAX, "--values=0,1", "--values=0,1"], "as many lists of values, got 1 and 2"),
+        ([*SOFTMAX, "--axis=mlp.gate", "--axis=norm.gate"], "one axis or two"),
+        ([*SOFTMAX, *SOFTMAX[1:]], "second_axis must be another than axis"),
+        ([*SOFTMAX, "--values=0:1"], "values must be FIRST:LAST:COUNT or VALUE,VALUE,..., of"),
+        ([*SOFTMAX, "--values=0,0"], "values must be one value or more, each once"),
+        ([*SOFTMAX, "--values=0:2:3"], "attention.softmax cannot be 2 here: model.softmax_share"),
+        (["probe", "--axis=model.depth", "--values=1.5"], "whole numbers for model.depth, got 1.5"),
+        ([*SOFTMAX, "--tolerance=0"], "tolerance must be a finite number above 0, got 0.0"),
+        ([*SOFTMAX, "--seeds=0"], "seeds must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_bad_probes_are_one_clear_line(words, expected, tmp_path, monkeypatch, capsys):
+    """In this process, which takes its devices as they are."""
+    monkeypatch.setattr(cli, "_prepare_devices", lambda: None)
+    with pytest.raises(SystemExit) as left:
+        cli.main([*words, "--out", str(tmp_path)])
+    said, complaint = capsys.readouterr()
+    assert (left.value.code, said) == (2, "")
+    assert expected in complaint
+    assert complaint.startswith("toyicl: ")
+    assert complaint.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_probe_without_an_axis_lists_them_all(capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(["probe"])
+    lines = capsys.readouterr().out.splitlines()
+    assert left.value.code == 0
+    assert len(lines) == 2 * len(AXES)
+    for name, line, values in zip(AXES, lines[::2], lines[1::2], strict=True):
+        assert line.split()[0] == name
+        assert AXES[name].meaning in line
+        assert float(values.split(", ")[-1]) == AXES[name].values[-1]
+
+
+def test_a_probe_trains_measures_and_draws(tmp_path):
+    """Quick: 2,000 steps at each of two values."""
+    answer = toyicl(*SOFTMAX, "--values=0:1:2", "--seeds=1", "--quick", "--out", tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    folder = tmp_path / "probe-attention.softmax"
+    for name in ("results.nc", "claims.json", "figure.png", "figure.svg"):
+        assert f"wrote {folder / name}" in answer.stdout
+        assert (folder / name).stat().st_size > 0
+    results = xr.load_dataset(folder / "results.nc", engine="h5netcdf")
+    assert dict(results.sizes) == {"axis": 1, "value": 2, "seed": 1}
+    assert abs(results.untrained_excess - 1).max() < 0.03
+    linear, softmax = (results.sel(value=value) for value in (0.0, 1.0))
+    assert (linear.loss / linear.gd_loss).min() > 0.98
+    assert (linear.loss / linear.gd_loss).max() < 1.03
+    assert softmax.excess.min() > 5 * linear.excess.max(), "softmax is not a step of descent"
 
 
 def test_importing_the_command_line_is_quick():

@@ -15,6 +15,7 @@ from toyicl.construction import (
     interpolate,
     read_layer,
     repeated,
+    softmax_heads,
     subtracted_heads,
     with_circuits,
 )
@@ -353,3 +354,38 @@ def test_dtypes(wide, dtype):
     with jax.enable_x64(wide):
         shapes = jax.eval_shape(values, *random_context(3, 1, 5), np.ones((1, 3)))
     assert {value.dtype.name for value in shapes} == {dtype}
+
+
+@few
+@given(**SIZES)
+def test_softmax_heads_are_weighted_averages_of_labels(d, m, n, close):
+    x, y, x_query = random_context(d, m, n)
+    scales, gains = np.array([2.0, -0.5, 0.0]), np.array([1.0, 3.0, -2.0])
+    near = np.exp(scales[:, None] * (x @ x_query))
+    averages = near @ y / near.sum(axis=1, keepdims=True)
+    close(answer(softmax_heads(scales, gains, d, m), x, y, x_query), gains @ averages, 1e-10)
+
+
+@few
+@given(**SIZES, depth=st.integers(1, 3))
+def test_stacked_softmax_heads_average_what_is_left(d, m, n, depth, close):
+    x, y, x_query = random_context(d, m, n)
+    rows, labels = np.concatenate([x, x_query[None]]), np.concatenate([y, np.zeros((1, m))])
+    near = np.exp(0.7 * rows @ x.T)
+    for _ in range(depth):
+        labels = labels - 0.4 * near @ labels[:-1] / near.sum(axis=1, keepdims=True)
+    model = softmax_heads([0.7], [0.4], d, m, depth=depth)
+    close(answer(model, x, y, x_query), -labels[-1], 1e-10)
+
+
+def test_softmax_heads_may_be_traced(close):
+    context = random_context(3, 1, 4)
+    swept = jax.vmap(lambda scale: answer(softmax_heads(scale[None], [1.0], 3), *context))
+    scales = jnp.array([0.5, 2.0])
+    close(swept(scales)[1], answer(softmax_heads([2.0], [1.0], 3), *context))
+
+
+@pytest.mark.parametrize("gains", [[1.0, 2.0], [], 1.0])
+def test_softmax_heads_have_a_gain_each(gains):
+    with pytest.raises(ValueError, match=r"^gains must be a number for each head, "):
+        softmax_heads([1.0], gains, 3)

@@ -14,6 +14,23 @@ SHORT = (
     " --settings.training.batch-size=8"
 )
 OPTIONS = {
+    "attention_cost": "--settings.episodes=50",
+    "context_order": "--settings.episodes=20 --settings.joint-training.steps=2"
+    " --settings.joint-training.snapshot-every=2 --settings.joint-training.batch-size=8"
+    " --settings.separate-training.steps=4 --settings.separate-training.snapshot-every=2"
+    " --settings.separate-training.batch-size=8",
+    "context_sizes": f"{SHORT} {FEW}",
+    "cosine_blindness": "--settings.episodes=50 --settings.depth=2",
+    "dials": " ".join(
+        f"--settings.probe.{option}"
+        for option in (
+            "training.steps=4",
+            "training.snapshot-every=2",
+            "training.batch-size=8",
+            "evaluation-episodes=50",
+        )
+    ),
+    "explained": f"{SHORT} {FEW}",
     "fig1": f"{SHORT} {FEW} --settings.depth=3",
     "fig2": f"{SHORT} {FEW} --settings.sizes 3 4 --settings.size-training.steps=2"
     " --settings.size-training.snapshot-every=2 --settings.size-training.batch-size=8",
@@ -38,11 +55,16 @@ OPTIONS = {
     " --settings.block-training.steps=2 --settings.block-training.snapshot-every=2",
     "fig16": f"--settings.training.steps=4 --settings.training.snapshot-every=2 {FEW}",
     "labels": f"{SHORT} {FEW}",
+    "preconditioned": f"{SHORT} {FEW}",
+    "probe": f"{SHORT} {FEW} --settings.values 0 1 --settings.second-values 0 1",
     "prop1": "",
     "prop2": "--settings.episodes=5",
     "prop3": "",
+    "softmax_identities": "--settings.episodes=5 --settings.depth=2",
+    "untaught": f"{SHORT} {FEW}",
+    "views": "--settings.episodes=5 --settings.steps=3",
 }
-QUICKEST = ("fig1", "fig3a", "fig16", "prop1", "prop2", "prop3")
+QUICKEST = ("fig1", "fig3a", "fig16", "prop1", "prop2", "prop3", "softmax_identities", "views")
 NAMES = [
     name if name in QUICKEST else pytest.param(name, marks=pytest.mark.slow) for name in OPTIONS
 ]

@@ -188,3 +188,70 @@ def test_losses_of_stacked_learners_are_each_ones_loss(close):
     stacked = jax.vmap(Ridge)(jnp.array([0.1, 1.0]))
     expected = [metrics.loss(Ridge(penalty), EPISODES) for penalty in (0.1, 1.0)]
     close(metrics.losses(stacked, EPISODES), expected)
+
+
+def test_the_best_multiple_loses_least(close):
+    learner = GradientDescent(0.3)
+    answers, labels = (
+        np.asarray(v).ravel() for v in (predict(learner, EPISODES), EPISODES.y_query)
+    )
+    factor = np.linalg.lstsq(answers[:, None], labels)[0]
+    expected = 0.5 * np.sum((factor * answers - labels) ** 2) / 6
+    close(metrics.best_multiple_loss(learner, EPISODES), expected)
+    close(metrics.best_multiple_loss(GradientDescent(0.9), EPISODES), expected)
+
+
+@jax.tree_util.Partial
+def first_label(x, y, x_query):
+    """Knows nothing but who came first."""
+    return y[0]
+
+
+def test_permutation_sensitivity_is_that_of_orders_one_by_one(close):
+    """Of a learner that knows the order, told in each order by hand."""
+    key = jax.random.key(3)
+    orders = np.argsort(jax.random.uniform(key, (2, 4, 6)), axis=1)
+    changes, answers = [], []
+    for index in range(6):
+        x, y, x_query, _ = one(index)
+        answers.append(y[0])
+        for order in orders[:, :, index]:
+            told = np.asarray(first_label(x[order], y[order], x_query))
+            changes.append(np.linalg.norm(told - y[0]))
+    spread = np.sqrt(np.mean(np.sum((np.array(answers) - np.mean(answers, axis=0)) ** 2, axis=1)))
+    found = metrics.permutation_sensitivity(first_label, EPISODES, key, 2)
+    close(found, np.mean(changes) / spread)
+    assert found > 0.3
+
+
+@pytest.mark.parametrize("learner", [SOFTMAX, GradientDescent(0.3, 2), Ridge(0.5)])
+def test_what_knows_no_order_is_not_sensitive_to_it(learner):
+    assert metrics.permutation_sensitivity(learner, EPISODES, jax.random.key(0)) < 1e-12
+
+
+def test_permutation_sensitivity_is_blind_to_scale(close):
+    def tenfold(x, y, x_query):
+        return 10 * first_label(x, y, x_query) + 1
+
+    key = jax.random.key(0)
+    expected = metrics.permutation_sensitivity(first_label, EPISODES, key)
+    close(metrics.permutation_sensitivity(tenfold, EPISODES, key), expected)
+
+
+def test_predictions_that_are_all_the_same_have_no_spread_to_compare_with():
+    key, alone = jax.random.key(0), Episode(*(field[..., :1] for field in EPISODES))
+    assert metrics.permutation_sensitivity(zero, EPISODES, key) == 0
+    assert metrics.permutation_sensitivity(first_label, alone, key) == np.inf
+
+
+def test_a_context_of_one_point_has_one_order():
+    episodes = LinearRegression(dim=2, context_size=1).sample(jax.random.key(0), 5)
+    assert metrics.permutation_sensitivity(first_label, episodes, jax.random.key(0)) == 0
+
+
+@pytest.mark.parametrize("permutations", [0, 1.5])
+def test_permutations_are_counted(permutations):
+    with pytest.raises(
+        ValueError, match=r"^permutations must be a whole number of at least 1, got"
+    ):
+        metrics.permutation_sensitivity(zero, EPISODES, jax.random.key(0), permutations)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from toyicl.errors import BadInput
-from toyicl.parsing import parse_command, parse_sweep, with_values
+from toyicl.parsing import parse_command, parse_sweep, parse_values, with_values
 from toyicl.settings import settings
 
 
@@ -61,6 +61,34 @@ def test_words_become_values_of_the_setting_s_kind():
 def test_bad_sweeps_are_named(words, message):
     with pytest.raises(BadInput, match=message):
         parse_sweep(Outer(), words)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0:1:2", (0.0, 1.0)),
+        ("0:0.3:4", (0.0, 0.1, 0.2, 0.3)),
+        ("1:-1:3", (1.0, 0.0, -1.0)),
+        ("2:5:1", (2.0,)),
+        ("3", (3.0,)),
+        ("0.1, 1,1e2", (0.1, 1.0, 100.0)),
+        ("1e-13,2e-13", (1e-13, 2e-13)),
+    ],
+)
+def test_values_are_a_range_with_both_ends_or_a_list(text, values):
+    assert parse_values(text) == values
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a", "1,,2", "0:1", "0:1:2:3", "0:1:0", "0:1:-2", "0:1:2.5", "0:inf:3", "nan", "1,inf"],
+)
+def test_bad_values_are_named(text):
+    with pytest.raises(
+        BadInput, match=r"^values must be FIRST:LAST:COUNT or VALUE.*, got"
+    ) as caught:
+        parse_values(text)
+    assert repr(text) in str(caught.value)
 
 
 @dataclass(frozen=True)

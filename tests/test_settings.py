@@ -13,6 +13,7 @@ from toyicl.settings import (
     require_choice,
     require_not_negative,
     require_positive,
+    require_share,
     require_size,
     settings,
     static,
@@ -88,6 +89,12 @@ BAD = [
     (require_not_negative, float("inf"), "a finite number of at least 0"),
     (require_not_negative, float("nan"), "a finite number of at least 0"),
     (require_not_negative, np.int64(-1), "a finite number of at least 0"),
+    (require_share, -1e-9, "between 0 and 1"),
+    (require_share, 1.001, "between 0 and 1"),
+    (require_share, float("nan"), "between 0 and 1"),
+    (require_share, float("inf"), "between 0 and 1"),
+    (require_share, np.float32(2), "between 0 and 1"),
+    (require_share, "0.5", "between 0 and 1"),
 ]
 
 
@@ -105,6 +112,9 @@ GOOD = [
     (require_positive, 1),
     (require_not_negative, 0),
     (require_not_negative, 0.0),
+    (require_share, 0),
+    (require_share, 0.5),
+    (require_share, np.float32(1)),
 ]
 
 
@@ -125,7 +135,7 @@ def test_a_choice_is_one_of_those_listed():
         require_choice("oven.mode", "fan", ("grill", "steam"))
 
 
-@pytest.mark.parametrize("check", [require_positive, require_not_negative])
+@pytest.mark.parametrize("check", [require_positive, require_not_negative, require_share])
 def test_traced_values_and_arrays_pass_unchecked(check):
     check("oven.heat", jnp.array([-1.0, 1.0]))
     jax.jit(lambda heat: check("oven.heat", heat))(-1.0)

@@ -25,17 +25,22 @@ layerwise, answer = jax.jit(Transformer.layerwise), jax.jit(Transformer.__call__
 EVERYTHING = Architecture(depth=2, heads=2, embedding_size=6, mlp_size=7, layer_norm=True)
 
 
+FIXED = ("softmax_share", "temperature", "mlp_gate", "norm_gate", "damping", "token_clip")
+
+
+def fixed(path):
+    """The setting that a leaf holds, which training leaves as it is; None for a parameter."""
+    return next((name for name in FIXED if path.endswith(f".{name}.value")), None)
+
+
 def build(architecture, seed=0):
     """A model whose every parameter is random and of order 1, biases and gains among them."""
     draw = np.random.default_rng(seed)
-    settings = {
-        ".damping.value": architecture.damping,
-        ".token_clip.value": architecture.token_clip,
-    }
 
     def fill(path, leaf):
-        value = settings.get(jax.tree_util.keystr(path))
-        return jnp.asarray(draw.normal(size=leaf.shape) / 2 if value is None else value)
+        name = fixed(jax.tree_util.keystr(path))
+        value = draw.normal(size=leaf.shape) / 2 if name is None else getattr(architecture, name)
+        return jnp.asarray(value, float)
 
     shapes = jax.eval_shape(architecture, TASK, jax.random.key(0))
     return jax.tree_util.tree_map_with_path(fill, shapes)
@@ -45,15 +50,20 @@ def gelu(z):
     return z / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
 
 
-def normalise(norm, rows):
+def normalise(norm, rows, gate):
+    if norm is None:
+        return rows
     centred = rows - rows.mean(axis=1, keepdims=True)
     deviation = np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-6)
-    return centred / deviation * np.asarray(norm.scale[...]) + np.asarray(norm.bias[...])
+    normalised = centred / deviation * np.asarray(norm.scale[...]) + np.asarray(norm.bias[...])
+    return (1 - gate) * rows + gate * normalised
 
 
-def attend(attention, rows, context, kind):
+def attend(attention, rows, context, architecture):
     """Update of each row, summed over heads and points."""
     update = np.zeros_like(rows)
+    share = {"linear": 0, "softmax": 1, "mixed": architecture.softmax_share}
+    share = share[architecture.attention]
     for head in range(len(attention.query[...])):
         query, key, value, output = (
             np.asarray(weights[...][head])
@@ -61,9 +71,9 @@ def attend(attention, rows, context, kind):
         )
         for row, entry in zip(rows, update, strict=True):
             scores = np.array([(key @ point) @ (query @ row) for point in context])
-            if kind == "softmax":
-                scores = np.exp(scores / np.sqrt(len(key)))
-                scores = scores / scores.sum()
+            if share > 0:
+                weights = np.exp(scores / np.sqrt(len(key)) / architecture.temperature)
+                scores = (1 - share) * scores + share * weights / weights.sum()
             entry += sum(
                 s * output @ value @ point for s, point in zip(scores, context, strict=True)
             )
@@ -84,16 +94,17 @@ def oracle(model, architecture, episode, start=None):
     predictions = []
     for layer in range(architecture.depth):
         block = model.blocks[0 if architecture.shared else layer]
-        seen = tokens if block.attention_norm is None else normalise(block.attention_norm, tokens)
-        update = attend(block.attention, seen, seen[:count], architecture.attention)
+        seen = normalise(block.attention_norm, tokens, architecture.norm_gate)
+        update = attend(block.attention, seen, seen[:count], architecture)
         tokens = tokens + architecture.damping * moving * update
         if block.mlp is not None:
-            seen = tokens if block.mlp_norm is None else normalise(block.mlp_norm, tokens)
+            seen = normalise(block.mlp_norm, tokens, architecture.norm_gate)
             rise, fall = (
                 (np.asarray(part.kernel[...]), np.asarray(part.bias[...]))
                 for part in (block.mlp.rise, block.mlp.fall)
             )
-            tokens = tokens + moving * (gelu(seen @ rise[0] + rise[1]) @ fall[0] + fall[1])
+            thought = gelu(seen @ rise[0] + rise[1]) @ fall[0] + fall[1]
+            tokens = tokens + architecture.mlp_gate * moving * thought
         if architecture.token_clip is not None:
             tokens = np.clip(tokens, -architecture.token_clip, architecture.token_clip)
         predictions.append(-tokens[-1, -outputs:])
@@ -116,6 +127,14 @@ ARCHITECTURES = {
     "MLP": Architecture(depth=2, mlp_size=7),
     "LayerNorm": Architecture(depth=2, layer_norm=True),
     "everything": EVERYTHING,
+    "all dials": replace(
+        EVERYTHING,
+        attention="mixed",
+        softmax_share=0.3,
+        temperature=0.6,
+        mlp_gate=0.4,
+        norm_gate=0.7,
+    ),
     "everything, shared": replace(
         EVERYTHING, depth=3, shared=True, attention="softmax", damping=0.5, token_clip=2.0
     ),
@@ -200,7 +219,8 @@ def gradients(name):
     """Gradient of the loss by every leaf of a model, named."""
     gradient = jax.jit(jax.grad(metrics.loss))(build(ARCHITECTURES[name]), EPISODES)
     named = jax.tree_util.tree_leaves_with_path(gradient)
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in named}
+    paths = [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in named]
+    return {path: leaf for path, leaf in paths if fixed(path) is None}
 
 
 @pytest.mark.parametrize("name", ["two layers", "softmax", "everything"])
@@ -247,8 +267,69 @@ def test_a_sweep_over_damping_and_clip_is_a_vmap_and_compiles_once(close):
     assert len(traces) == 1
 
 
+SHUT = {
+    "no softmax": (
+        Architecture(depth=2, attention="mixed", softmax_share=0.0),
+        Architecture(depth=2),
+    ),
+    "softmax alone": (
+        Architecture(depth=2, attention="mixed", softmax_share=1.0, temperature=0.3),
+        Architecture(depth=2, attention="softmax", temperature=0.3),
+    ),
+    "no MLP": (Architecture(depth=2, mlp_size=7, mlp_gate=0.0), Architecture(depth=2)),
+    "no norm": (Architecture(depth=2, layer_norm=True, norm_gate=0.0), Architecture(depth=2)),
+}
+
+
+@jax.jit
+def fresh(architecture):
+    """What a new model answers."""
+    return architecture(TASK, jax.random.key(4))(*ONE[:3])
+
+
+@pytest.mark.parametrize("name", SHUT)
+def test_at_its_end_a_dial_is_what_it_stands_for(name, close):
+    """From the same key: a gate draws nothing, and what it shuts adds 0, to the bit.
+
+    A norm joins the blocks of a token, so that products are rounded in another order.
+    """
+    turned, plain = (np.asarray(fresh(replace(each, init_scale=1.0))) for each in SHUT[name])
+    close(turned, plain, 1e-13)
+    if name != "no norm":
+        np.testing.assert_array_equal(turned, plain)
+    assert np.abs(plain).max() > 0.01
+
+
+def test_a_temperature_divides_the_scores(close):
+    """As queries that many times as small do."""
+    hot = build(Architecture(attention="softmax", temperature=2.5, heads=2))
+    small = build(Architecture(attention="softmax", heads=2))
+    plain = answer(small, *ONE[:3])
+    (block,) = small.blocks
+    block.attention.query[...] = block.attention.query[...] / 2.5
+    close(answer(hot, *ONE[:3]), answer(small, *ONE[:3]))
+    assert np.abs(answer(hot, *ONE[:3]) - plain).max() > 1e-3
+
+
+def test_a_sweep_over_the_dials_is_a_vmap(close):
+    base = Architecture(attention="mixed", mlp_size=7, layer_norm=True, init_scale=3.0)
+    dials = {
+        "softmax_share": np.array([0.0, 0.4, 1.0]),
+        "temperature": np.array([0.5, 1.0, 3.0]),
+        "mlp_gate": np.array([0.0, 2.0, 1.0]),
+        "norm_gate": np.array([0.3, 0.0, 1.0]),
+    }
+    sweep = jax.jit(jax.vmap(lambda dials: fresh(replace(base, **dials))))(dials)
+    for index in range(3):
+        own = {name: float(values[index]) for name, values in dials.items()}
+        close(sweep[index], fresh(replace(base, **own)), 1e-10)
+    assert np.abs(np.diff(sweep, axis=0)).max() > 0.01
+
+
 def test_an_architecture_is_a_pytree_of_its_scales():
-    assert jax.tree.leaves(Architecture(damping=0.5, token_clip=3.0)) == [0.5, 3.0, 0.002]
+    dials = {"softmax_share": 0.1, "temperature": 0.2, "mlp_gate": 0.3, "norm_gate": 0.4}
+    scales = jax.tree.leaves(Architecture(damping=0.5, token_clip=3.0, **dials))
+    assert scales == [0.1, 0.2, 0.3, 0.4, 0.5, 3.0, 0.002]
     assert jax.tree.structure(Architecture(depth=2)) != jax.tree.structure(Architecture())
 
 
@@ -293,13 +374,18 @@ def test_shapes_and_dtypes(name, wide, dtype):
 
 
 BAD = [
-    ("attention", "cosine", "one of linear, softmax"),
+    ("attention", "cosine", "one of linear, softmax, mixed"),
     ("depth", 0, "a whole number of at least 1"),
     ("depth", 1.5, "a whole number of at least 1"),
     ("heads", 0, "a whole number of at least 1"),
     ("key_size", 0, "a whole number of at least 1"),
     ("embedding_size", -1, "a whole number of at least 1"),
     ("mlp_size", 0, "a whole number of at least 1"),
+    ("softmax_share", 1.1, "between 0 and 1"),
+    ("softmax_share", float("nan"), "between 0 and 1"),
+    ("temperature", 0.0, "a finite number above 0"),
+    ("mlp_gate", -0.1, "a finite number of at least 0"),
+    ("norm_gate", -0.1, "between 0 and 1"),
     ("damping", 0.0, "a finite number above 0"),
     ("damping", float("nan"), "a finite number above 0"),
     ("token_clip", -1.0, "a finite number above 0"),

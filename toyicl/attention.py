@@ -1,4 +1,4 @@
-"""One attention layer, linear or softmax, as the update it makes to tokens.
+"""One attention layer, linear, softmax or in between, as the update it makes to tokens.
 
 Only two products of its weights matter, for each head: the key-query circuit W_K^T W_Q, which scores
 tokens against each other, and the value-output circuit P W_V, which turns what was read into an
@@ -13,7 +13,11 @@ from flax import nnx
 
 from toyicl.tokens import Tokens, block_sizes, project, split, sum_of
 
-AttentionKind = Literal["linear", "softmax"]
+AttentionKind = Literal["linear", "softmax", "mixed"]
+
+
+class Fixed(nnx.Variable):
+    """A number of the model that training leaves as it is; it may be traced."""
 
 
 def read_linear(rows: Tokens, context: Tokens) -> Tokens:
@@ -26,19 +30,37 @@ def read_linear(rows: Tokens, context: Tokens) -> Tokens:
     points = context[0].shape[0]
     count = 1 if rows[0].ndim == 1 else rows[0].shape[0]
     if 2 * count * points <= (points + count) * size:
-        scores = sum_of([row @ block.T for row, block in zip(rows, context, strict=True)])
-        return tuple(scores @ block for block in context)
+        return read_by_scores(rows, context)
+    return read_by_scatter(rows, context)
+
+
+def read_by_scores(rows: Tokens, context: Tokens) -> Tokens:
+    """`read_linear` in the order (Q K^T) V: 2 q N D products."""
+    scores = sum_of([row @ block.T for row, block in zip(rows, context, strict=True)])
+    return tuple(scores @ block for block in context)
+
+
+def read_by_scatter(rows: Tokens, context: Tokens) -> Tokens:
+    """`read_linear` in the order Q (K^T V): (q + N) D^2 products."""
     return tuple(
         sum_of([row @ (other.T @ block) for row, other in zip(rows, context, strict=True)])
         for block in context
     )
 
 
-def read_softmax(rows: Tokens, context: Tokens, key_size: int) -> Tokens:
-    """What softmax attention reads: the mean of e_i weighted by softmax_i(row . e_i / sqrt(k))."""
+def read_softmax(rows: Tokens, context: Tokens, scale: float | jax.Array) -> Tokens:
+    """What softmax attention reads: the mean of e_i weighted by softmax_i(scale row . e_i)."""
     scores = sum_of([row @ block.T for row, block in zip(rows, context, strict=True)])
-    weights = jax.nn.softmax(scores / jnp.sqrt(float(key_size)), axis=-1)
+    weights = jax.nn.softmax(scale * scores, axis=-1)
     return tuple(weights @ block for block in context)
+
+
+def read_mixed(
+    rows: Tokens, context: Tokens, scale: float | jax.Array, share: float | jax.Array
+) -> Tokens:
+    """A share of what softmax attention reads, and the rest of what linear attention reads."""
+    linear, softmax = read_linear(rows, context), read_softmax(rows, context, scale)
+    return tuple((1 - share) * a + share * b for a, b in zip(linear, softmax, strict=True))
 
 
 class Attention(nnx.Module):
@@ -57,6 +79,8 @@ class Attention(nnx.Module):
         heads: int = 1,
         key_size: int | None = None,
         kind: AttentionKind = "linear",
+        temperature: float | jax.Array = 1.0,
+        softmax_share: float | jax.Array = 0.0,
         init_scale: float | jax.Array = 0.002,
     ):
         size = key_size or token_size
@@ -74,6 +98,8 @@ class Attention(nnx.Module):
         self.value = nnx.Param(gain * inward(value_key, inner))
         self.output = nnx.Param(gain * outward(output_key, outer))
         self.kind = kind
+        self.temperature = Fixed(jnp.asarray(temperature, float))
+        self.softmax_share = Fixed(jnp.asarray(softmax_share, float))
 
     @property
     def key_query(self) -> jax.Array:
@@ -91,9 +117,13 @@ class Attention(nnx.Module):
         updates = []
         for key_query, value_output in zip(self.key_query, self.value_output, strict=True):
             rows = split(project(tokens, key_query.T), sizes)
-            if self.kind == "linear":
-                read = read_linear(rows, context)
-            else:
-                read = read_softmax(rows, context, self.key[...].shape[-2])
-            updates.append(project(read, value_output.T))
+            updates.append(project(self._read(rows, context), value_output.T))
         return split(sum_of(updates), sizes)
+
+    def _read(self, rows: Tokens, context: Tokens) -> Tokens:
+        if self.kind == "linear":
+            return read_linear(rows, context)
+        scale = 1 / (self.temperature[...] * jnp.sqrt(float(self.key[...].shape[-2])))
+        if self.kind == "softmax":
+            return read_softmax(rows, context, scale)
+        return read_mixed(rows, context, scale, self.softmax_share[...])

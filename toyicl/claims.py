@@ -128,6 +128,7 @@ def read(catalogue: Path, values: "Mapping[str, Value]") -> tuple[Claim, ...]:
 def _claim(work: str, name: str, entry: dict[str, Any], value: Value) -> Claim:
     rest = dict(entry)
     beside = {} if "company" not in rest else cosine_company(rest.pop("company"))
+    beside |= control_company() if rest.pop("control", False) else {}
     try:
         return Claim(
             name,
@@ -176,6 +177,16 @@ def loss_over(name: str, loss: str = "loss") -> Value:
     return lambda results: last(results[loss]) / results[f"{name}_loss"]
 
 
+def largest(name: str) -> Value:
+    """The largest entry of a variable, of all seeds; NaN if one is."""
+    return lambda results: results[name].max(skipna=False)
+
+
+def least(name: str) -> Value:
+    """The least entry of a variable, of all seeds; NaN if one is."""
+    return lambda results: results[name].min(skipna=False)
+
+
 def final(name: str) -> Value:
     """A variable after training, for each seed."""
     return lambda results: last(results[name])
@@ -192,6 +203,15 @@ def cosine_company(suffix: str = "") -> dict[str, Value]:
         "norm ratio": final(f"norm_ratio{suffix}"),
         "prediction difference": final(f"prediction_difference{suffix}"),
         "cosine untrained": untrained(f"model_cosine{suffix}"),
+    }
+
+
+def control_company() -> dict[str, Value]:
+    """What must be seen beside a probe's cosine: as `cosine_company`, of results without steps."""
+    return {
+        "norm ratio": lambda results: results["norm_ratio"],
+        "prediction difference": lambda results: results["prediction_difference"],
+        "cosine untrained": lambda results: results["untrained_model_cosine"],
     }
 
 

@@ -69,6 +69,30 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
+class Probe:
+    """Turn a dial from linear attention on linear tasks to something else, and measure along it.
+
+    Trains at every value of an axis, and sets each model beside gradient descent and beside itself
+    before training. A second axis makes a map. Without an axis, all axes are listed.
+    """
+
+    axis: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """The dial, such as attention.softmax; given twice, a map is measured."""
+    values: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """FIRST:LAST:COUNT or VALUE,VALUE,... for each axis in turn; left out, the axis's own."""
+    seeds: int = 5
+    """How many seeds: 0, 1, ..."""
+    quick: bool = False
+    """Fewer and smaller training steps."""
+    tolerance: float = 0.05
+    """Share of its answers that a model may leave to be called explained."""
+    out: Path = RUNS
+    """Folder of the runs; the probe writes into a folder named after its axes there."""
+    fresh: bool = False
+    """Start over, instead of carrying on the run that is in the folder."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Draw:
     """Redraw figures from saved results; nothing is trained."""
 
@@ -129,6 +153,7 @@ def _obey(words: list[str], leaving: Leaving) -> int:
     kinds: dict[str, Callable[..., Any]] = {
         "list": List,
         "run": Run,
+        "probe": Probe,
         "draw": Draw,
         "verify": Verify,
         "floors": Floors,
@@ -141,6 +166,9 @@ def _obey(words: list[str], leaving: Leaving) -> int:
             return list_runs(command) if command.runs else list_experiments(command)
         case Run():
             return run(command, words, leaving)
+        case Probe():
+            asked = command.axis or command.values
+            return probe(command, words, leaving) if asked else list_axes()
         case Draw():
             return draw(command)
         case Verify():
@@ -211,15 +239,68 @@ def run(command: Run, words: Sequence[str], leaving: Leaving) -> int:
             spread=AcrossRuns() if command.shard == "run" else AcrossBatch(),
             screen=Terminal(leaving),
         )
-        print_verdicts(outcome.verdicts)
-        if command.quick:
-            print("Quick settings: fewer steps and episodes; these verdicts are indicative.")
-        for path in outcome.files:
-            print(f"wrote {path}")
-        for sentence in outcome.diverged:
-            print(f"toyicl: {sentence}", file=sys.stderr)
-            failed = True
+        failed = bool(_say(outcome, command.quick)) or failed
     return int(failed)
+
+
+def _say(outcome: "laboratory.Outcome", quick: bool) -> int:
+    """Print what a run left behind; 1 if a training diverged."""
+    print_verdicts(outcome.verdicts)
+    if quick:
+        print("Quick settings: fewer steps and episodes; these verdicts are indicative.")
+    for path in outcome.files:
+        print(f"wrote {path}")
+    for sentence in outcome.diverged:
+        print(f"toyicl: {sentence}", file=sys.stderr)
+    return int(bool(outcome.diverged))
+
+
+def list_axes() -> int:
+    """Print every axis of a probe."""
+    from toyicl.axes import AXES
+
+    for name, axis in AXES.items():
+        values = ", ".join(f"{value:g}" for value in axis.values)
+        print(f"{name:<22} {axis.meaning}")
+        print(f"{'':<22} values, if none are given: {values}")
+    return 0
+
+
+def probe(command: Probe, words: Sequence[str], leaving: Leaving) -> int:
+    """Measure along one axis, or over two."""
+    from toyicl import laboratory
+    from toyicl.settings import require_size
+    from toyicl.spread import AcrossRuns
+
+    require_size("seeds", command.seeds)
+    if len(command.axis) > 2 or len(command.values) > len(command.axis):
+        raise BadInput(
+            "probe must have one axis or two, and at most as many lists of values, "
+            f"got {len(command.axis)} and {len(command.values)}"
+        )
+    _prepare_devices()
+    along = [parsing.parse_values(text) for text in command.values]
+    given: dict[str, Any] = dict(zip(("axis", "second_axis"), command.axis, strict=False))
+    given |= dict(zip(("values", "second_values"), along, strict=False))
+    one = experiment.load(experiment.find("probe"))
+    changes = {"second_axis": None, "values": (), "second_values": (), **given}
+    full, quick = (
+        dataclasses.replace(settings, **changes, tolerance=command.tolerance)
+        for settings in (one.full, one.quick)
+    )
+    one, base = dataclasses.replace(one, full=full), quick if command.quick else full
+    outcome = laboratory.run(
+        one,
+        laboratory.Grid(base, {}, [base]),
+        command.out / "-".join(["probe", *command.axis]),
+        seeds=command.seeds,
+        quick=command.quick,
+        command=shlex.join(["toyicl", *words]),
+        fresh=command.fresh,
+        spread=AcrossRuns(),
+        screen=Terminal(leaving),
+    )
+    return _say(outcome, command.quick)
 
 
 def draw(command: Draw) -> int:

@@ -1,5 +1,6 @@
 """Weights that make attention do gradient descent, and reading it back out of trained ones."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -90,7 +91,37 @@ def gradient_descent_transformer(
     return with_circuits([circuits], dim, outputs, depth=depth, initial_weights=initial_weights)
 
 
-def subtracted_heads(logit_scale: float, dim: int, outputs: int = 1) -> Transformer:
+def softmax_heads(
+    logit_scales: Sequence[float] | jax.Array,
+    gains: Sequence[float] | jax.Array,
+    dim: int,
+    outputs: int = 1,
+    *,
+    depth: int = 1,
+) -> Transformer:
+    """Layers of softmax attention that all average labels, each head by scores of its own scale.
+
+        y_j <- y_j - sum_h g_h sum_i softmax_i(b_h x_i . x_j) y_i
+
+    `logit_scales` are the b_h and `gains` the g_h, as many, and both may be traced. One layer with one
+    head of gain 1 is the average of Nadaraya and Watson with an exponential kernel.
+    """
+    scales, factors = jnp.asarray(logit_scales, float), jnp.asarray(gains, float)
+    rule = "a number for each head, as many as logit_scales"
+    require(scales.ndim == 1 and factors.shape == scales.shape, "gains", rule, factors.shape)
+    architecture = Architecture(
+        attention="softmax", heads=len(scales), depth=depth, shared=depth > 1
+    )
+    model = Transformer(architecture, dim, outputs, jax.random.key(0))
+    size = dim + outputs
+    inputs = jnp.diag(jnp.arange(size) < dim).astype(float)
+    scores = jnp.sqrt(float(size)) * scales[:, None, None] * inputs[None]
+    written = -factors[:, None, None] * (jnp.eye(size) - inputs)[None]
+    _set_circuits(model.blocks[0].attention, scores, written)
+    return model
+
+
+def subtracted_heads(logit_scale: float | jax.Array, dim: int, outputs: int = 1) -> Transformer:
     """One layer of softmax attention with two heads of opposite logits, one minus the other.
 
         [softmax(e z) - softmax(-e z)] y / 2 e,   z_i = x_i . x_q
@@ -98,15 +129,8 @@ def subtracted_heads(logit_scale: float, dim: int, outputs: int = 1) -> Transfor
     As `logit_scale`, e, falls to 0 this becomes the covariance of z and y over the context: a step of
     gradient descent on the centred scatter; cf. von Oswald et al. (2022), appendix A.9.
     """
-    architecture = Architecture(attention="softmax", heads=2)
-    model = Transformer(architecture, dim, outputs, jax.random.key(0))
-    size = dim + outputs
-    inputs = jnp.diag(jnp.arange(size) < dim).astype(float)
-    labels = jnp.eye(size) - inputs
-    scores = logit_scale * jnp.sqrt(float(size)) * jnp.stack([inputs, -inputs])
-    written = jnp.stack([-labels, labels]) / (2 * logit_scale)
-    _set_circuits(model.blocks[0].attention, scores, written)
-    return model
+    signs = jnp.array([1.0, -1.0])
+    return softmax_heads(logit_scale * signs, signs / (2 * logit_scale), dim, outputs)
 
 
 def as_transformer(

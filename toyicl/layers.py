@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from toyicl.attention import Attention, AttentionKind
+from toyicl.attention import Attention, AttentionKind, Fixed
 from toyicl.tokens import Tokens, add, block_sizes, merge, project, split
 
 
@@ -21,8 +21,12 @@ class Block(nnx.Module):
         heads: int,
         key_size: int | None,
         kind: AttentionKind,
+        temperature: float | jax.Array,
+        softmax_share: float | jax.Array,
         mlp_size: int | None,
+        mlp_gate: float | jax.Array,
         norm: bool,
+        norm_gate: float | jax.Array,
         init_scale: float | jax.Array,
     ):
         attention_key, mlp_key = jax.random.split(key)
@@ -32,25 +36,35 @@ class Block(nnx.Module):
             heads=heads,
             key_size=key_size,
             kind=kind,
+            temperature=temperature,
+            softmax_share=softmax_share,
             init_scale=init_scale,
         )
         rngs = nnx.Rngs(mlp_key)
+        self.mlp_gate = Fixed(jnp.asarray(mlp_gate, float))
+        self.norm_gate = Fixed(jnp.asarray(norm_gate, float))
         self.attention_norm = _layer_norm(token_size, rngs) if norm else None
         self.mlp = None if mlp_size is None else MLP(token_size, mlp_size, init_scale, rngs)
         self.mlp_norm = _layer_norm(token_size, rngs) if norm and mlp_size else None
 
     def attend(self, tokens: Tokens, context: Tokens) -> Tokens:
         """The attention update of tokens that read the context."""
-        return self.attention(
-            _normalise(self.attention_norm, tokens), _normalise(self.attention_norm, context)
-        )
+        norm = self.attention_norm
+        return self.attention(self._normalise(norm, tokens), self._normalise(norm, context))
 
     def think(self, tokens: Tokens) -> Tokens:
         """Tokens after the MLP."""
         if self.mlp is None:
             return tokens
-        update = self.mlp(merge(_normalise(self.mlp_norm, tokens)))
-        return add(tokens, split(update, block_sizes(tokens)))
+        update = self.mlp(merge(self._normalise(self.mlp_norm, tokens)))
+        return add(tokens, split(self.mlp_gate[...] * update, block_sizes(tokens)))
+
+    def _normalise(self, norm: nnx.LayerNorm | None, tokens: Tokens) -> Tokens:
+        """Tokens on their way to LayerNorm, as far as the gate is open."""
+        if norm is None:
+            return tokens
+        rows, gate = merge(tokens), self.norm_gate[...]
+        return split((1 - gate) * rows + gate * norm(rows), block_sizes(tokens))
 
 
 class MLP(nnx.Module):
@@ -88,7 +102,3 @@ class Embedding(nnx.Module):
 
 def _layer_norm(size: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(size, param_dtype=jnp.result_type(float), rngs=rngs)
-
-
-def _normalise(norm: nnx.LayerNorm | None, tokens: Tokens) -> Tokens:
-    return tokens if norm is None else split(norm(merge(tokens)), block_sizes(tokens))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from toyicl.episode import Episode, Learner, predict
+from toyicl.settings import require_size
 
 
 class Observation(NamedTuple):
@@ -45,6 +46,11 @@ def squared_error(predictions: jax.Array, episodes: Episode) -> jax.Array:
     return 0.5 * jnp.mean(jnp.sum((predictions - episodes.y_query) ** 2, axis=0))
 
 
+def zero_loss(episodes: Episode) -> jax.Array:
+    """0.5 * squared error of predicting 0, mean over episodes."""
+    return squared_error(jnp.zeros_like(episodes.y_query), episodes)
+
+
 def loss(learner: Learner, episodes: Episode) -> jax.Array:
     """0.5 * squared error of a learner, mean over episodes."""
     return squared_error(predict(learner, episodes), episodes)
@@ -56,6 +62,14 @@ def trimmed_loss(learner: Learner, episodes: Episode, share: float = 1e-3) -> ja
     errors = 0.5 * jnp.sum((predict(learner, episodes) - episodes.y_query) ** 2, axis=0)
     kept = errors <= jnp.quantile(errors, 1 - share)
     return jnp.sum(jnp.where(kept, errors, 0)) / jnp.sum(kept)
+
+
+@jax.jit
+def best_multiple_loss(learner: Learner, episodes: Episode) -> jax.Array:
+    """Loss of a learner's predictions times the one factor that is best on the episodes."""
+    answers = predict(learner, episodes)
+    factor = jnp.vdot(answers, episodes.y_query) / jnp.vdot(answers, answers)
+    return squared_error(factor * answers, episodes)
 
 
 @jax.jit
@@ -97,6 +111,35 @@ def difference(learner: Observation, reference: Observation, episodes: Episode) 
 def compare(learner: Learner, reference: Learner, episodes: Episode) -> Comparison:
     """Observe a learner and a reference on the same episodes and compare them."""
     return difference(observe(learner, episodes), observe(reference, episodes), episodes)
+
+
+def permutation_sensitivity(
+    learner: Learner, episodes: Episode, key: jax.Array, permutations: int = 8
+) -> jax.Array:
+    """How far predictions move if the context is told in another order, over how far they spread.
+
+        mean |f(permuted context) - f(context)| / root mean square of f - mean f
+
+    over episodes and `permutations` random orders of each; labels go with their inputs. 0 for a learner
+    that knows no order, about 1.1 for one that answers a new order as if it were another episode. Where
+    all predictions are the same, 0 if they stay so and infinite if not.
+    """
+    require_size("permutations", permutations)
+    x, y, x_query, _ = episodes
+    predictions = predict(learner, episodes)
+    ranks = jax.random.uniform(key, (permutations, x.shape[0], x.shape[-1]))
+    orders = jnp.argsort(ranks, axis=1)
+
+    def moved(order: jax.Array) -> jax.Array:
+        rows = order[:, None, :]
+        x_told, y_told = (jnp.take_along_axis(given, rows, axis=0) for given in (x, y))
+        again = jax.vmap(learner, in_axes=-1, out_axes=-1)(x_told, y_told, x_query)
+        return jnp.mean(jnp.linalg.norm(again - predictions, axis=0))
+
+    center = jnp.mean(predictions, axis=1, keepdims=True)
+    spread = jnp.sqrt(jnp.mean(jnp.sum((predictions - center) ** 2, axis=0)))
+    change = jnp.mean(jax.lax.map(moved, orders))
+    return jnp.where(change > 0, change / spread, 0)
 
 
 def over_snapshots(measure: Callable[..., Any], learners: Any, *context: Any) -> Any:

@@ -115,6 +115,33 @@ def heat_map(name: str, label: str) -> Panel:
     return draw
 
 
+def magnitudes(
+    labels: Mapping[str, str], *, limits: Sequence[float] = (), least: float = 1e-17
+) -> Panel:
+    """All entries of each variable as points on a log axis, {variable: label}, in rows.
+
+    Dotted lines mark `limits`; what is below `least`, such as 0, is drawn there.
+    """
+
+    def draw(axes: Axes, results: xr.Dataset) -> None:
+        for row, name in enumerate(labels):
+            values = np.maximum(np.abs(results[name].values.ravel()), least)
+            axes.semilogx(
+                values,
+                np.full(len(values), row),
+                "o",
+                color=plotting.MODEL,
+                markersize=3,
+                alpha=0.4,
+            )
+        for limit in limits:
+            axes.axvline(limit, color="0.4", linestyle=":")
+        axes.set_yticks(range(len(labels)), list(labels.values()))
+        axes.set(ylim=(len(labels) - 0.5, -0.5), xlim=(least / 3, None))
+
+    return draw
+
+
 def roll_out_panel(axes: Axes, results: xr.Dataset) -> None:
     """Loss after each layer of a model applied again and again, and after as many steps of GD."""
     color, style = plotting.MODEL, "-"

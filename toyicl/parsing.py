@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import math
 import re
 import typing
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,27 @@ def parse_sweep(settings: Any, words: Sequence[str]) -> dict[str, list[Any]]:
             raise BadInput(f"sweep of {path} must have values that differ, got {twice[0]!r} twice")
         sweep[path] = values
     return sweep
+
+
+def parse_values(text: str) -> tuple[float, ...]:
+    """Numbers from FIRST:LAST:COUNT, both ends included, or from VALUE,VALUE,...
+
+    Raises BadInput for anything else, and for numbers that are not finite.
+    """
+    rule = f"values must be FIRST:LAST:COUNT or VALUE,VALUE,..., of finite numbers, got {text!r}"
+    try:
+        if ":" in text:
+            first, last, count = text.split(":")
+            size = int(count)
+            step = (float(last) - float(first)) / max(size - 1, 1)
+            values = [float(first) + step * index for index in range(size)]
+        else:
+            values = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise BadInput(rule) from None
+    if not values or not all(math.isfinite(value) for value in values):
+        raise BadInput(rule)
+    return tuple(float(f"{value:.12g}") for value in values)
 
 
 def with_values(settings: Any, values: dict[str, Any]) -> Any:

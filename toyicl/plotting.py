@@ -1,6 +1,7 @@
 """How figures look: one style, every seed drawn, exact references as lines, captions that say all."""
 
 import io
+import itertools
 import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -83,17 +84,18 @@ def over_points(
 
 
 def plateau_sentence(on_plateau: xr.DataArray) -> str:
-    """Which seeds never left their plateau, (seed) or (kind, seed), as a sentence; empty if all did."""
+    """Which seeds never left their plateau, (..., seed), as a sentence; empty if all did."""
     if on_plateau.ndim == 1:
         stuck = _listed(on_plateau)
         return f"Still on its plateau at the end: seed {stuck}." if stuck else ""
-    (kind,) = (dim for dim in on_plateau.dims if dim != "seed")
-    rows = on_plateau.transpose(kind, "seed")
-    found = [
-        f"{kind} {label}: {_listed(row)}"
-        for label, row in zip(rows[kind].values, rows, strict=True)
-        if row.any()
-    ]
+    kinds = [dim for dim in on_plateau.dims if dim != "seed"]
+    found = []
+    for labels in itertools.product(*(on_plateau[kind].values for kind in kinds)):
+        place = dict(zip(kinds, labels, strict=True))
+        row = on_plateau.sel(place)
+        if row.any():
+            name = ", ".join(f"{kind} {label}" for kind, label in place.items())
+            found.append(f"{name}: {_listed(row)}")
     return f"Seeds still on their plateau at the end: {'; '.join(found)}." if found else ""
 
 

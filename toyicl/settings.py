@@ -57,6 +57,13 @@ def require_not_negative(name: str, value: Any) -> None:
         require(bool(0 <= value < math.inf), name, "a finite number of at least 0", value)
 
 
+def require_share(name: str, value: Any) -> None:
+    """Check that a share is between 0 and 1; what is traced or an array cannot be checked."""
+    require(not isinstance(value, str), name, "between 0 and 1", value)
+    if isinstance(value, NUMBERS):
+        require(bool(0 <= value <= 1), name, "between 0 and 1", value)
+
+
 def require_different(name: str, values: Sequence[Any]) -> None:
     """Check that there is at least one value, and none twice: they label results."""
     rule = "one value or more, each once"

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from toyicl import metrics, theory
+from toyicl import metrics
 from toyicl.construction import as_transformer, interpolate, read_layer, repeated
 from toyicl.episode import Episode, Learner
 from toyicl.fitting import History
@@ -92,7 +92,7 @@ def alignment(
         for variable, values in compared[name]._asdict().items():
             suffix = "" if name == "gd" or variable == "loss" else f"_{name}"
             found[f"{variable}{suffix}"] = (("seed", "step"), values)
-    first, zero = next(iter(references)), theory.predict_zero_loss(study.task)
+    first, zero = next(iter(references)), float(metrics.zero_loss(episodes))
     final = found["loss"][1][:, -1]
     found["on_plateau"] = ("seed", metrics.on_plateau(final, found[f"{first}_loss"], zero))
     return found

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from toyicl.attention import AttentionKind
+from toyicl.attention import AttentionKind, Fixed
 from toyicl.layers import Block, Embedding
 from toyicl.settings import (
     require,
     require_choice,
+    require_not_negative,
     require_positive,
+    require_share,
     require_size,
     settings,
     static,
@@ -48,7 +50,12 @@ class Architecture:
     position_size: int = static(default=10)
     """Width of the sinusoidal positions of separate tokens; joint tokens have none."""
     attention: AttentionKind = static(default="linear")
-    """Linear or softmax attention; softmax scores are divided by the root of the key size."""
+    """Linear or softmax attention, or a mix of what both read; softmax scores are divided by the root
+    of the key size."""
+    softmax_share: float = 0.0
+    """In mixed attention, the share of what softmax reads, from 0 to 1."""
+    temperature: float = 1.0
+    """What softmax scores are divided by, besides."""
     first_attention: AttentionKind | None = static(default=None)
     """Attention of the first layer, where it is not that of the others."""
     depth: int = static(default=1)
@@ -65,10 +72,14 @@ class Architecture:
     """Hidden width of a residual GELU MLP that ends the embedding; None leaves it out."""
     mlp_size: int | None = static(default=None)
     """Hidden width of a residual GELU MLP after each attention layer; None leaves it out."""
+    mlp_gate: float = 1.0
+    """Factor on the update of those MLPs."""
     layer_norm: bool = static(default=False)
     """Whether attention and MLP read tokens through a LayerNorm."""
     norm_first_layer: bool = static(default=True)
     """Whether that is so in the first layer too."""
+    norm_gate: float = 1.0
+    """How far tokens are normalised: 0 leaves them as they are, 1 is LayerNorm."""
     update_inputs: bool = static(default=True)
     """Whether layers update whole tokens, or their label entries alone."""
     damping: float = 1.0
@@ -102,6 +113,10 @@ class Architecture:
         rule = "None with separate tokens"
         joint = self.tokens == "joint" or self.embedding_size is None
         require(joint, "model.embedding_size", rule, self.embedding_size)
+        require_share("model.softmax_share", self.softmax_share)
+        require_positive("model.temperature", self.temperature)
+        require_not_negative("model.mlp_gate", self.mlp_gate)
+        require_share("model.norm_gate", self.norm_gate)
         require_positive("model.damping", self.damping)
         require_positive("model.token_clip", self.token_clip)
         require_positive("model.init_scale", self.init_scale)
@@ -118,14 +133,14 @@ class Architecture:
             heads=self.heads,
             key_size=self.key_size,
             kind=(self.first_attention if first else None) or self.attention,
+            temperature=self.temperature,
+            softmax_share=self.softmax_share,
             mlp_size=self.mlp_size,
+            mlp_gate=self.mlp_gate,
+            norm_gate=self.norm_gate,
             norm=self.layer_norm and (self.norm_first_layer or not first),
             init_scale=self.init_scale / self.depth,
         )
-
-
-class Fixed(nnx.Variable):
-    """A number of the model that training leaves as it is; it may be traced."""
 
 
 class Transformer(nnx.Module):

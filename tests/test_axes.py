@@ -1,0 +1,150 @@
+"""The dials: what each does to a task and a model, and that a sweep along it is one program."""
+
+import numpy as np
+import pytest
+
+from toyicl import axes
+from toyicl.elsewhere import Recall
+from toyicl.errors import BadInput
+from toyicl.fitting import Plan, kind
+from toyicl.tasks import LinearRegression
+from toyicl.teachers import TeacherRegression
+from toyicl.training import Training
+from toyicl.transformer import Architecture
+
+TASK = LinearRegression(dim=3, context_size=4, input_law="normal")
+START = (TASK, Architecture())
+TRACED = (
+    "attention.softmax",
+    "attention.temperature",
+    "mlp.gate",
+    "norm.gate",
+    "task.sine",
+    "task.network",
+    "task.noise",
+    "task.anisotropy",
+)
+
+
+def turn(*dials, start=START):
+    """The task and the model after some dials, in their order."""
+    for name, value in dials:
+        start = axes.find(name).place(name, start, value)
+    return start
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_values_of_a_traced_axis_are_plans_of_one_kind(name):
+    training = Training(steps=2, snapshot_every=2, batch_size=4)
+    first, *_, last = axes.find(name).values
+    plans = [Plan(model, task, training, (0,)) for task, model in map(_at(name), (first, last))]
+    assert kind(plans[0]) == kind(plans[1])
+    assert plans[0] != plans[1]
+
+
+def _at(name):
+    return lambda value: turn((name, value))
+
+
+@pytest.mark.parametrize("name", axes.AXES)
+def test_every_value_of_an_axis_is_a_place_of_its_own(name):
+    axis = axes.find(name)
+    places = [turn((name, value)) for value in axis.values]
+    assert all(place not in places[:index] for index, place in enumerate(places))
+    assert axis.whole == (name not in TRACED)
+    assert axis.meaning
+
+
+PLACES = [
+    ("attention.softmax", 0.3, TASK, Architecture(attention="mixed", softmax_share=0.3)),
+    ("attention.temperature", 3.0, TASK, Architecture(attention="softmax", temperature=3.0)),
+    ("attention.heads", 2, TASK, Architecture(heads=2)),
+    ("model.depth", 2, TASK, Architecture(depth=2)),
+    ("model.depth", 3, TASK, Architecture(depth=3, token_clip=10.0)),
+    ("model.recurrent_depth", 2, TASK, Architecture(depth=2, shared=True)),
+    ("mlp.gate", 0.5, TASK, Architecture(mlp_size=40, mlp_gate=0.5)),
+    ("norm.gate", 0.5, TASK, Architecture(layer_norm=True, norm_gate=0.5)),
+    ("task.sine", 0.2, TeacherRegression(law=TASK, teacher="sine", share=0.2), Architecture()),
+    (
+        "task.network",
+        0.2,
+        TeacherRegression(law=TASK, teacher="network", share=0.2),
+        Architecture(),
+    ),
+    ("tokens.separate", 0, TASK, Architecture()),
+    (
+        "tokens.separate",
+        1,
+        TASK,
+        Architecture(tokens="separate", first_attention="softmax", key_size=20, depth=2),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "task", "model"), PLACES)
+def test_an_axis_says_what_it_changes(name, value, task, model):
+    assert turn((name, value)) == (task, model)
+    assert isinstance(value, float) or turn((name, float(value))) == (task, model)
+
+
+def test_noise_is_on_the_context(close):
+    (task, model) = turn(("task.noise", 0.5))
+    assert (task.label_noise, model) == (0.5, Architecture())
+    assert turn(("task.noise", 0.0))[0].label_noise == 0.0, "a number, for one program"
+
+
+def test_anisotropy_keeps_the_mean_of_the_variances(close):
+    variances = np.array(turn(("task.anisotropy", 9.0))[0].covariance)
+    close(variances, np.array([9.0, 3.0, 1.0]) * 3 / 13)
+    assert set(turn(("task.anisotropy", 1.0))[0].covariance) == {1.0}
+
+
+def test_two_dials_go_together_in_either_order():
+    law = turn(("task.anisotropy", 2.0))[0]
+    expected = (TeacherRegression(law=law, teacher="sine", share=0.5), Architecture(heads=2))
+    dials = (("task.anisotropy", 2.0), ("task.sine", 0.5), ("attention.heads", 2))
+    assert turn(*dials) == turn(*dials[::-1]) == expected
+
+
+def test_a_temperature_is_that_of_the_softmax_there_is():
+    mixed = Architecture(attention="mixed", softmax_share=0.3, temperature=2.0)
+    dials = (("attention.softmax", 0.3), ("attention.temperature", 2.0))
+    assert turn(*dials)[1] == turn(*dials[::-1])[1] == mixed
+
+
+def test_depth_is_that_of_the_layers_after_the_one_that_arranges():
+    dials = (("tokens.separate", 1), ("model.depth", 2))
+    assert turn(*dials)[1].depth == turn(*dials[::-1])[1].depth == 3
+
+
+@pytest.mark.parametrize(
+    ("dials", "message"),
+    [
+        ([("attention.softmax", 1.5)], r"^attention\.softmax cannot be 1\.5 here: model\.softmax_"),
+        (
+            [("attention.temperature", 0.0)],
+            r"^attention\.temperature cannot be 0 here: model\.temp",
+        ),
+        (
+            [("attention.heads", 1.5)],
+            r"^values must be whole numbers for attention\.heads, got 1\.5",
+        ),
+        ([("attention.heads", 0)], r"^attention\.heads cannot be 0 here: model\.heads must be"),
+        ([("model.depth", 0)], r"^model\.depth cannot be 0 here: model\.depth must be a whole"),
+        ([("task.sine", -0.1)], r"^task\.sine cannot be -0\.1 here: task\.share must be between"),
+        ([("task.noise", -1.0)], r"^task\.noise cannot be -1 here: task\.label_noise must be"),
+        ([("task.anisotropy", 0.5)], r"here: the ratio of variances must be at least 1, got 0\.5$"),
+        ([("tokens.separate", 2)], r"here: tokens must be 0 \(joint\) or 1 \(separate\), got 2$"),
+        ([("task.noise", 1.0), ("task.sine", 0.5)], r"^task\.sine cannot be 0\.5 here: task\.law"),
+        ([("task.sine", 0.5), ("task.noise", 1.0)], r"^task\.noise cannot be 1 here: task\.law"),
+        ([("nonsense", 1)], r"^axis must be one of attention\.softmax, .*, got 'nonsense'$"),
+    ],
+)
+def test_bad_values_are_named_with_their_axis(dials, message):
+    with pytest.raises(BadInput, match=message):
+        turn(*dials)
+
+
+def test_a_task_that_is_not_linear_underneath_is_named():
+    with pytest.raises(BadInput, match=r"the task must be linear underneath, got Recall$"):
+        turn(("task.sine", 0.5), start=(Recall(law=TASK), Architecture()))

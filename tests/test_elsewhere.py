@@ -1,0 +1,146 @@
+"""Recall, its mixture with regression, and dynamics: what their episodes hold."""
+
+import jax
+import numpy as np
+import pytest
+
+from toyicl.elsewhere import Dynamics, Mixture, Recall
+from toyicl.tasks import LinearRegression
+
+pytestmark = pytest.mark.usefixtures("plain_compiler")
+
+LAW = LinearRegression(dim=3, outputs=2, context_size=5)
+TASKS = {
+    "recall": Recall(law=LAW),
+    "mixture": Mixture(law=LAW, recall_share=0.3),
+    "dynamics": Dynamics(dim=3, context_size=6, reflections=3),
+}
+COUNT = 400
+sample = jax.jit(lambda task, key: task.sample(key, COUNT))
+
+
+@pytest.fixture(scope="module")
+def batches():
+    return {name: sample(task, jax.random.key(0)) for name, task in TASKS.items()}
+
+
+def asked(episodes):
+    """For each point and episode, whether the query is that point and its label that point's."""
+    same_input = np.all(np.equal(episodes.x, episodes.x_query[None]), axis=1)
+    return same_input & np.all(np.equal(episodes.y, episodes.y_query[None]), axis=1)
+
+
+def test_recall_asks_for_one_of_the_points(batches):
+    found = asked(batches["recall"])
+    np.testing.assert_array_equal(found.sum(axis=0), 1)
+    often = found.mean(axis=1)
+    assert np.all(np.abs(often - 1 / 5) < 4 * np.sqrt(0.16 / COUNT)), "each as often as the others"
+
+
+def test_labels_to_recall_say_nothing_of_inputs(batches):
+    """Mean 0, variance 1, and no part along any input; inputs are the law's."""
+    x, y, *_ = (np.asarray(field) for field in batches["recall"])
+    assert abs(y.mean()) < 4 / np.sqrt(y.size)
+    assert abs(y.var() - 1) < 4 * np.sqrt(2 / y.size)
+    products = np.einsum("nde,nme->dm", x, y) / np.sqrt(y.size / 2) / x.std()
+    assert np.abs(products).max() < 4
+    assert np.abs(x).max() < 0.5
+    assert abs(12 * x.var() - 1) < 0.1
+
+
+def test_a_mixture_recalls_in_its_share_of_episodes(batches):
+    recalls = asked(batches["mixture"]).any(axis=0)
+    assert abs(recalls.mean() - 0.3) < 4 * np.sqrt(0.21 / COUNT)
+
+
+def test_a_mixtures_other_episodes_are_regression(batches, close):
+    """Weights from the context answer the query, where they exist: N > d."""
+    x, y, x_query, y_query = (np.moveaxis(np.asarray(f), -1, 0) for f in batches["mixture"])
+    recalls = asked(batches["mixture"]).any(axis=0)
+    solved = []
+    for one in range(COUNT):
+        weights, left, *_ = np.linalg.lstsq(x[one], y[one])
+        solved.append(left.max() < 1e-20)
+        if solved[-1]:
+            close(x_query[one] @ weights, y_query[one], 1e-8)
+    np.testing.assert_array_equal(solved, ~recalls)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_ends_of_a_mixture_are_its_parts(share):
+    """The share is traced: another compiles nothing."""
+    drawn = sample(Mixture(law=LAW, recall_share=share), jax.random.key(1))
+    assert asked(drawn).any(axis=0).all() == bool(share)
+    assert asked(drawn).any(axis=0).any() == bool(share)
+
+
+def test_states_follow_each_other_and_the_query_is_the_last(batches):
+    x, y, x_query, _ = (np.asarray(field) for field in batches["dynamics"])
+    np.testing.assert_array_equal(x[1:], y[:-1])
+    np.testing.assert_array_equal(x_query, y[-1])
+
+
+def test_states_keep_their_norm(batches, close):
+    x, y, x_query, y_query = (np.asarray(field) for field in batches["dynamics"])
+    norms = np.linalg.norm([*x, *y, x_query, y_query], axis=1)
+    close(norms, np.broadcast_to(norms[0], norms.shape))
+    assert abs((norms[0] ** 2).mean() - 1) < 4 * np.sqrt(2 / 3 / COUNT), "s_0 ~ N(0, I / d)"
+
+
+def test_one_orthogonal_map_leads_from_each_state_to_the_next(batches, close):
+    """Found by least squares on more steps than entries, it is new in every episode.
+
+    Three reflections in three dimensions: determinant -1, and states that span the space.
+    """
+    x, y, x_query, y_query = (np.moveaxis(np.asarray(f), -1, 0) for f in batches["dynamics"])
+    maps = []
+    for one in range(COUNT):
+        if np.linalg.cond(x[one]) > 100:
+            continue
+        maps.append(np.linalg.lstsq(x[one], y[one])[0].T)
+        close(x[one] @ maps[-1].T, y[one], 1e-9)
+        close(maps[-1] @ x_query[one], y_query[one], 1e-9)
+        close(maps[-1] @ maps[-1].T, np.eye(3), 1e-9)
+        close(np.linalg.det(maps[-1]), -1.0, 1e-9)
+    assert len(maps) > COUNT / 2
+    assert np.abs(np.diff(maps, axis=0)).max(axis=(1, 2)).min() > 1e-3
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_same_key_is_the_same_batch_and_another_is_not(name, batches):
+    same, other = (sample(TASKS[name], jax.random.key(seed)) for seed in (0, 1))
+    for own, again, third in zip(batches[name], same, other, strict=True):
+        np.testing.assert_array_equal(own, again)
+        assert not np.any(np.equal(own, third))
+
+
+@pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])
+@pytest.mark.parametrize("name", TASKS)
+def test_shapes_and_dtypes(name, wide, dtype):
+    task = TASKS[name]
+    d, m, n = task.dim, task.outputs, task.context_size
+    assert (d, m, n) == ((3, 3, 6) if name == "dynamics" else (3, 2, 5))
+    with jax.enable_x64(wide):
+        drawn = jax.eval_shape(lambda: task.sample(jax.random.key(0), 7))
+    assert [field.shape for field in drawn] == [(n, d, 7), (n, m, 7), (d, 7), (m, 7)]
+    assert {field.dtype.name for field in drawn} == {dtype}
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "message"),
+    [
+        (Mixture, {"recall_share": -0.1}, r"^task\.recall_share must be between 0 and 1, got -0"),
+        (Dynamics, {"dim": 0}, r"^task\.dim must be a whole number of at least 1, got 0$"),
+        (Dynamics, {"context_size": 0}, r"^task\.context_size must be a whole number"),
+        (Dynamics, {"reflections": 0}, r"^task\.reflections must be a whole number"),
+    ],
+)
+def test_bad_settings_are_named(task, changes, message):
+    with pytest.raises(ValueError, match=message):
+        task(**changes)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_episodes_is_an_error(name):
+    with pytest.raises(ValueError, match=r"^episodes must be a whole number of at least 1, got 0$"):
+        TASKS[name].sample(jax.random.key(0), 0)

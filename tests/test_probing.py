@@ -1,0 +1,317 @@
+"""The probe: trained models beside the best gradient descent, and what it saves and draws."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+from toyicl import axes, metrics, probing
+from toyicl.episode import predict
+from toyicl.errors import BadInput
+from toyicl.fitting import History, Plan, fit_all
+from toyicl.references import GradientDescent
+from toyicl.tasks import LinearRegression
+from toyicl.teachers import TeacherRegression
+from toyicl.training import Training
+
+pytestmark = pytest.mark.usefixtures("plain_compiler")
+
+TASK = LinearRegression(dim=2, context_size=4, input_range=2.0)
+TINY = probing.Probe(
+    task=TASK,
+    training=Training(
+        steps=100, batch_size=32, snapshot_every=50, learning_rate=0.02, clip_norm=None
+    ),
+    axis="attention.softmax",
+    values=(0.0, 0.5, 1.0),
+    evaluation_episodes=300,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_to_tune_on():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probing, "TUNING_EPISODES", 3000)
+        yield
+
+
+class Trainer:
+    """The `fit` of an experiment, which remembers its last answer."""
+
+    def __init__(self, seeds=2):
+        self.seeds = list(range(seeds))
+
+    def together(self, jobs, *, label, at_most=None):
+        self.names, self.label = [job.name for job in jobs], label
+        plans = [Plan(job.build, job.task, job.training, self.seeds) for job in jobs]
+        self.histories = self.fit_all(plans)
+        return self.histories
+
+    def fit_all(self, plans):
+        return fit_all(plans)
+
+
+@pytest.fixture(scope="module")
+def line():
+    trainer = Trainer()
+    return probing.measure(TINY, trainer), trainer
+
+
+def test_results_have_a_value_for_each_point_and_seed(line):
+    results, trainer = line
+    assert trainer.names == ["0", "0.5", "1"]
+    assert trainer.label == "attention.softmax"
+    assert results["axis"].values.tolist() == ["attention.softmax"]
+    assert results["value"].values.tolist() == [0.0, 0.5, 1.0]
+    assert results["seed"].values.tolist() == [0, 1]
+    for name in probing.CONTROLLED:
+        for each in (name, f"untrained_{name}"):
+            assert results[each].dims == ("axis", "value", "seed")
+            assert np.isfinite(results[each]).all()
+    assert results.on_plateau.dtype == bool
+    assert results.gd_loss.dims == results.zero_loss.dims == ("axis", "value")
+    assert (results.attrs["second_axis"], results.attrs["steps"]) == ("", 100)
+
+
+def test_every_number_is_that_of_a_model_beside_descent(line, close):
+    results, trainer = line
+    episodes = TASK.sample(jax.random.key(2022), 300)
+    reference = GradientDescent.shared(TASK)
+    for value, seed, snapshot, before in ((2, 1, -1, ""), (0, 0, -1, ""), (1, 1, 0, "untrained_")):
+        learners = trainer.histories[value].learners
+        model = jax.tree.map(lambda leaf, at=(seed, snapshot): leaf[at], learners)
+        found = {name: results[before + name][0, value, seed] for name in probing.CONTROLLED}
+        compared = jax.jit(metrics.compare)(model, reference, episodes)
+        for name in ("loss", "model_cosine", "norm_ratio", "prediction_difference"):
+            close(found[name], getattr(compared, name), 1e-9)
+        own, other = (np.asarray(jax.jit(predict)(one, episodes)) for one in (model, reference))
+        close(found["unexplained"], ((own - other) ** 2).sum() / (own**2).sum(), 1e-9)
+        target = np.asarray(episodes.y_query)
+        gd, none = ((target - other) ** 2).mean() / 2, (target**2).mean() / 2
+        close(results.gd_loss[0, value], gd, 1e-9)
+        close(results.zero_loss[0, value], none, 1e-9)
+        close(found["excess"], (compared.loss - gd) / (none - gd), 1e-9)
+
+
+def test_untrained_models_miss_all_of_the_way_and_trained_ones_less(line):
+    results, _ = line
+    np.testing.assert_allclose(results.untrained_excess, 1, atol=0.02)
+    assert float(results.excess.sel(value=0.0).max()) < 0.6
+
+
+def test_a_model_that_is_the_best_descent_misses_nothing(close):
+    """Beside one that started at half its rate, and one that did the reverse."""
+    best = float(GradientDescent.shared(TASK).learning_rate[...])
+    rates = jnp.array([[best / 2, best], [best, best / 2]])
+    learners = jax.tree.map(lambda _: rates, GradientDescent(1.0))
+    history = History(learners, np.arange(2), np.arange(2), np.zeros((2, 1)), np.full(2, -1))
+    found = probing.beside_descent(history, TASK, 1, 300)
+    for before, factors in (("", np.array([1, 0.5])), ("untrained_", np.array([0.5, 1]))):
+        close(found[f"{before}model_cosine"], np.ones(2))
+        close(found[f"{before}norm_ratio"], factors)
+        close(found[f"{before}unexplained"], (1 / factors - 1) ** 2)
+        assert (np.abs(found[f"{before}excess"]) < 1e-12).tolist() == (factors == 1).tolist()
+    assert not found["on_plateau"].any()
+
+
+def test_a_plateau_is_told_only_where_descent_gets_away_from_it(line):
+    _, trainer = line
+    history = trainer.histories[0]
+    untrained = jax.tree.map(lambda leaf: leaf[:, :1], history.learners)
+    for task, stuck in ((TASK, [True] * 2), (replace(TASK, label_noise=20.0), [False] * 2)):
+        found = probing.beside_descent(history._replace(learners=untrained), task, 1, 300)
+        assert found["on_plateau"].tolist() == stuck
+
+
+TEACHER = TeacherRegression(law=TASK, gain=3.0)
+
+
+@pytest.mark.parametrize("noise", [None, 0.5])
+def test_best_descent_is_the_closed_form_where_there_is_one(noise, close):
+    task = replace(TASK, label_noise=noise)
+    expected = GradientDescent.shared(task, 1)
+    found = probing.best_descent(task, 1)
+    assert found.steps == 1
+    close(found.learning_rate[...], expected.learning_rate[...])
+
+
+@pytest.mark.parametrize(
+    "task",
+    [TEACHER, replace(TASK, covariance=(3.0, 0.5)), replace(TASK, input_range=1e4, distractors=1)],
+)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_best_descent_is_the_best_of_a_grid_elsewhere(task, steps):
+    """On the episodes that the rate is tuned on, by NumPy; also where rates are tiny."""
+    found = probing.best_descent(task, steps)
+    assert found.steps == steps
+    rate = float(found.learning_rate[...])
+    x, y, x_query, y_query = (
+        np.asarray(field) for field in task.sample(jax.random.key(2021), probing.TUNING_EPISODES)
+    )
+
+    def loss(rate):
+        weights = np.zeros((1, *x_query.shape))
+        for _ in range(steps):
+            left = y - np.einsum("mde,nde->nme", weights, x)
+            weights = weights + rate / len(x) * np.einsum("nme,nde->mde", left, x)
+        return ((np.einsum("mde,de->me", weights, x_query) - y_query) ** 2).sum(axis=0).mean() / 2
+
+    grid = [loss(factor * rate) for factor in np.linspace(0.2, 3, 29)]
+    assert loss(rate) < min(grid) * (1 + 1e-3)
+    assert loss(rate) < 0.9 * loss(0.0)
+
+
+def test_best_descent_may_go_backwards():
+    """Labels that say the opposite of the query's."""
+
+    class Opposite:
+        def sample(self, key, episodes):
+            drawn = TASK.sample(key, episodes)
+            return drawn._replace(y_query=-drawn.y_query)
+
+    assert -1 < float(probing.best_descent(Opposite(), 2).learning_rate[...]) < 0
+
+
+def test_the_loss_of_predicting_0_is_half_the_mean_square(close):
+    episodes = LinearRegression(dim=2, outputs=3).sample(jax.random.key(0), 50)
+    close(metrics.zero_loss(episodes), (np.asarray(episodes.y_query) ** 2).sum() / 100)
+
+
+def text(figure):
+    return figure.get_supxlabel().replace("\n", " ")
+
+
+def test_a_line_is_drawn_with_every_seed_and_its_control(line):
+    results, _ = line
+    figure = probing.draw(results)
+    figure.canvas.draw()
+    assert len(figure.axes) == 4
+    curves = [curve for curve in figure.axes[1].lines if len(curve.get_xdata()) == 3]
+    assert len(curves) == 4, "two seeds, trained and untrained"
+    np.testing.assert_array_equal(curves[1].get_ydata(), results.model_cosine[0, :, 1])
+    np.testing.assert_array_equal(curves[2].get_ydata(), results.untrained_model_cosine[0, :, 0])
+    assert "100 training steps at every value." in text(figure)
+
+
+def test_seeds_on_their_plateau_are_named_with_their_value(line):
+    results, _ = line
+    stuck = results.assign(on_plateau=results.on_plateau.copy(data=[[[0, 0], [0, 1], [1, 1]]]) > 0)
+    sentence = "axis attention.softmax, value 0.5: 1; axis attention.softmax, value 1.0: 0, 1."
+    assert sentence in text(probing.draw(stuck))
+
+
+def test_axes_of_other_values_stand_side_by_side(line):
+    """As the dials do: what only another axis has leaves no gap, and each has its own scale."""
+    results, _ = line
+    other = results.assign_coords(axis=["task.anisotropy"], value=[1.0, 5.0, 30.0])
+    filling = {"on_plateau": False}
+    joined = xr.concat(
+        [results, other], "axis", join="outer", combine_attrs="override", fill_value=filling
+    )
+    figure = probing.draw_axes(joined, {name: name for name in joined["axis"].values})
+    figure.canvas.draw()
+    assert len(figure.axes) == 8
+    for canvas, values in ((figure.axes[0], [0.0, 0.5, 1.0]), (figure.axes[4], [1.0, 5.0, 30.0])):
+        assert canvas.lines[0].get_xdata().tolist() == values
+    assert [figure.axes[panel].get_xscale() for panel in (0, 4)] == ["linear", "log"]
+
+
+class Still(Trainer):
+    """Trains nothing: models are at the end what they were at the start."""
+
+    def fit_all(self, plans):
+        steps, seeds = np.arange(2), np.arange(2)
+        histories = []
+        for plan in plans:
+            models = build(plan.build, jax.random.split(jax.random.key(0)))
+            twice = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf], 1), models)
+            histories.append(History(twice, steps, seeds, np.zeros((2, 1)), np.full(2, -1)))
+        return histories
+
+
+build = jax.jit(lambda architecture, keys: jax.vmap(architecture, (None, 0))(TASK, keys))
+
+
+@pytest.fixture(scope="module")
+def plane():
+    tiny = replace(TINY, values=(0.0, 1.0), second_axis="task.sine", second_values=(0.0, 0.5, 1.0))
+    trainer = Still()
+    return tiny, probing.measure(tiny, trainer), trainer
+
+
+def test_a_second_axis_makes_a_map(plane, close):
+    tiny, results, trainer = plane
+    assert dict(results.sizes) == {"axis": 1, "value": 2, "second_value": 3, "seed": 2}
+    assert trainer.names == ["0, 0", "0, 0.5", "0, 1", "1, 0", "1, 0.5", "1, 1"]
+    assert trainer.label == "attention.softmax x task.sine"
+    assert results.attrs["second_axis"] == "task.sine"
+    assert results.excess.dims == ("axis", "value", "second_value", "seed")
+    task, _ = tiny.place((1.0, 0.5))
+    episodes = task.sample(jax.random.key(2022), 300)
+    expected = jax.jit(metrics.losses)(trainer.histories[4].final, episodes)
+    close(results.loss.sel(value=1.0, second_value=0.5)[0], expected, 1e-9)
+
+
+def test_a_map_is_drawn_over_both_axes(plane):
+    """Medians leave out the seeds on their plateau, and take all where none left it."""
+    _, results, _ = plane
+    left = results.unexplained.copy(data=np.linspace(0, 0.2, 12).reshape(1, 2, 3, 2))
+    stuck = np.zeros((1, 2, 3, 2), bool)
+    stuck[0, 0, 1, 0] = stuck[0, 1, 2] = True
+    results = results.assign(unexplained=left, on_plateau=results.on_plateau.copy(data=stuck))
+    figure = probing.draw(results)
+    figure.canvas.draw()
+    mesh, contour = figure.axes[3].collections
+    medians = left.values[0].mean(axis=-1)
+    medians[0, 1] = left.values[0, 0, 1, 1]
+    np.testing.assert_allclose(np.ravel(mesh.get_array()), medians.T.ravel())
+    assert contour.levels.tolist() == [0.05]
+    assert "(3 of 12 did not)" in text(figure)
+    assert "gradient descent leaves 5% of the model's answers" in text(figure)
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == (
+        "attention.softmax",
+        "task.sine",
+    )
+
+
+def test_a_map_of_one_value_can_be_drawn(plane):
+    _, results, _ = plane
+    left = results.unexplained.copy(data=np.linspace(0, 0.2, 12).reshape(1, 2, 3, 2))
+    probing.draw(results.assign(unexplained=left).isel(value=[0])).canvas.draw()
+
+
+def test_values_left_out_are_the_axes_own():
+    probe = probing.Probe(axis="task.noise", second_axis="attention.heads")
+    assert probe.along() == (axes.find("task.noise").values, (1, 2, 4))
+    assert probe.points()[:2] == [(0.0, 1), (0.0, 2)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"axis": "nonsense"}, r"^axis must be one of .*, got 'nonsense'$"),
+        ({"second_axis": "nonsense"}, r"^axis must be one of .*, got 'nonsense'$"),
+        ({"second_axis": "attention.softmax"}, r"^second_axis must be another than axis, got 'att"),
+        ({"second_values": (1.0,)}, r"^second_values must be left out without second_axis, got"),
+        ({"values": (0.5, 0.5)}, r"^values must be one value or more, each once, got \(0\.5, 0\.5"),
+        ({"values": (0.5, 2.0)}, r"^attention\.softmax cannot be 2 here: model\.softmax_share"),
+        ({"axis": "attention.heads", "values": (1.5,)}, r"^values must be whole numbers for"),
+        ({"tolerance": 0.0}, r"^tolerance must be a finite number above 0, got 0\.0$"),
+        ({"evaluation_episodes": 0}, r"^evaluation_episodes must be a whole number"),
+        (
+            {"axis": "task.sine", "second_axis": "task.network"},
+            r"^second_axis must be one that leaves task\.sine as it is, got 'task\.network'$",
+        ),
+        (
+            {"axis": "model.depth", "second_axis": "model.recurrent_depth"},
+            r"^second_axis must be one that leaves model\.depth as it is",
+        ),
+        ({"axis": "task.noise", "second_axis": "task.sine"}, r"^task\.sine cannot be 0 here: task"),
+    ],
+)
+def test_bad_settings_are_named_before_anything_is_trained(changes, message):
+    with pytest.raises(BadInput, match=message):
+        probing.Probe(**changes)

@@ -1,0 +1,120 @@
+"""Teachers: labels that leave the linear law as far as a dial is turned, against loops in NumPy."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from toyicl.tasks import LinearRegression
+from toyicl.teachers import TeacherRegression
+
+pytestmark = pytest.mark.usefixtures("plain_compiler")
+
+LAW = LinearRegression(dim=3, outputs=2, context_size=4, input_range=2.0)
+KEY, EPISODES = jax.random.key(3), 5
+sample = jax.jit(lambda task, key: task.sample(key, EPISODES))
+
+
+def task(**changes):
+    return TeacherRegression(law=LAW, gain=1.7, hidden=6, **changes)
+
+
+def linear():
+    """What the law itself draws of the key that a teacher gives it."""
+    return sample(LAW, jax.random.split(KEY)[0])
+
+
+def network(x, inward, outward, gain):
+    """sum_h v_h tanh(gain u_h . x) / sqrt(hidden), for one point of one episode."""
+    total = np.zeros(outward.shape[1])
+    for u, v in zip(inward, outward, strict=True):
+        total += v * np.tanh(gain * sum(u * x))
+    return total / np.sqrt(len(inward))
+
+
+@pytest.mark.parametrize("teacher", ["sine", "network"])
+def test_with_no_share_labels_are_the_laws_to_the_bit(teacher):
+    drawn = sample(task(teacher=teacher, share=0.0), KEY)
+    for own, expected in zip(drawn, linear(), strict=True):
+        np.testing.assert_array_equal(own, expected)
+
+
+def test_a_sine_is_that_of_the_linear_label(close):
+    drawn, plain = sample(task(teacher="sine"), KEY), linear()
+    np.testing.assert_array_equal(drawn.x, plain.x)
+    for own, label in ((drawn.y, plain.y), (drawn.y_query, plain.y_query)):
+        close(own, np.sin(1.7 * np.asarray(label)))
+
+
+def test_a_network_is_the_loop_over_its_units(close):
+    drawn = sample(task(teacher="network"), KEY)
+    weights = np.asarray(jax.random.normal(jax.random.split(KEY)[1], (6, 5, EPISODES)))
+    x, x_query = np.asarray(drawn.x), np.asarray(drawn.x_query)
+    for episode in range(EPISODES):
+        inward, outward = weights[:, :3, episode], weights[:, 3:, episode]
+        close(drawn.y_query[:, episode], network(x_query[:, episode], inward, outward, 1.7))
+        for point in range(4):
+            expected = network(x[point, :, episode], inward, outward, 1.7)
+            close(drawn.y[point, :, episode], expected)
+    assert np.std(weights[0, 0]) > 0, "new in every episode"
+
+
+@pytest.mark.parametrize("teacher", ["sine", "network"])
+def test_between_the_ends_labels_are_mixed(teacher, close):
+    """The share is traced: all three are one program."""
+    none, some, all_of_it = (
+        sample(task(teacher=teacher, share=share), KEY) for share in (0.0, 0.3, 1.0)
+    )
+    close(some.y, 0.7 * np.asarray(none.y) + 0.3 * np.asarray(all_of_it.y))
+    close(some.y_query, 0.7 * np.asarray(none.y_query) + 0.3 * np.asarray(all_of_it.y_query))
+
+
+def test_a_network_is_nearly_its_linear_part_where_its_gain_is_small(close):
+    """Labels are then linear in the inputs: least squares on N > d points leaves nothing."""
+    flat = replace(task(teacher="network"), gain=1e-4)
+    x, y, *_ = (np.asarray(field)[..., 0] for field in sample(flat, KEY))
+    close(x @ np.linalg.lstsq(x, y)[0], y, 1e-6)
+
+
+@pytest.mark.parametrize("teacher", ["sine", "network"])
+def test_the_same_key_is_the_same_batch_and_another_is_not(teacher):
+    one, same, other = (sample(task(teacher=teacher), jax.random.key(seed)) for seed in (1, 1, 2))
+    for first, second, third in zip(one, same, other, strict=True):
+        np.testing.assert_array_equal(first, second)
+        assert not np.any(np.equal(first, third))
+
+
+@pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])
+@pytest.mark.parametrize("teacher", ["sine", "network"])
+def test_shapes_and_dtypes(teacher, wide, dtype):
+    own = task(teacher=teacher, share=0.5)
+    assert (own.dim, own.outputs, own.context_size) == (3, 2, 4)
+    with jax.enable_x64(wide):
+        drawn = jax.eval_shape(lambda: own.sample(jax.random.key(0), 7))
+    assert [field.shape for field in drawn] == [(4, 3, 7), (4, 2, 7), (3, 7), (2, 7)]
+    assert {field.dtype.name for field in drawn} == {dtype}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher": "cosine"}, r"^task\.teacher must be one of sine, network, got 'cosine'$"),
+        ({"share": 1.5}, r"^task\.share must be between 0 and 1, got 1\.5$"),
+        ({"gain": 0.0}, r"^task\.gain must be a finite number above 0, got 0\.0$"),
+        ({"hidden": 0}, r"^task\.hidden must be a whole number of at least 1, got 0$"),
+        (
+            {"law": LinearRegression(label_noise=0.1)},
+            r"^task\.law\.label_noise must be None under a teacher, got 0\.1$",
+        ),
+        (
+            {"law": LinearRegression(distractors=2)},
+            r"^task\.law\.distractors must be None under a teacher, got 2$",
+        ),
+    ],
+)
+def test_bad_settings_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        TeacherRegression(**changes)
+    with pytest.raises(ValueError, match=r"^episodes must be a whole number"):
+        TeacherRegression().sample(KEY, 0)

@@ -1,0 +1,101 @@
+"""What a model computes, read from outside: its residual polynomial, implicit weights, and circuits.
+
+Unlike `construction.read_layer`, nothing here supposes that a model is gradient descent: any learner
+can be asked for its residuals and weights, and any attention layer for its circuit scores.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from toyicl.episode import Learner
+from toyicl.settings import require
+from toyicl.transformer import Transformer
+
+
+class Residuals(NamedTuple):
+    """What a learner leaves, in each direction of a context's scatter matrix."""
+
+    eigenvalues: jax.Array
+    """Eigenvalues s of S = sum_i x_i x_i^T, (d, contexts), ascending."""
+    residuals: jax.Array
+    """1 - f / (w . x_q) with weights and query along the eigenvalue's direction, (d, contexts)."""
+
+
+def residual_polynomial(
+    learner: Learner, x: jax.Array, *, weight: float = 1.0, query: float = 0.5
+) -> Residuals:
+    """R(s) of a learner, on contexts x (N, d, contexts): what it leaves of the weights to be found.
+
+    For each eigenvector v of S the learner gets labels x_i . (weight v) and the query (query v). A
+    learner whose prediction is x_q . q(S) sum_i y_i x_i then answers weight query (1 - R(s)), with
+    R(s) = 1 - s q(s): (1 - eta s / N)^K for gradient descent, the residual of `descent` for GD++,
+    penalty / (s + penalty) for ridge. For any other learner it is what it leaves at that size of
+    weights and query. Outputs: one, or the first of several.
+    """
+    require(x.ndim == 3, "x", "contexts of shape (N, d, contexts)", x.shape)
+
+    def one(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        values, vectors = jnp.linalg.eigh(x.T @ x)
+
+        def along(vector: jax.Array) -> jax.Array:
+            answer = learner(x, (x @ vector * weight)[:, None], query * vector)
+            return 1 - answer[0] / (weight * query)
+
+        return values, jax.vmap(along)(vectors.T)
+
+    return Residuals(*jax.vmap(one, in_axes=-1, out_axes=-1)(x))
+
+
+def implicit_weights(
+    learner: Learner, x: jax.Array, y: jax.Array, queries: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The linear map that fits a learner's answers to many queries on one context best.
+
+    Shapes (N, d), (N, m), (queries, d) -> weights (m, d), and the share of the answers' squares that
+    they leave, a number: 0 for a learner that is linear in its query. Needs at least d queries; cf.
+    Fu et al. (2023).
+    """
+    enough = queries.shape[0] >= x.shape[1]
+    require(enough, "queries", f"at least as many as inputs ({x.shape[1]})", queries.shape[0])
+    answers = jax.vmap(learner, (None, None, 0))(x, y, queries)
+    weights = jnp.linalg.lstsq(queries, answers)[0]
+    left = jnp.sum((answers - queries @ weights) ** 2) / jnp.sum(answers**2)
+    return weights.T, left
+
+
+class CircuitScores(NamedTuple):
+    """How far a layer's circuits are from multiples of the identity, for each head, (heads,).
+
+    0 for the construction; `random_circuit_score` for weights that are all independent.
+    """
+
+    key_query: jax.Array
+    """Of the input block of W_K^T W_Q."""
+    value_output: jax.Array
+    """Of the label block of P W_V; 0 if there is one output."""
+
+
+def circuit_scores(model: Transformer, dim: int, layer: int = 0) -> CircuitScores:
+    """|M - (tr M / d) I| / |M| of a layer's two circuits on joint tokens, Frobenius norms."""
+    attention = model.layer(layer).attention
+    width = attention.key_query.shape[-1]
+    rule = "that of a model on joint tokens without an embedding"
+    require(width == dim + model.outputs, "token size", rule, width)
+    return CircuitScores(
+        _distance_from_identity(attention.key_query[:, :dim, :dim]),
+        _distance_from_identity(attention.value_output[:, dim:, dim:]),
+    )
+
+
+def random_circuit_score(dim: int) -> float:
+    """The score of a d x d matrix of independent entries, in root mean square: sqrt(1 - 1/d^2)."""
+    return (1 - 1 / dim**2) ** 0.5
+
+
+def _distance_from_identity(matrices: jax.Array) -> jax.Array:
+    size = matrices.shape[-1]
+    means = jnp.trace(matrices, axis1=-2, axis2=-1) / size
+    rest = matrices - jnp.einsum("h,ab->hab", means, jnp.eye(size, dtype=matrices.dtype))
+    return jnp.linalg.norm(rest, axis=(-2, -1)) / jnp.linalg.norm(matrices, axis=(-2, -1))
