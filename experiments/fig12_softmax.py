@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import claims, metrics, panels, study
 from toyicl.construction import subtracted_heads
-from toyicl.episode import predict
 from toyicl.experiment import Fit
 from toyicl.settings import require, require_positive, require_size
 from toyicl.training import Training
@@ -74,10 +72,9 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
 def _small_logit_loss(settings: Settings) -> float:
     """Loss of two subtracted heads of small logits, times the factor that is best on the episodes."""
     many = settings.task.sample(jax.random.key(2027), settings.limit_episodes)
-    heads = subtracted_heads(settings.small_logit, settings.task.dim)
-    answers = predict(heads, many)
-    factor = jnp.vdot(answers, many.y_query) / jnp.vdot(answers, answers)
-    return float(metrics.squared_error(factor * answers, many))
+    return float(
+        metrics.best_multiple_loss(subtracted_heads(settings.small_logit, settings.task.dim), many)
+    )
 
 
 def draw(results: xr.Dataset) -> Figure:

@@ -109,21 +109,32 @@ def _range(values: xr.DataArray) -> str:
     return f"{float(values.min()):.4f} to {float(values.max()):.4f}"
 
 
-CLAIMS = claims.read(
-    Path(__file__).with_name("claims.toml"),
-    {
-        "VO-1-2-K5": claims.loss_over("gd"),
-        "VO-3b-1": lambda results: results.trimmed_loss,
-        "VO-3b-1-linear": claims.final("loss"),
-        "VO-3b-2": lambda results: results.trimmed_loss / results.trimmed_gdpp,
-        "VO-3b-2-shared": lambda results: results.trimmed_shared / results.trimmed_loss,
-        "VO-3b-3": claims.final("model_cosine_gdpp"),
-        "VO-3b-3-gd": claims.final("model_cosine"),
-        "VO-3b-4": lambda results: (
-            results.interpolated_loss >= 1.5 * claims.last(results.loss)
-        ).mean(),
-        "VO-A12-1": lambda results: (
-            results.unclipped_unstable.mean() - results.clipped_unstable.mean()
-        ),
-    },
+CLAIMS = (
+    *claims.read(
+        Path(__file__).with_name("claims.toml"),
+        {
+            "VO-1-2-K5": claims.loss_over("gd"),
+            "VO-3b-1": lambda results: results.trimmed_loss,
+            "VO-3b-1-linear": claims.final("loss"),
+            "VO-3b-2": lambda results: results.trimmed_loss / results.trimmed_gdpp,
+            "VO-3b-2-shared": lambda results: results.trimmed_shared / results.trimmed_loss,
+            "VO-3b-3": claims.final("model_cosine_gdpp"),
+            "VO-3b-3-gd": claims.final("model_cosine"),
+            "VO-3b-4": lambda results: (
+                results.interpolated_loss >= 1.5 * claims.last(results.loss)
+            ).mean(),
+            "VO-A12-1": lambda results: (
+                results.unclipped_unstable.mean() - results.clipped_unstable.mean()
+            ),
+        },
+    ),
+    *claims.read(
+        Path(__file__).with_name("critics.toml"),
+        {
+            "CR-2-K5": claims.final("model_cosine"),
+            "CR-2-K5-predictions": lambda results: claims.last(
+                results.prediction_difference / results.prediction_difference_gdpp
+            ),
+        },
+    ),
 )

@@ -58,7 +58,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
         def attention(logit: jax.Array) -> jax.Array:
             """The weight of the next token, the least over tokens that have one."""
             rows = (asked[0], logit * following)
-            _, weights = read_softmax(rows, (content, places), key_size=1)
+            _, weights = read_softmax(rows, (content, places), scale=1.0)
             return jnp.min(jnp.diagonal(weights, offset=1))
 
         return study.dataset(
