@@ -43,7 +43,7 @@ class Settings:
 
 
 FULL = Settings()
-QUICK = Settings(training=Training(steps=3000, batch_size=512, learning_rate=3e-3))
+QUICK = Settings(training=Training(steps=1500, batch_size=512, learning_rate=3e-3))
 
 
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
