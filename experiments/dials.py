@@ -44,7 +44,7 @@ class Settings:
 
 FULL = Settings()
 QUICK = Settings(
-    axes=("attention.softmax", "task.sine", "task.anisotropy"),
+    axes=("attention.softmax", "task.anisotropy"),
     probe=probing.Probe(
         training=Training(steps=1500, batch_size=256, snapshot_every=500, learning_rate=3e-3),
         evaluation_episodes=2000,

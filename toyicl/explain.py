@@ -5,6 +5,7 @@ sensitivities; a bootstrap over episodes says which differences are more than ch
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -109,28 +110,39 @@ def tuned(
     require_positive("learning_rate", learning_rate)
     targets = jax.jit(predict)(model, episodes)
     structure, parameters, *rest = nnx.split(rival, nnx.Param, ...)
+    found = _search(structure, parameters, rest, targets, episodes, steps, learning_rate)
+    return nnx.merge(structure, found, *rest)
+
+
+@partial(jax.jit, static_argnames=("structure", "steps"))
+def _search(
+    structure: Any,
+    parameters: Any,
+    rest: Any,
+    targets: jax.Array,
+    episodes: Episode,
+    steps: int,
+    learning_rate: float,
+) -> Any:
+    """The parameters nearest to some targets; rivals of one kind compile once."""
     units = jax.tree.map(lambda leaf: jnp.where(leaf == 0, 1.0, jnp.abs(leaf)), parameters)
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
-    def build(moves: Any) -> Any:
-        moved = jax.tree.map(lambda leaf, move, unit: leaf + unit * move, parameters, moves, units)
-        return nnx.merge(structure, moved, *rest)
+    def moved(moves: Any) -> Any:
+        return jax.tree.map(lambda leaf, move, unit: leaf + unit * move, parameters, moves, units)
 
     def distance(moves: Any) -> jax.Array:
-        return jnp.mean(jnp.sum((predict(build(moves), episodes) - targets) ** 2, axis=0))
+        rival = nnx.merge(structure, moved(moves), *rest)
+        return jnp.mean(jnp.sum((predict(rival, episodes) - targets) ** 2, axis=0))
 
-    @jax.jit
-    def search(moves: Any) -> Any:
-        def step(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], jax.Array]:
-            moves, state = carry
-            value, slopes = jax.value_and_grad(distance)(moves)
-            updates, state = optimiser.update(slopes, state)
-            return (optax.apply_updates(moves, updates), state), value
+    def step(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
+        moves, state = carry
+        updates, state = optimiser.update(jax.grad(distance)(moves), state)
+        return (optax.apply_updates(moves, updates), state), None
 
-        (moves, _), _ = jax.lax.scan(step, (moves, optimiser.init(moves)), length=steps)
-        return moves
-
-    return build(search(jax.tree.map(jnp.zeros_like, parameters)))
+    start = jax.tree.map(jnp.zeros_like, parameters)
+    (moves, _), _ = jax.lax.scan(step, (start, optimiser.init(start)), length=steps)
+    return moved(moves)
 
 
 def best_steps(
