@@ -61,7 +61,7 @@ benchmark: install
 # Needs uv; writes names and versions only, never where a package came from.
 pins:
 	echo hatchling | uv pip compile pyproject.toml - --extra dev --universal --python-version 3.11 \
-		--no-emit-index-url --no-header --no-annotate --quiet --output-file constraints.txt
+		--no-header --no-annotate --quiet --output-file constraints.txt
 
 clean:
 	rm -rf .venv

@@ -4,7 +4,7 @@ Each axis starts from Figure 2's layer. Beside every trained model stands the sa
 cosine that it has, too, says nothing of training.
 
 Expected: .2062 at the linear ends; softmax at .2912; noise and anisotropy leave one step, not its size.
-Cost: 25 minutes; quick: a minute.
+Cost: not yet run at full settings; quick: some minutes.
 """
 
 from dataclasses import dataclass, replace

@@ -5,7 +5,7 @@ ridge: each at its own optimum on the task, and again with its parameters tuned 
 the episodes. All are judged on the other half, by the set of rivals that cannot be told from the best.
 
 Expected: GD++ alone, with its own two numbers or with tuned ones; one and two steps of GD are out.
-Cost: ten minutes; quick: a minute.
+Cost: not yet run at full settings; quick: some minutes.
 """
 
 from functools import partial

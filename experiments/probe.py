@@ -4,7 +4,7 @@ A map of two dials, eight values each: the share of softmax in what one head rea
 sine in the labels. `toyicl probe` turns any other dial, or pair of dials, with the same measurement.
 
 Expected: gradient descent explains the linear end alone; untrained models miss all of the way to it.
-Cost: 20 minutes; quick: a minute.
+Cost: not yet run at full settings; quick: some minutes.
 """
 
 from pathlib import Path

@@ -7,7 +7,7 @@ share of its answers that the step leaves; and by how far its circuits are from 
 
 Expected: all look like a step of gradient descent: it is what one linear layer can do, not what it was
 taught.
-Cost: five minutes; quick: two minutes.
+Cost: not yet run at full settings; quick: some minutes.
 """
 
 from dataclasses import dataclass

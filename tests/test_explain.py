@@ -7,6 +7,7 @@ import pytest
 from toyicl import explain
 from toyicl.construction import as_transformer, gradient_descent_transformer
 from toyicl.episode import Episode, predict
+from toyicl.errors import BadInput
 from toyicl.iterative import IterativeNewton
 from toyicl.metrics import compare
 from toyicl.references import GradientDescent, GradientDescentPlusPlus, Ridge
@@ -176,3 +177,10 @@ def test_bad_tuning_and_an_empty_family_are_named(episodes):
         explain.tuned(RIVALS["GD"], MODEL, episodes, learning_rate=0.0)
     with pytest.raises(ValueError, match=r"^family must be at least one number of steps, got 0$"):
         explain.best_steps(MODEL, {}, episodes)
+
+
+def test_a_model_that_only_predicts_0_has_nothing_to_explain():
+    task = LinearRegression(dim=2, context_size=3)
+    episodes = task.sample(jax.random.key(0), 5)
+    with pytest.raises(BadInput, match="model must be a learner whose predictions are not all 0"):
+        explain.explain(GradientDescent(0.0), {"GD": GradientDescent(1.0)}, episodes)

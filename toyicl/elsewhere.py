@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 from toyicl.episode import Episode
 from toyicl.settings import require_share, require_size, settings, static
-from toyicl.tasks import LinearRegression
+from toyicl.tasks import LinearRegression, OnLaw
 
 
 @settings
-class Recall:
+class Recall(OnLaw):
     """The query is one of the context's inputs, and its label is to be recalled.
 
     Labels are independent of inputs, of variance 1, so nothing can be said of any other input.
@@ -23,21 +23,6 @@ class Recall:
 
     law: LinearRegression = LinearRegression()
     """The law of the inputs, and the sizes."""
-
-    @property
-    def dim(self) -> int:
-        """Number of inputs, d."""
-        return self.law.dim
-
-    @property
-    def outputs(self) -> int:
-        """Number of outputs, m."""
-        return self.law.outputs
-
-    @property
-    def context_size(self) -> int:
-        """Number of labelled points in the context, N."""
-        return self.law.context_size
 
     def sample(self, key: jax.Array, episodes: int) -> Episode:
         """Draw a batch of episodes, on the last axis; the same key gives the same batch.
@@ -53,7 +38,7 @@ class Recall:
 
 
 @settings
-class Mixture:
+class Mixture(OnLaw):
     """Recall in a share of the episodes, linear regression in the others.
 
     Raises ValueError, at construction, for a setting out of its bounds.
@@ -66,21 +51,6 @@ class Mixture:
 
     def __post_init__(self) -> None:
         require_share("task.recall_share", self.recall_share)
-
-    @property
-    def dim(self) -> int:
-        """Number of inputs, d."""
-        return self.law.dim
-
-    @property
-    def outputs(self) -> int:
-        """Number of outputs, m."""
-        return self.law.outputs
-
-    @property
-    def context_size(self) -> int:
-        """Number of labelled points in the context, N."""
-        return self.law.context_size
 
     def sample(self, key: jax.Array, episodes: int) -> Episode:
         """Draw a batch of episodes, on the last axis; the same key gives the same batch.

@@ -58,13 +58,15 @@ def explain(
     less of the model's predictions than the best one, by more than `margin` of R^2. A single winner
     would say more than the episodes do. `confidence` is that of all intervals.
 
-    Raises BadInput without rivals, and for numbers that are not allowed.
+    Raises BadInput without rivals, for numbers that are not allowed, and for a model that predicts 0.
     """
     require(len(rivals) > 0, "rivals", "at least one", len(rivals))
     require(0 < confidence < 1, "confidence", "between 0 and 1", confidence)
     require(margin >= 0, "margin", "at least 0", margin)
     require_size("resamples", resamples, least=2)
     own = jax.jit(observe)(model, episodes)
+    answers = bool(jnp.any(own.predictions != 0))
+    require(answers, "model", "a learner whose predictions are not all 0", type(model).__name__)
     sums = {name: _sums(own, jax.jit(observe)(one, episodes)) for name, one in rivals.items()}
     count = episodes.x_query.shape[-1]
     draw = np.random.default_rng(seed)

@@ -4,11 +4,11 @@ import jax
 
 from toyicl.episode import Episode
 from toyicl.settings import require, require_size, settings, static
-from toyicl.tasks import LinearRegression
+from toyicl.tasks import LinearRegression, OnLaw
 
 
 @settings
-class Pool:
+class Pool(OnLaw):
     """A fixed set of episodes to train on, all of them in each batch or some drawn anew every time.
 
     The data sets of von Oswald et al. (2022), Figures 15 and 16. A batch as large as the set is the
@@ -26,21 +26,6 @@ class Pool:
 
     def __post_init__(self) -> None:
         require_size("task.count", self.count)
-
-    @property
-    def dim(self) -> int:
-        """Number of inputs, d."""
-        return self.law.dim
-
-    @property
-    def outputs(self) -> int:
-        """Number of outputs, m."""
-        return self.law.outputs
-
-    @property
-    def context_size(self) -> int:
-        """Number of labelled points in the context, N."""
-        return self.law.context_size
 
     def sample(self, key: jax.Array, episodes: int) -> Episode:
         """The whole set if it has as many episodes, else so many drawn from it; on the last axis.

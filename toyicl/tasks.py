@@ -167,6 +167,27 @@ class LinearRegression:
         return jnp.einsum("ab,...be->...ae", factor, x)
 
 
+class OnLaw:
+    """The sizes of a task that rests on a linear law."""
+
+    law: LinearRegression
+
+    @property
+    def dim(self) -> int:
+        """Number of inputs, d."""
+        return self.law.dim
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs, m."""
+        return self.law.outputs
+
+    @property
+    def context_size(self) -> int:
+        """Number of labelled points in the context, N."""
+        return self.law.context_size
+
+
 def _symmetric_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """U(-1, 1), both ends excluded, so that no quantile is infinite."""
     dtype = jnp.result_type(float)

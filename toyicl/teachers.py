@@ -15,13 +15,13 @@ from toyicl.settings import (
     settings,
     static,
 )
-from toyicl.tasks import LinearRegression
+from toyicl.tasks import LinearRegression, OnLaw
 
 Teacher = Literal["sine", "network"]
 
 
 @settings
-class TeacherRegression:
+class TeacherRegression(OnLaw):
     """Linear regression whose labels turn into those of a teacher that is not linear.
 
         y = (1 - share) w . x + share teacher(x)
@@ -51,21 +51,6 @@ class TeacherRegression:
         for name in ("label_noise", "distractors"):
             value = getattr(self.law, name)
             require(value is None, f"task.law.{name}", "None under a teacher", value)
-
-    @property
-    def dim(self) -> int:
-        """Number of inputs, d."""
-        return self.law.dim
-
-    @property
-    def outputs(self) -> int:
-        """Number of outputs, m."""
-        return self.law.outputs
-
-    @property
-    def context_size(self) -> int:
-        """Number of labelled points in the context, N."""
-        return self.law.context_size
 
     def sample(self, key: jax.Array, episodes: int) -> Episode:
         """Draw a batch of episodes, on the last axis; the same key gives the same batch.
