@@ -332,6 +332,10 @@ def test_a_probe_trains_measures_and_draws(tmp_path):
     assert (linear.loss / linear.gd_loss).min() > 0.98
     assert (linear.loss / linear.gd_loss).max() < 1.03
     assert softmax.excess.min() > 5 * linear.excess.max(), "softmax is not a step of descent"
+    drawn = (folder / "figure.png").read_bytes()
+    (folder / "figure.png").unlink()
+    assert toyicl("draw", folder).returncode == 0
+    assert (folder / "figure.png").read_bytes() == drawn
 
 
 def test_importing_the_command_line_is_quick():

@@ -184,3 +184,27 @@ def test_a_model_that_only_predicts_0_has_nothing_to_explain():
     episodes = task.sample(jax.random.key(0), 5)
     with pytest.raises(BadInput, match="model must be a learner whose predictions are not all 0"):
         explain.explain(GradientDescent(0.0), {"GD": GradientDescent(1.0)}, episodes)
+
+
+def test_answers_that_are_not_finite_are_refused_with_whose_they_are(episodes):
+    lost = GradientDescent(float("nan"))
+    rule = "a learner whose [0-9]+ predictions are finite, got 'GradientDescent with [0-9]+ that"
+    with pytest.raises(BadInput, match=f"^model must be {rule}"):
+        explain.explain(lost, RIVALS, episodes)
+    with pytest.raises(BadInput, match=f"^rival 'lost' must be {rule}"):
+        explain.explain(MODEL, {**RIVALS, "lost": lost}, episodes)
+
+
+def test_a_rival_whose_parameters_were_not_chosen_is_named(episodes):
+    with pytest.raises(BadInput, match=r"^rival 'GD' must be a learner with its parameters, such"):
+        explain.explain(MODEL, {"GD": GradientDescent}, episodes)
+
+
+def test_a_factor_is_tuned_as_any_other_parameter(episodes, close):
+    scaled = explain.tuned(explain.Scaled(GradientDescent(ETA)), as_transformer_of_half(), episodes)
+    close(scaled.factor[...] * scaled.learner.learning_rate[...], ETA / 2, 1e-4)
+
+
+def as_transformer_of_half():
+    """A model whose answers are half of those of the constructed one."""
+    return explain.Scaled(MODEL, 0.5)

@@ -97,7 +97,8 @@ class Draw:
     """Redraw figures from saved results; nothing is trained."""
 
     experiments: Names
-    """Experiments to draw: names, paths to experiment files, or all."""
+    """Experiments to draw: names, paths to experiment files, folders of runs such as those of probes,
+    or all."""
     out: Path | None = None
     """Folder of the runs; left out, runs/, and figures/ for experiments that are not there."""
 
@@ -307,8 +308,12 @@ def draw(command: Draw) -> int:
     """Redraw figures, and judge the claims again, from saved results; with all, of those there are."""
     from toyicl import laboratory
 
-    for listing in _chosen(command.experiments):
-        folder = _folder(command.out, listing)
+    folders = [Path(name) for name in command.experiments if laboratory.has_results(Path(name))]
+    named = [name for name in command.experiments if Path(name) not in folders]
+    chosen = _chosen(named) if named or not folders else []
+    drawn = [(listing, _folder(command.out, listing)) for listing in chosen]
+    drawn += [(experiment.find(laboratory.experiment_of(folder)), folder) for folder in folders]
+    for listing, folder in drawn:
         if "all" in command.experiments and not laboratory.has_results(folder):
             print(f"toyicl: {listing.name} has not been run", file=sys.stderr)
             continue

@@ -58,16 +58,20 @@ def explain(
     less of the model's predictions than the best one, by more than `margin` of R^2. A single winner
     would say more than the episodes do. `confidence` is that of all intervals.
 
-    Raises BadInput without rivals, for numbers that are not allowed, and for a model that predicts 0.
+    Raises BadInput without rivals, for numbers that are not allowed, for a model that predicts 0, for
+    answers that are not finite, and for a rival that is a class, its parameters not chosen.
     """
     require(len(rivals) > 0, "rivals", "at least one", len(rivals))
     require(0 < confidence < 1, "confidence", "between 0 and 1", confidence)
     require(margin >= 0, "margin", "at least 0", margin)
     require_size("resamples", resamples, least=2)
-    own = jax.jit(observe)(model, episodes)
+    own = _observed("model", model, episodes)
     answers = bool(jnp.any(own.predictions != 0))
     require(answers, "model", "a learner whose predictions are not all 0", type(model).__name__)
-    sums = {name: _sums(own, jax.jit(observe)(one, episodes)) for name, one in rivals.items()}
+    sums = {
+        name: _sums(own, _observed(f"rival {name!r}", one, episodes))
+        for name, one in rivals.items()
+    }
     count = episodes.x_query.shape[-1]
     draw = np.random.default_rng(seed)
     picks = draw.multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
@@ -93,6 +97,18 @@ def explain(
             bool(behind[0] <= margin),
         )
     return found
+
+
+class Scaled(nnx.Module):
+    """A learner whose answers are multiplied by a number: one more parameter to tune."""
+
+    def __init__(self, learner: Learner, factor: jax.Array | float = 1.0):
+        self.learner = learner
+        self.factor = nnx.Param(jnp.asarray(factor, float))
+
+    def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        """Shapes (N, d), (N, m), (d,) -> (m,)."""
+        return self.factor[...] * self.learner(x, y, x_query)
 
 
 def tuned(
@@ -158,6 +174,17 @@ def best_steps(
         apart = jnp.sum((own - jax.jit(predict)(rival, episodes)) ** 2)
         found[steps] = float(1 - apart / jnp.sum(own**2))
     return max(found, key=lambda steps: found[steps]), found
+
+
+def _observed(role: str, learner: Learner, episodes: Episode) -> Observation:
+    """A learner on episodes, or an error that says whose answers cannot be compared."""
+    rule = "a learner with its parameters, such as GradientDescent.shared(task)"
+    require(not isinstance(learner, type), role, rule, learner)
+    found = jax.jit(observe)(learner, episodes)
+    wrong = int(jnp.sum(~jnp.isfinite(found.predictions)))
+    rule = f"a learner whose {found.predictions.size} predictions are finite"
+    require(wrong == 0, role, rule, f"{type(learner).__name__} with {wrong} that are not")
+    return found
 
 
 def _sums(own: Observation, other: Observation) -> np.ndarray:

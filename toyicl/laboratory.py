@@ -181,6 +181,14 @@ def has_results(folder: Path) -> bool:
     return (folder / runs.RESULTS).exists()
 
 
+def experiment_of(folder: Path) -> str:
+    """Name of the experiment whose results are in a folder.
+
+    Raises BadInput and Damaged as `runs.load_results`.
+    """
+    return str(runs.load_results(folder).attrs["experiment"])
+
+
 def is_full(folder: Path) -> bool:
     """Whether a folder holds the results of a run that started from full settings."""
     if not has_results(folder):

@@ -1,0 +1,140 @@
+"""Rivals beside every seed of a trained model: which of them explain it, measured and drawn.
+
+`explain` answers for one model. Here each seed is asked, with every rival as it is and once more tuned
+to that seed, and the residual polynomials of models and rivals are laid over each other.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from flax import nnx
+from matplotlib.axes import Axes
+
+from toyicl import panels, plotting, reading
+from toyicl.episode import Episode, Learner
+from toyicl.explain import Scaled, best_steps, explain, tuned
+
+TUNINGS = ("own", "tuned")
+FIELDS = ("r_squared", "r_squared_range", "model_cosine", "norm_ratio", "in_set")
+LEAST = 1e-7
+"""Smallest share that is drawn, near the rounding of float32."""
+
+
+def beside(models: Any, rivals: Mapping[str, Learner], episodes: Episode) -> xr.Dataset:
+    """Every rival beside every seed's model (leaves (seed, ...)), as it is and tuned to that seed.
+
+    Rivals are tuned on the first half of the episodes, with as many free numbers for each as can be
+    had (see `given_as_many`), and all are judged on the second half. Dimensions: seed, tuning ("own",
+    "tuned"), rival; variables: the fields of `Explanation`, with `rival_` in front.
+    """
+    half = episodes.x_query.shape[-1] // 2
+    first = jax.tree.map(lambda leaf: leaf[..., :half], episodes)
+    second = held_out(episodes)
+    free = given_as_many(rivals)
+    rows = []
+    for model in _each(models):
+        fitted = {name: tuned(one, model, first) for name, one in free.items()}
+        rows.append([explain(model, group, second) for group in (rivals, fitted)])
+    dims = ("seed", "tuning", "rival")
+    variables: dict[str, Any] = {}
+    for field in FIELDS:
+        values = [
+            [[getattr(group[name], field) for name in rivals] for group in row] for row in rows
+        ]
+        table = np.array(values)
+        variables[f"rival_{field}"] = ((*dims, "end") if table.ndim > len(dims) else dims, table)
+    return xr.Dataset(variables, coords={"rival": list(rivals), "tuning": list(TUNINGS)})
+
+
+def given_as_many(rivals: Mapping[str, Learner]) -> dict[str, Learner]:
+    """The same rivals, those with fewer parameters than the freest with a factor on their answers."""
+    counts = {name: _free_numbers(one) for name, one in rivals.items()}
+    most = max(counts.values())
+    return {name: one if counts[name] == most else Scaled(one) for name, one in rivals.items()}
+
+
+def nearest_steps(models: Any, family: Mapping[int, Learner], episodes: Episode) -> np.ndarray:
+    """The number of steps at which an iterative rival is nearest each seed's model, (seed,).
+
+    Judged on the same episodes as in `beside`.
+    """
+    return np.array([best_steps(model, family, held_out(episodes))[0] for model in _each(models)])
+
+
+def held_out(episodes: Episode) -> Episode:
+    """The half of the episodes that rivals are not tuned on."""
+    half = episodes.x_query.shape[-1] // 2
+    return jax.tree.map(lambda leaf: leaf[..., half:], episodes)
+
+
+def residuals(models: Any, rivals: Mapping[str, Learner], x: jax.Array) -> xr.Dataset:
+    """Residual polynomials of every seed's model and of rivals, on contexts x (N, d, contexts).
+
+    Variables: `eigenvalue` (direction), `residual` (seed, direction), `rival_residual` (drawn,
+    direction), with the rivals' names along `drawn`.
+    """
+    read = jax.jit(partial(reading.residual_polynomial, x=x))
+    found = jax.vmap(read)(models)
+    seeds = found.residuals.shape[0]
+    others = np.stack([read(one).residuals.ravel() for one in rivals.values()])
+    return xr.Dataset(
+        {
+            "eigenvalue": ("direction", found.eigenvalues[0].ravel()),
+            "residual": (("seed", "direction"), found.residuals.reshape(seeds, -1)),
+            "rival_residual": (("drawn", "direction"), others),
+        },
+        coords={"drawn": list(rivals)},
+    )
+
+
+def left_panel(tuning: str) -> panels.Panel:
+    """What each rival leaves of every seed's answers; filled where it is in the set."""
+
+    def draw(axes: Axes, results: xr.Dataset) -> None:
+        chosen = results.sel(tuning=tuning)
+        places = np.arange(results.sizes["rival"])
+        for seed, stuck in zip(chosen.seed.values, results.on_plateau.values, strict=True):
+            row = chosen.sel(seed=seed)
+            kept = row.rival_in_set.values.astype(bool)
+            missing = np.maximum(1 - row.rival_r_squared.values, LEAST)
+            color = "0.7" if stuck else plotting.MODEL
+            axes.plot(missing, places, "o", color=color, mfc="none", alpha=0.7)
+            axes.plot(missing[kept], places[kept], "o", color=color, alpha=0.7)
+        axes.set(xscale="log", xlabel="share of the model's answers that it leaves")
+        axes.set_yticks(places, results.rival.values if tuning == TUNINGS[0] else [])
+        axes.invert_yaxis()
+
+    return draw
+
+
+def residual_panel(axes: Axes, results: xr.Dataset) -> None:
+    """What models and rivals leave in each eigendirection, over its eigenvalue."""
+    order = np.argsort(results.eigenvalue.values)
+    values = results.eigenvalue.values[order]
+    for name, look in zip(results.drawn.values, _looks(results.drawn.values), strict=True):
+        line = results.rival_residual.sel(drawn=name).values[order]
+        axes.plot(values, line, look[1], color=look[0], label=str(name))
+    for number, stuck in enumerate(results.on_plateau.values):
+        if not stuck:
+            axes.plot(values, results.residual.values[number][order], "k.", markersize=1)
+    axes.plot([], [], "k.", label="trained")
+    axes.set(xlabel="eigenvalue s", ylabel="R(s)", ylim=(-0.6, 1.1))
+    axes.legend()
+
+
+def _looks(names: Sequence[str]) -> list[tuple[str, str]]:
+    return [panels.LOOKS[1:][number % 3] for number in range(len(names))]
+
+
+def _each(models: Any) -> list[Any]:
+    """Every seed's model by itself."""
+    seeds = jax.tree.leaves(models)[0].shape[0]
+    return [jax.tree.map(lambda leaf, n=n: leaf[n], models) for n in range(seeds)]
+
+
+def _free_numbers(rival: Learner) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(rival, nnx.Param)))
