@@ -229,11 +229,11 @@ def _along(canvas: Axes, results: xr.Dataset, *, variable: str, axis: str) -> No
     log = len(values) > 1 and bool((values > 0).all()) and values.max() / values.min() >= 30
     for (name, label), style in zip(names.items(), ("-o", ":s"), strict=True):
         color = plotting.MODEL if name == variable else plotting.REFERENCE
-        shown = results[name].clip(-0.5, 3)
-        plotting.every_seed(canvas, shown, "value", label=label, color=color, style=style)
+        plotting.every_seed(canvas, results[name], "value", label=label, color=color, style=style)
     for line in canvas.lines:
         line.set_markersize(3)
-    canvas.set(xlabel=axis, xscale="log" if log else "linear")
+    low, high = canvas.get_ylim()
+    canvas.set(xlabel=axis, xscale="log" if log else "linear", ylim=(max(low, -0.5), min(high, 3)))
     if variable == "unexplained":
         plotting.floor_line(canvas, float(results.attrs["tolerance"]), "tolerance")
     canvas.legend()

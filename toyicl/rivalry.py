@@ -4,7 +4,7 @@
 to that seed, and the residual polynomials of models and rivals are laid over each other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,8 @@ TUNINGS = ("own", "tuned")
 FIELDS = ("r_squared", "r_squared_range", "model_cosine", "norm_ratio", "in_set")
 LEAST = 1e-7
 """Smallest share that is drawn, near the rounding of float32."""
+LOOKS = (*panels.LOOKS[1:], ("0.5", "-"))
+"""Colours and line styles of rivals; the models are black dots."""
 
 
 def beside(models: Any, rivals: Mapping[str, Learner], episodes: Episode) -> xr.Dataset:
@@ -115,19 +117,16 @@ def residual_panel(axes: Axes, results: xr.Dataset) -> None:
     """What models and rivals leave in each eigendirection, over its eigenvalue."""
     order = np.argsort(results.eigenvalue.values)
     values = results.eigenvalue.values[order]
-    for name, look in zip(results.drawn.values, _looks(results.drawn.values), strict=True):
+    for number, name in enumerate(results.drawn.values):
+        color, style = LOOKS[number % len(LOOKS)]
         line = results.rival_residual.sel(drawn=name).values[order]
-        axes.plot(values, line, look[1], color=look[0], label=str(name))
+        axes.plot(values, line, style, color=color, label=str(name))
     for number, stuck in enumerate(results.on_plateau.values):
         if not stuck:
             axes.plot(values, results.residual.values[number][order], "k.", markersize=1)
     axes.plot([], [], "k.", label="trained")
     axes.set(xlabel="eigenvalue s", ylabel="R(s)", ylim=(-0.6, 1.1))
     axes.legend()
-
-
-def _looks(names: Sequence[str]) -> list[tuple[str, str]]:
-    return [panels.LOOKS[1:][number % 3] for number in range(len(names))]
 
 
 def _each(models: Any) -> list[Any]:
