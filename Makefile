@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install reproduce figures test slow lint benchmark pins clean
+.PHONY: install reproduce figures test slow lint docs notebook benchmark pins clean
 
 install: $(STAMP)
 
@@ -52,6 +52,15 @@ test: lint
 
 slow: install
 	$(BIN)/pytest -n auto -m slow
+
+# The documentation as a site, into site/: nothing is fetched. The theme's own notice is not about it.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "wrote site/index.html"
+
+# The tutorial's notebook, made from docs/tutorial.md and run.
+notebook: install
+	$(BIN)/python docs/notebook.py
 
 benchmark: install
 	$(BIN)/python benchmarks/training_step.py
