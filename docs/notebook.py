@@ -67,7 +67,7 @@ def run(notebook: NotebookNode, folder: Path, *, timeout: float = 600) -> Notebo
 
 
 def _is_progress(output: NotebookNode) -> bool:
-    """Whether an output is but lines of progress, which a slow machine prints and a fast one does not."""
+    """Whether an output is but lines of progress, which only a slow machine prints."""
     lines = output.text.split("\n") if output.get("name") == "stderr" else ["not progress"]
     return all(re.search(r": \d+ of \d+ steps, loss|^\s*$", line) for line in lines)
 

@@ -25,6 +25,7 @@ PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.m
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 BLOCK = re.compile(r"^```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.M | re.S)
 FORBIDDEN = re.compile(r"/work/|/tmp/|/root/|/home/|127\.0\.0\.1|localhost")
+pytestmark = pytest.mark.usefixtures("plain_compiler")
 LARGEST = 300 * 1024
 """Bytes of the notebook, figures included."""
 
