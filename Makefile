@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install reproduce figures test slow lint docs notebook benchmark pins clean
+.PHONY: install reproduce figures test slow lint benchmark pins clean
 
 install: $(STAMP)
 
@@ -53,6 +53,13 @@ test: lint
 slow: install
 	$(BIN)/pytest -n auto -m slow
 
+benchmark: install
+	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/cores.py
+	$(BIN)/python benchmarks/running.py
+
+.PHONY: docs notebook
+
 # The documentation as a site, into site/: nothing is fetched. The theme's own notice is not about it.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -61,11 +68,6 @@ docs: install
 # The tutorial's notebook, made from docs/tutorial.md and run.
 notebook: install
 	$(BIN)/python docs/notebook.py
-
-benchmark: install
-	$(BIN)/python benchmarks/training_step.py
-	$(BIN)/python benchmarks/cores.py
-	$(BIN)/python benchmarks/running.py
 
 # Needs uv; writes names and versions only, never where a package came from.
 pins:
