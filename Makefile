@@ -53,11 +53,6 @@ test: lint
 slow: install
 	$(BIN)/pytest -n auto -m slow
 
-benchmark: install
-	$(BIN)/python benchmarks/training_step.py
-	$(BIN)/python benchmarks/cores.py
-	$(BIN)/python benchmarks/running.py
-
 .PHONY: docs notebook
 
 # The documentation as a site, into site/: nothing is fetched. The theme's own notice is not about it.
@@ -68,6 +63,11 @@ docs: install
 # The tutorial's notebook, made from docs/tutorial.md and run.
 notebook: install
 	$(BIN)/python docs/notebook.py
+
+benchmark: install
+	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/cores.py
+	$(BIN)/python benchmarks/running.py
 
 # Needs uv; writes names and versions only, never where a package came from.
 pins:
