@@ -49,7 +49,7 @@ def cells(page: str) -> NotebookNode:
 
 def run(notebook: NotebookNode, folder: Path, *, timeout: float = 600) -> NotebookNode:
     """Run all cells in a folder, with the `toyicl` of this Python. Raises what a cell raises."""
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     client = NotebookClient(
         notebook,
         timeout=timeout,
@@ -58,7 +58,7 @@ def run(notebook: NotebookNode, folder: Path, *, timeout: float = 600) -> Notebo
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},
     )
-    client.execute()
+    client.execute(env=os.environ | {"PATH": path})
     notebook.metadata["language_info"] = {"name": "python"}  # the kernel says its version
     for cell in notebook.cells:
         if "outputs" in cell:
