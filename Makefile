@@ -53,6 +53,17 @@ test: lint
 slow: install
 	$(BIN)/pytest -n auto -m slow
 
+.PHONY: docs notebook
+
+# The documentation as a site, into site/: nothing is fetched. The theme's own notice is not about it.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "wrote site/index.html"
+
+# The tutorial's notebook, made from docs/tutorial.md and run.
+notebook: install
+	$(BIN)/python docs/notebook.py
+
 benchmark: install
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/cores.py

@@ -31,7 +31,7 @@ class GradientDescent(nnx.Module):
 
         W <- W - (eta_k / N) sum_i (W x_i - y_i) x_i^T
 
-    von Oswald et al. (2022), equation 2. `learning_rate` is eta: a number shared by all `steps`, or
+    von Oswald et al. (2022), equation 3. `learning_rate` is eta: a number shared by all `steps`, or
     one for each step; `initial_weights` is W_0, (m, d).
     """
 
