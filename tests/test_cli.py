@@ -338,6 +338,15 @@ def test_a_probe_trains_measures_and_draws(tmp_path):
     assert (folder / "figure.png").read_bytes() == drawn
 
 
+def test_a_reader_who_has_seen_enough_gets_no_traceback():
+    """More lines than a pipe holds are not needed: the reader has gone before the first."""
+    program = [sys.executable, "-m", "toyicl", "list"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
+        started.stdout.close()
+        assert started.stderr.read() == b""
+    assert started.returncode == 1
+
+
 def test_importing_the_command_line_is_quick():
     code = (
         "import sys, toyicl.cli; print(sorted({'jax', 'xarray', 'matplotlib'} & set(sys.modules)))"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -141,7 +142,12 @@ def main(words: Sequence[str] | None = None, leaving: Leaving | None = None) -> 
     """The program: exits with 0 if done, 1 if a claim or a run failed, 2 for bad input."""
     words = list(sys.argv[1:] if words is None else words)
     try:
-        sys.exit(_obey(words, leaving or Leaving()))
+        code = _obey(words, leaving or Leaving())
+        sys.stdout.flush()
+        sys.exit(code)
+    except BrokenPipeError:  # whoever read the output has seen enough, as in `toyicl list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except BadInput as error:
         print(f"toyicl: {error}", file=sys.stderr)
         sys.exit(2)
