@@ -186,6 +186,7 @@ def text(figure):
 
 def test_a_line_is_drawn_with_every_seed_and_its_control(line):
     results, _ = line
+    results = results.assign(on_plateau=results.on_plateau & False)
     figure = probing.draw(results)
     figure.canvas.draw()
     assert len(figure.axes) == 4
@@ -194,6 +195,17 @@ def test_a_line_is_drawn_with_every_seed_and_its_control(line):
     np.testing.assert_array_equal(curves[1].get_ydata(), results.model_cosine[0, :, 1])
     np.testing.assert_array_equal(curves[2].get_ydata(), results.untrained_model_cosine[0, :, 0])
     assert "100 training steps at every value." in text(figure)
+
+
+def test_seeds_on_their_plateau_are_rings_and_no_part_of_a_line(line):
+    results, _ = line
+    stuck = results.assign(on_plateau=results.on_plateau.copy(data=[[[0, 0], [0, 1], [0, 0]]]) > 0)
+    lines = probing.draw(stuck).axes[1].lines
+    one, ring = lines[1].get_ydata(), lines[-1]
+    assert np.isnan(one).tolist() == [False, True, False]
+    assert ring.get_markerfacecolor() == "none"
+    whole = results.model_cosine[0, 1, 1]
+    np.testing.assert_array_equal(ring.get_ydata(), [np.nan, whole, np.nan])
 
 
 def test_seeds_on_their_plateau_are_named_with_their_value(line):

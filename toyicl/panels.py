@@ -25,10 +25,19 @@ Panel = Callable[[Axes, xr.Dataset], None]
 
 
 def figure(
-    results: xr.Dataset, panels: Mapping[str, Panel], sentence: str, *, columns: int = 2
+    results: xr.Dataset,
+    panels: Mapping[str, Panel],
+    sentence: str,
+    *,
+    columns: int = 2,
+    size: tuple[float, float] = plotting.PANEL,
 ) -> Figure:
-    """A figure of named panels, with a caption of what was run, what was cut, and the command."""
-    drawn = plotting.panels(-(-len(panels) // columns), columns)
+    """A figure of named panels, with a caption of what was run, what was cut, and the command.
+
+    `size` is that of a panel, width and height in inches.
+    """
+    width, height = size
+    drawn = plotting.panels(-(-len(panels) // columns), columns, width=width, height=height)
     for axes in drawn.axes[len(panels) :]:
         axes.remove()
     for number, (title, panel) in enumerate(panels.items()):

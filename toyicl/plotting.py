@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from string import ascii_lowercase
 
 import matplotlib as mpl
 import numpy as np
@@ -15,6 +16,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+PANEL = (4.2, 3.0)
+"""Width and height of a panel, in inches."""
 COLORS = 128
 """Colours of a PNG's palette; the lines of a figure need a dozen, and their edges the rest."""
 STYLE = Path(__file__).with_name("paper.mplstyle")
@@ -27,7 +30,7 @@ def style() -> AbstractContextManager[None]:
     return mpl.rc_context(fname=STYLE)
 
 
-def panels(rows: int, columns: int, *, width: float = 4.2, height: float = 3.0) -> Figure:
+def panels(rows: int, columns: int, *, width: float = PANEL[0], height: float = PANEL[1]) -> Figure:
     """A figure of rows x columns panels, to be drawn under `style`."""
     figure = Figure(figsize=(width * columns, height * rows))
     FigureCanvasAgg(figure)
@@ -36,8 +39,10 @@ def panels(rows: int, columns: int, *, width: float = 4.2, height: float = 3.0) 
 
 
 def title(axes: Axes, index: int, text: str) -> None:
-    """Letter and title of a panel."""
-    axes.set_title(f"({chr(ord('a') + index)}) {text}")
+    """Letter and title of a panel; after z come aa, ab, ..."""
+    round_, letter = divmod(index, len(ascii_lowercase))
+    before = ascii_lowercase[round_ - 1] if round_ else ""
+    axes.set_title(f"({before}{ascii_lowercase[letter]}) {text}")
 
 
 def every_seed(

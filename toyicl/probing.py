@@ -39,13 +39,18 @@ CONTROLLED = (
     "unexplained",
 )
 NAMES = {
-    "loss": "loss",
-    "excess": "share of the way to GD that is missing",
+    "excess": "excess",
     "model_cosine": "model cosine",
     "norm_ratio": "norm ratio",
-    "prediction_difference": "prediction difference",
-    "unexplained": "share of the model's answers that GD leaves",
+    "unexplained": "left by GD",
 }
+"""Titles of what is drawn."""
+SMALL = (3.3, 2.2)
+"""Width and height of a panel, in inches, where several axes are drawn."""
+MEANINGS = (
+    "Excess: share of the way from predicting 0 to GD that is missing. Left by GD: share of the "
+    "model's squared answers that GD does not account for."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,13 +218,15 @@ def draw_axes(results: xr.Dataset, titles: dict[str, str]) -> Figure:
     drawn: dict[str, panels.Panel] = {}
     for name, title in titles.items():
         before = f"{title}: " if title else ""
-        for variable in ("excess", "model_cosine", "norm_ratio", "unexplained"):
+        for variable, shown in NAMES.items():
             panel = partial(_along, variable=variable, axis=name)
-            drawn[before + NAMES[variable]] = panels.of(panel, axis=name)
-    training = f"{results.attrs['steps']} training steps at every value."
-    return panels.figure(
-        results, drawn, f"Dotted: the same models untrained. {training}", columns=4
+            drawn[before + shown] = panels.of(panel, axis=name)
+    sentence = (
+        f"{MEANINGS} Dotted: the same models untrained; grey rings: seeds on their plateau. "
+        f"{results.attrs['steps']} training steps at every value."
     )
+    size = plotting.PANEL if len(titles) == 1 else SMALL
+    return panels.figure(results, drawn, sentence, columns=4, size=size)
 
 
 def _along(canvas: Axes, results: xr.Dataset, *, variable: str, axis: str) -> None:
@@ -227,15 +234,23 @@ def _along(canvas: Axes, results: xr.Dataset, *, variable: str, axis: str) -> No
     results = results.dropna("value", how="all", subset=["loss"])  # values of other axes
     values = results["value"].values
     log = len(values) > 1 and bool((values > 0).all()) and values.max() / values.min() >= 30
+    stuck = results.on_plateau.astype(bool)
     for (name, label), style in zip(names.items(), ("-o", ":s"), strict=True):
         color = plotting.MODEL if name == variable else plotting.REFERENCE
-        plotting.every_seed(canvas, results[name], "value", label=label, color=color, style=style)
+        shown = results[name].where(~stuck) if name == variable else results[name]
+        plotting.every_seed(canvas, shown, "value", label=label, color=color, style=style)
+    for rings in results[variable].where(stuck).transpose("seed", "value"):
+        if rings.notnull().any():
+            canvas.plot(values, rings, "o", color="0.6", mfc="none")
     for line in canvas.lines:
         line.set_markersize(3)
-    low, high = canvas.get_ylim()
-    canvas.set(xlabel=axis, xscale="log" if log else "linear", ylim=(max(low, -0.5), min(high, 3)))
+    canvas.set(xlabel=axis, xscale="log" if log else "linear")
     if variable == "unexplained":
+        canvas.set(yscale="log")
         plotting.floor_line(canvas, float(results.attrs["tolerance"]), "tolerance")
+    else:
+        low, high = canvas.get_ylim()
+        canvas.set(ylim=(max(low, -0.5), min(high, 3)))
     canvas.legend()
 
 
@@ -266,10 +281,11 @@ def _draw_map(results: xr.Dataset) -> Figure:
         canvas.set(xlabel=name, ylabel=second)
         canvas.grid(visible=False)
 
-    shown = ("excess", "model_cosine", "norm_ratio", "unexplained")
-    drawn: dict[str, panels.Panel] = {NAMES[v]: partial(heat, variable=v) for v in shown}
+    drawn: dict[str, panels.Panel] = {
+        title: partial(heat, variable=variable) for variable, title in NAMES.items()
+    }
     sentence = (
-        "Medians over the seeds that left their plateau "
+        f"{MEANINGS} Medians over the seeds that left their plateau "
         f"({int(results.on_plateau.sum())} of {results.on_plateau.size} did not); "
         f"{results.attrs['steps']} training steps at every point. White: where "
         f"gradient descent leaves {tolerance:.0%} of the model's answers."
