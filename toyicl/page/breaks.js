@@ -1,6 +1,6 @@
 // Where it breaks: the dial from linear to softmax attention, heads, larger inputs; and the cosine's trap.
 
-const breaks = { share: 0, heads: 1, scale: 1, context: 3, multiple: 1, episodes: null };
+const breaks = { share: 0, heads: 1, scale: 1, context: 3, multiple: 1, episodes: null, base: null };
 const EPISODES = 200;
 
 function dialModel(kind, share, seed, heads = breaks.heads) {
@@ -89,8 +89,8 @@ function drawDial() {
   const { shares } = data.dial;
   const part = data.dial.wide.heads[breaks.heads];
   const area = frame(byId("breaks-dial"), "Ten inputs: cosine, norm ratio and loss over GD's at every share", {
-    x: [-0.04, 1.04], y: [-0.2, 1.7], xticks: [{ at: 0, text: "linear" }, 0.5, { at: 1, text: "softmax" }],
-    yticks: [0, 0.5, 1, 1.5], xlabel: "share of softmax", ylabel: "beside one GD step",
+    x: [-0.04, 1.04], y: [-0.2, 2.1], xticks: [{ at: 0, text: "linear" }, 0.5, { at: 1, text: "softmax" }],
+    yticks: [0, 0.5, 1, 1.5, 2], xlabel: "share of softmax", ylabel: "beside one GD step",
   });
   line(area, [[-1, 1], [2, 1]], "quiet thin");
   line(area, [[shares[breaks.share], -1], [shares[breaks.share], 2]], "quiet dotted");
@@ -109,18 +109,18 @@ function drawDial() {
 // Cosine, norm ratio and loss as bars against the line at 1, with their numbers.
 function bars(id, cosine, ratio, loss) {
   const area = frame(byId(id), `Cosine ${shown(cosine, 2)}, norm ratio ${shown(ratio, 2)}, loss ${shown(loss, 2)} of gradient descent's`, {
-    x: [0, 2.6], y: [0, 3], xticks: [0, 1, 2], yticks: [], xlabel: "1 is agreement with one GD step", ylabel: "", height: 250, left: 14,
+    x: [0, 2.6], y: [0, 3], xticks: [0, 1, 2], yticks: [], xlabel: "1 is agreement with one GD step", ylabel: "", height: 260, left: 14,
   });
   const rows = [["cosine", cosine, "model"], ["norm ratio", ratio, "third"], ["loss over GD's", loss, "reference"]];
+  line(area, [[1, 0], [1, 3]], "ink dashed");
   rows.forEach(([name, value, kind], i) => {
     const [top, bottom] = [area.Y(2.5 - i), area.Y(2.1 - i)];
     const width = Math.max(0, area.X(Math.min(value, 2.6)) - area.X(0));
     area.layer.append(
       svg("rect", { x: area.X(0), y: top, width, height: bottom - top, class: `bar ${kind}` }),
-      svg("text", { x: area.X(0) + 6, y: top - 7, class: "bar-label" }, `${name}: ${shown(value, 2)}${value > 2.6 ? " \u2192" : ""}`),
+      svg("text", { x: area.X(0) + 6, y: top - 7, class: "bar-label" }, value > 2.6 ? `${name} \u2192` : name),
     );
   });
-  line(area, [[1, 0], [1, 3]], "ink dashed");
 }
 
 // The trap: the trained linear layer with its update multiplied.
@@ -129,31 +129,36 @@ function drawTrap() {
   const part = [data.learn.keyQuery[seed].at(-1), data.learn.valueOutput[seed].at(-1)];
   const model = (factor) =>
     modelOf(part[0], part[1].map((matrix) => matrix.map((row) => row.map((entry) => factor * entry))));
-  const found = beside(model(breaks.multiple), 1);
+  const found = beside(model(breaks.multiple), 1); // from the multiplied weights, not from those of 1
   const zero = 0.5 * mean(episodes().map(({ label }) => label ** 2));
   drawMultiples(model, found, zero);
   write("trap-multiple-out", `\u00d7 ${shown(breaks.multiple, 2)}`);
   write("trap-cosine", shown(found.cosine));
   write("trap-ratio", shown(found.ratio));
   write("trap-loss", shown(found.loss));
+  write("trap-zero", shown(zero));
   const verdict =
     Math.abs(found.ratio - 1) < 0.1
       ? "Cosine and norm ratio agree: this is the step."
       : found.loss > zero
-        ? "The cosine is still 1, yet answering 0 would lose less."
-        : "The cosine is still 1, yet this is not the step.";
+        ? `The cosine is still ${shown(found.cosine, 2)}, yet answering 0 would lose less.`
+        : `The cosine is still ${shown(found.cosine, 2)}, yet this is not the step.`;
   write("trap-say", verdict);
   announce("trap-live", `Update times ${shown(breaks.multiple, 2)}: cosine ${shown(found.cosine, 2)}, norm ratio ${shown(found.ratio, 2)}. ${verdict}`);
 }
 
 function drawMultiples(model, found, zero) {
-  const base = beside(model(1), 1);
   const all = episodes();
-  const answers = all.map(({ x, y, query }) => transformer(model(1), x, y, query));
+  const once = model(1);
+  breaks.base ??= {
+    ...(breaks.multiple === 1 ? found : beside(once, 1)),
+    answers: all.map(({ x, y, query }) => transformer(once, x, y, query)),
+  };
+  const base = breaks.base;
   const grid = Array.from({ length: 61 }, (_, i) => i / 20);
-  const loss = (factor) => 0.5 * mean(all.map(({ label }, i) => (factor * answers[i] - label) ** 2));
+  const loss = (factor) => 0.5 * mean(all.map(({ label }, i) => (factor * base.answers[i] - label) ** 2));
   const area = frame(byId("trap-curve"), "Cosine, norm ratio and loss as the update is multiplied", {
-    x: [0, 3], y: [0, 2.5], xticks: [0, 1, 2, 3], yticks: [0, 1, 2], xlabel: "update, times", ylabel: "cosine, ratio, loss over answering 0",
+    x: [0, 3], y: [0, 2.5], xticks: [0, 1, 2, 3], yticks: [0, 1, 2], xlabel: "update, times", ylabel: "beside the step",
   });
   line(area, [[0, 1], [3, 1]], "quiet thin");
   line(area, grid.map((c) => [c, loss(c) / zero]), "reference dashed");

@@ -15,12 +15,13 @@ function ours(record) {
 function claimRow(record) {
   const kind = record.kind === "measured" ? "" : ` (${record.kind})`;
   const note = record.note ? html("p", { class: "note" }, record.note) : "";
-  const band = record.band.map((bound) => (bound === null ? "\u221e" : number(bound))).join(" to ");
+  const [low, high] = record.band.map(number);
+  const band = low === "" ? `at most ${high}` : high === "" ? `at least ${low}` : `${low} to ${high}`;
   return html(
     "tr",
     { "data-verdict": record.verdict },
     html("td", {}, html("span", { class: `verdict ${record.verdict.replace(" ", "-")}` }, MARKS[record.verdict])),
-    html("td", {}, `${record.statement}${kind}.`, note),
+    html("td", {}, `${/^[a-z]/.test(record.statement) ? "\u2026 " : ""}${record.statement}${kind}.`, note),
     html("td", { class: "number" }, ours(record)),
     html("td", { class: "number" }, band),
   );
@@ -31,7 +32,7 @@ function claimGroup(chapter) {
     .map((verdict) => [chapter.records.filter((record) => record.verdict === verdict).length, verdict])
     .filter(([count]) => count)
     .map(([count, verdict]) => `${count} ${verdict}`);
-  const head = ["verdict", "claim", "ours (over seeds)", "holds from, to"];
+  const head = ["verdict", "claim", "ours (over seeds)", "holds"];
   return html(
     "details",
     { id: `claims-${chapter.experiment}`, class: "chapter" },

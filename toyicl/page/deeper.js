@@ -1,5 +1,7 @@
 // Deeper: layers as steps; GD, GD++ and a trained model of two layers with the same weights.
 
+// Contexts whose eigenvalues the histogram counts.
+const CONTEXTS = 60;
 const deeper = { steps: 2, context: 1, seed: 0, spectrum: null };
 
 function deepModel(seed) {
@@ -55,7 +57,7 @@ function drawDepths() {
 
 function drawResiduals(episode) {
   const { count, dim, range } = data.task;
-  deeper.spectrum ??= Array.from({ length: 200 }, (_, i) =>
+  deeper.spectrum ??= Array.from({ length: CONTEXTS }, (_, i) =>
     eigen(scatter(sampleEpisode(generator(5000 + i), dim, count, range).x)).values,
   ).flat();
   const found = residualPolynomial((x, y, query) => transformer(deepModel(deeper.seed), x, y, query), episode.x);
@@ -94,7 +96,7 @@ function drawAnswers(episode) {
     model: [[0, 0], ...layerwise(deepModel(deeper.seed), x, y, query).map((answer, i) => [i + 1, answer])],
   };
   const values = [label, ...Object.values(curves).flat().map(([, value]) => value)];
-  const reach = Math.max(0.5, Math.ceil(4 * Math.max(...values.map(Math.abs))) / 4);
+  const reach = Math.max(1, Math.ceil(Math.max(...values.map(Math.abs))));
   const most = data.references.loss.length;
   const area = frame(byId("deeper-answers"), "The answer to one query after each step or layer", {
     x: [-0.3, most + 0.3], y: [-reach, reach], xticks: [0, ...data.references.loss.map((_, i) => i + 1)],

@@ -30,10 +30,10 @@ function shown(value, digits = 3) {
 }
 
 // Axes in a figure of the page: a frame with ticks, and maps from values to pixels.
-const WIDTH = 440;
+const WIDTH = 400;
 
 function frame(node, label, options) {
-  const { x, y, xlabel, ylabel, xticks, yticks, height = 330, left = 58, bottom = 56, right = 14 } = options;
+  const { x, y, xlabel, ylabel, xticks, yticks, height = 320, left = 62, bottom = 62, right = 12 } = options;
   const top = 16;
   node.replaceChildren();
   node.setAttribute("viewBox", `0 0 ${WIDTH} ${height}`);
@@ -49,22 +49,22 @@ function frame(node, label, options) {
     const text = typeof tick === "object" ? tick : { at: tick, text: String(tick).replace("-", "\u2212") };
     node.append(
       svg("line", { class: "grid", x1: X(text.at), x2: X(text.at), y1: top, y2: height - bottom }),
-      svg("text", { x: X(text.at), y: height - bottom + 20, class: "tick", "text-anchor": "middle" }, text.text),
+      svg("text", { x: X(text.at), y: height - bottom + 22, class: "tick", "text-anchor": "middle" }, text.text),
     );
   }
   for (const tick of yticks) {
     const text = typeof tick === "object" ? tick : { at: tick, text: String(tick).replace("-", "\u2212") };
     node.append(
       svg("line", { class: "grid", x1: left, x2: WIDTH - right, y1: Y(text.at), y2: Y(text.at) }),
-      svg("text", { x: left - 8, y: Y(text.at) + 5, class: "tick", "text-anchor": "end" }, text.text),
+      svg("text", { x: left - 8, y: Y(text.at) + 6, class: "tick", "text-anchor": "end" }, text.text),
     );
   }
   const middle = (height - bottom + top) / 2;
   node.append(
-    svg("text", { x: (left + WIDTH - right) / 2, y: height - 10, class: "label", "text-anchor": "middle" }, xlabel),
+    svg("text", { x: (left + WIDTH - right) / 2, y: height - 12, class: "label", "text-anchor": "middle" }, xlabel),
     svg(
       "text",
-      { x: 16, y: middle, class: "label", "text-anchor": "middle", transform: `rotate(-90 16 ${middle})` },
+      { x: 18, y: middle, class: "label", "text-anchor": "middle", transform: `rotate(-90 18 ${middle})` },
       ylabel,
     ),
   );

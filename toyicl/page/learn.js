@@ -22,7 +22,7 @@ function drawLearn() {
   const factor = balance(learn.seed);
   const exact = data.learn.step;
   const dim = heads[0].keyQuery.length - 1;
-  const target = constructedHead(exact * 1, 1, dim);
+  const target = constructedHead(exact, 1, dim);
   const scaled = (matrix, by) => matrix.map((row) => row.map((entry) => entry * by));
   heat("learn-kq", "W_K^T W_Q", scaled(heads[0].keyQuery, 1 / factor), 1);
   heat("learn-pv", "P W_V", scaled(heads[0].valueOutput, factor), exact);
@@ -37,8 +37,7 @@ function drawLearn() {
   write("learn-ratio", shown(at(data.learn.ratio)));
   write("learn-eta", shown(learned));
   write("learn-eta-exact", shown(exact));
-  const stuck = data.learn.stuck[learn.seed] ? " This seed never leaves its plateau." : "";
-  write("learn-say", `${phase()}${stuck}`);
+  write("learn-say", data.learn.stuck[learn.seed] ? "This seed is still on its plateau when training ends." : phase());
   announce(
     "learn-live",
     `Seed ${seeds[learn.seed]}, training step ${steps[now]}: loss ${shown(at(data.learn.loss), 3)}, ` +
@@ -50,7 +49,7 @@ function drawLearn() {
 function phase() {
   const done = (data.learn.zero - data.learn.loss[learn.seed][learn.snapshot]) / (data.learn.zero - data.learn.floor);
   if (done < 0.1) return "Plateau: the layer answers next to nothing.";
-  if (done < 0.9) return "The drop: both matrices grow together.";
+  if (done < 0.97) return "The drop: both matrices grow together.";
   return "At the floor: the layer is one step of gradient descent.";
 }
 
@@ -59,8 +58,8 @@ function timeAxis() {
   return { x: [0, last], xticks: [0, last / 2, last], xlabel: "training step" };
 }
 
+// Every seed is drawn; the chosen one comes later, and thick.
 function eachSeed(area, values) {
-  data.learn.steps.length; // every seed is drawn, the chosen one last and thick
   values.forEach((one, seed) => {
     if (seed !== learn.seed) line(area, one.map((value, i) => [data.learn.steps[i], value]), "other");
   });
@@ -93,7 +92,7 @@ function drawLikeness() {
   mark(area, steps[learn.snapshot], ratio[learn.seed][learn.snapshot], "triangle", "third", 8);
 }
 
-// A heat map on canvas-free squares; the sign is also the direction of the bar in each cell.
+// A matrix as squares whose area is the entry's size: filled above 0, hollow below.
 function heat(id, name, matrix, bound) {
   const node = byId(id);
   const size = matrix.length;
@@ -121,7 +120,7 @@ function heat(id, name, matrix, bound) {
   const edge = 220 - cell;
   node.replaceChildren(
     svg("rect", { x: 0, y: 0, width: 220, height: 220, class: "frame" }),
-    svg("path", { d: `M0 ${edge}H220M${edge} 0V220`, class: "line grid" }),
+    svg("path", { d: `M0 ${edge}H220M${edge} 0V220`, class: "divide" }),
     ...cells.filter(Boolean),
   );
 }

@@ -137,18 +137,14 @@ function sensitivity(model, x, y, query) {
   for (const { keyQuery, valueOutput } of model.layers[0]) {
     const row = times(keyQuery, token);
     const written = context.map((e) => dot(valueOutput[valueOutput.length - 1], e));
-    const weights = softmaxWeights(row, context, scale);
+    const weights = share > 0 ? softmaxWeights(row, context, scale) : zeros(context.length);
     const average = dot(weights, written);
-    const factors = written.map(
-      (value, i) => (1 - share) * value + share * scale * weights[i] * (value - average),
-    );
-    // d (row . e_i) / d query = the first d columns of W_K^T W_Q, read by e_i.
-    context.forEach((e, i) => {
-      found = found.map((sum, a) => {
-        const slope = e.reduce((total, entry, b) => total + entry * keyQuery[b][a], 0);
-        return sum - factors[i] * slope;
-      });
-    });
+    // What is read changes by d (row . e_i) = e_i . W_K^T W_Q d query, each with a factor of its own.
+    const read = context.reduce((sum, e, i) => {
+      const factor = (1 - share) * written[i] + share * scale * weights[i] * (written[i] - average);
+      return plus(sum, e, factor);
+    }, zeros(token.length));
+    found = found.map((sum, a) => sum - read.reduce((total, entry, b) => total + entry * keyQuery[b][a], 0));
   }
   return found;
 }

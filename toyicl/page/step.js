@@ -3,7 +3,7 @@
 const step = {
   points: [[-0.9, -0.95], [-0.55, -0.2], [-0.2, -0.35], [0.3, 0.05], [0.62, 0.75], [0.92, 0.7]],
   query: 0.5,
-  rate: 1.2,
+  rate: 2,
   drawn: 0,
 };
 const REACH = 1.6;
@@ -58,16 +58,16 @@ function drawDescent(found) {
 }
 
 function drawAttention(found) {
-  const strip = 92;
+  const strip = 96;
   const area = frame(byId("step-attention"), "Weights of the points, and what each adds to the query's y-entry", {
     ...PLANE, xlabel: "input x", ylabel: "y-entry of the token", right: strip + 14,
   });
   line(area, [[step.query, -2], [step.query, 2]], "query thin");
   found.scores.forEach((weight, i) => {
     const [x, y] = step.points[i];
-    const radius = Math.max(2.5, 24 * Math.sqrt(Math.abs(weight)));
+    const radius = Math.max(3, 34 * Math.sqrt(Math.abs(weight)));
     mark(area, x, y, "circle", weight < 0 ? "minus" : "plus", radius);
-    if (radius > 7) {
+    if (radius > 6) {
       const sign = weight < 0 ? "\u2212" : "+";
       area.layer.append(
         svg("text", { x: area.X(x), y: area.Y(y) + 6, class: "sign", "text-anchor": "middle" }, sign),
@@ -78,7 +78,7 @@ function drawAttention(found) {
   const stairs = svg("g", {});
   area.node.append(
     svg("rect", { x: WIDTH - strip, y: area.inside.y, width: strip - 8, height: area.inside.height, class: "frame" }),
-    svg("text", { x: WIDTH - strip / 2 - 4, y: area.inside.y + area.inside.height + 20, class: "tick", "text-anchor": "middle" }, "sum"),
+    svg("text", { x: WIDTH - strip / 2 - 4, y: area.inside.y + area.inside.height + 20, class: "tick", "text-anchor": "middle" }, "parts"),
     stairs,
   );
   const bounded = (value) => area.Y(Math.max(-REACH, Math.min(REACH, value)));
