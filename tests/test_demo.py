@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import shutil
+import tomllib
 
 import numpy as np
 import pytest
@@ -102,6 +103,17 @@ def test_other_results_are_refused():
         demo.contents(results.assign_attrs(experiment="fig2"), [])
     with pytest.raises(BadInput, match=r"one run of classroom, got a sweep"):
         demo.contents(results.assign_attrs(sweep='{"task.dim": [3]}'), [])
+
+
+def test_what_an_installed_package_needs_is_carried():
+    root = demo.shipped().parent
+    wheel = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"][
+        "targets"
+    ]
+    carried = wheel["wheel"]["force-include"]
+    for source in ("figures/classroom", f"figures/{report.RECORDS}"):
+        assert carried[source] == f"toyicl/{source}"
+        assert (root / source).exists()
 
 
 def test_without_verdicts_the_page_has_none(tmp_path):
@@ -221,6 +233,8 @@ def test_points_and_query_are_moved_by_keys(page):
     assert point == pytest.approx([-0.4, -0.3])
     grip = page.locator("#step-descent [data-index='2']")
     assert grip.get_attribute("aria-valuetext") == "x -0.40, y -0.30"
+    outline = "(node) => getComputedStyle(node.querySelector('circle')).strokeWidth"
+    assert grip.evaluate(outline) == "4px", "the focus is seen"
     page.wait_for_function("document.querySelector('#step-live').textContent.includes('predict')")
 
 

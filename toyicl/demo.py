@@ -119,6 +119,7 @@ def contents(results: xr.Dataset, verdicts: list[dict[str, Any]]) -> dict[str, A
         },
         "dial": {
             "shares": results.share.values.tolist(),
+            "seeds": results.dial_seed.values.tolist(),
             **{kind: _dial(results, kind) for kind in KINDS},
         },
         "verdicts": verdicts,
@@ -194,6 +195,7 @@ def _dial(results: xr.Dataset, kind: str) -> dict[str, Any]:
             "loss": packed(results[f"{before}loss"]),
             "cosine": packed(results[f"{before}model_cosine"]),
             "ratio": packed(results[f"{before}norm_ratio"]),
+            "stuck": results[f"{before}on_plateau"].values.tolist(),
             "untrainedCosine": packed(results[f"{before}untrained_model_cosine"]),
             **_circuits(results, before),
         }

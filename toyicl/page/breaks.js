@@ -12,6 +12,19 @@ function dialSeeds(kind) {
   return data.dial[kind].heads[breaks.heads].keyQuery[0].map((_, seed) => seed);
 }
 
+// The seed that lost least at the chosen share: the others may still be on their plateau.
+function leading(kind) {
+  const losses = data.dial[kind].heads[breaks.heads].loss[breaks.share];
+  return losses.indexOf(Math.min(...losses));
+}
+
+// In words, which seeds are still on their plateau here.
+function plateaus() {
+  const stuck = data.dial.wide.heads[breaks.heads].stuck[breaks.share];
+  const names = stuck.flatMap((is, seed) => (is ? [`seed ${data.dial.seeds[seed]}`] : []));
+  return names.length ? `Ten inputs: ${names.join(", ")} still on the plateau at this share.` : "";
+}
+
 // Fresh episodes of ten inputs, at the training range; they are scaled where they are used.
 function episodes() {
   const { dim, count, range } = data.task;
@@ -40,11 +53,12 @@ function drawBreaks() {
   drawCurve();
   drawDial();
   const share = data.dial.shares[breaks.share];
-  const found = beside(dialModel("wide", breaks.share, 0), breaks.scale);
+  const found = beside(dialModel("wide", breaks.share, leading("wide")), breaks.scale);
   bars("breaks-bars", found.cosine, found.ratio, found.loss / found.descent);
   byId("breaks-share").setAttribute("aria-valuetext", `${Math.round(100 * share)} percent softmax`);
   write("breaks-share-out", `${Math.round(100 * share)}% softmax`);
   write("breaks-scale-out", `\u00d7 ${shown(breaks.scale, 1)}`);
+  write("breaks-say", plateaus());
   write("breaks-cosine", shown(found.cosine));
   write("breaks-ratio", shown(found.ratio));
   write("breaks-loss", shown(found.loss / found.descent, 2));
@@ -76,10 +90,11 @@ function drawCurve() {
   const weight = descentWeights(episode.x, episode.y, data.dial.line.rate, 1)[0];
   line(area, [[-reach, -reach * weight], [reach, reach * weight]], "reference dashed");
   const grid = Array.from({ length: 121 }, (_, i) => reach * (i / 60 - 1));
-  dialSeeds("line").reverse().forEach((seed) => {
+  const first = leading("line");
+  [...dialSeeds("line").filter((seed) => seed !== first), first].forEach((seed) => {
     const model = dialModel("line", breaks.share, seed);
     const curve = grid.map((x) => [x, transformer(model, episode.x, episode.y, [x])]);
-    line(area, curve, seed === 0 ? "model thick" : "other");
+    line(area, curve, seed === first ? "model thick" : "other");
   });
   episode.x.forEach(([x], i) => mark(area, x, episode.y[i], "circle", "plain", 5));
 }
@@ -90,7 +105,7 @@ function drawDial() {
   const part = data.dial.wide.heads[breaks.heads];
   const area = frame(byId("breaks-dial"), "Ten inputs: cosine, norm ratio and loss over GD's at every share", {
     x: [-0.04, 1.04], y: [-0.2, 2.1], xticks: [{ at: 0, text: "linear" }, 0.5, { at: 1, text: "softmax" }],
-    yticks: [0, 0.5, 1, 1.5, 2], xlabel: "share of softmax", ylabel: "beside one GD step",
+    yticks: [0, 0.5, 1, 1.5, 2], xlabel: "share of softmax", ylabel: "beside one GD step", right: 30,
   });
   line(area, [[-1, 1], [2, 1]], "quiet thin");
   line(area, [[shares[breaks.share], -1], [shares[breaks.share], 2]], "quiet dotted");
@@ -192,7 +207,7 @@ function startBreaks() {
     drawBreaks();
   });
   legend("breaks-curve-legend", [
-    ["model thick", "trained layer"],
+    ["model thick", "trained layer, best seed"],
     ["other", "other seeds"],
     ["reference dashed", "one GD step"],
     ["query thin", "the true line"],

@@ -31,7 +31,7 @@ function drawDeeper() {
   write("deeper-gdpp", shown(now[1], 4));
   write("deeper-model", shown(data.deep.loss[deeper.seed], 4));
   const nearer = deeper.steps === 1 ? "One step: GD and GD++ are the same." : "GD++ also bends the inputs, and gets further.";
-  write("deeper-say", nearer);
+  write("deeper-say", data.deep.stuck[deeper.seed] ? `${nearer} This seed is still on its plateau.` : nearer);
   announce(
     "deeper-live",
     `${deeper.steps} steps: gradient descent loses ${shown(now[0])}, GD++ ${shown(now[1])}; ` +

@@ -32,17 +32,20 @@ function shown(value, digits = 3) {
 // Axes in a figure of the page: a frame with ticks, and maps from values to pixels.
 const WIDTH = 400;
 
-function frame(node, label, options) {
+function frame(root, label, options) {
   const { x, y, xlabel, ylabel, xticks, yticks, height = 320, left = 62, bottom = 62, right = 12 } = options;
   const top = 16;
-  node.replaceChildren();
-  node.setAttribute("viewBox", `0 0 ${WIDTH} ${height}`);
-  if (node.getAttribute("role") !== "group") node.setAttribute("role", "img");
-  node.setAttribute("aria-label", label);
+  // Only the drawing is made anew: what lies above it, handles, keeps its focus.
+  const node = svg("g", { class: "drawing" });
+  root.querySelector(".drawing")?.remove();
+  root.prepend(node);
+  root.setAttribute("viewBox", `0 0 ${WIDTH} ${height}`);
+  if (root.getAttribute("role") !== "group") root.setAttribute("role", "img");
+  root.setAttribute("aria-label", label);
   const place = (value, [low, high], from, to) => from + ((value - low) / (high - low)) * (to - from);
   const X = (value) => place(value, x, left, WIDTH - right);
   const Y = (value) => place(value, y, height - bottom, top);
-  const clip = `clip-${node.id}`;
+  const clip = `clip-${root.id}`;
   const inside = { x: left, y: top, width: WIDTH - right - left, height: height - bottom - top };
   node.append(svg("clipPath", { id: clip }, svg("rect", inside)), svg("rect", { ...inside, class: "frame" }));
   for (const tick of xticks) {
@@ -70,7 +73,7 @@ function frame(node, label, options) {
   );
   const layer = svg("g", { "clip-path": `url(#${clip})` });
   node.append(layer);
-  return { X, Y, layer, node, inside };
+  return { X, Y, layer, node, root, inside };
 }
 
 function line(area, points, kind) {

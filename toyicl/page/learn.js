@@ -68,7 +68,7 @@ function eachSeed(area, values) {
 function drawLosses() {
   const { steps, loss, floor, zero } = data.learn;
   const area = frame(byId("learn-losses"), "Loss of every seed while training", {
-    ...timeAxis(), y: [0, 1.1 * zero], yticks: [0, 0.1, 0.2, 0.3, 0.4].filter((tick) => tick < 1.1 * zero), ylabel: "loss",
+    ...timeAxis(), y: [0, 1.1 * zero], yticks: [0, 0.1, 0.2, 0.3, 0.4].filter((tick) => tick < 1.1 * zero), ylabel: "loss", right: 28,
   });
   line(area, [[0, zero], [steps.at(-1), zero]], "quiet dotted");
   line(area, [[0, floor], [steps.at(-1), floor]], "reference dashed");
@@ -80,7 +80,7 @@ function drawLosses() {
 function drawLikeness() {
   const { steps, cosine, ratio } = data.learn;
   const area = frame(byId("learn-likeness"), "Cosine and norm ratio of every seed while training", {
-    ...timeAxis(), y: [-0.1, 1.3], yticks: [0, 0.5, 1], ylabel: "against the GD step",
+    ...timeAxis(), y: [-0.1, 1.3], yticks: [0, 0.5, 1], ylabel: "against the GD step", right: 28,
   });
   line(area, [[0, 1], [steps.at(-1), 1]], "reference dashed");
   eachSeed(area, cosine);

@@ -122,13 +122,13 @@ function drawData(found) {
 
 // What can be dragged: every point, and the query along x. One figure's handles also take the keyboard.
 function handles(area, keyboard, queryAt) {
-  const kept = byId(area.node.id).handles ?? [];
-  const count = step.points.length + 1;
-  const all = kept.length ? kept : Array.from({ length: count }, (_, i) => handle(area.node, i, keyboard));
-  area.node.handles = all;
-  area.node.area = area;
-  const held = document.activeElement;
-  all.forEach((node, i) => {
+  const { root } = area;
+  root.area = area;
+  if (!root.querySelector(".handle")) {
+    const count = step.points.length + 1;
+    root.append(...Array.from({ length: count }, (_, i) => handle(root, i, keyboard)));
+  }
+  root.querySelectorAll(".handle").forEach((node, i) => {
     const isQuery = i === step.points.length;
     const [x, y] = isQuery ? [step.query, queryAt] : step.points[i];
     const bounded = Math.max(-REACH, Math.min(REACH, y));
@@ -138,8 +138,6 @@ function handles(area, keyboard, queryAt) {
       node.setAttribute("aria-valuetext", isQuery ? `x ${x.toFixed(2)}` : `x ${x.toFixed(2)}, y ${y.toFixed(2)}`);
     }
   });
-  area.node.append(...all);
-  if (all.includes(held)) held.focus();
 }
 
 function handle(node, index, keyboard) {
