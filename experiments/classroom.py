@@ -32,7 +32,7 @@ from toyicl.transformer import Architecture
 class Settings(study.Study):
     """Settings of the page's trainings; `model` and `training` are those of the one linear layer."""
 
-    training: Training = Training(snapshot_every=125)
+    training: Training = Training(snapshot_every=200)
     """Figure 2's training, with a snapshot for each picture of the weights."""
     deep_training: Training = Training(snapshot_every=1000)
     """Training of two layers with the same weights; Figure 3's."""
@@ -72,6 +72,8 @@ QUICK = Settings(
 HEADS = (1, 2)
 SHOWN = ("loss", "model_cosine", "norm_ratio", "untrained_model_cosine", "on_plateau")
 """What is kept of each layer along the dial."""
+SHOWN_DEEP = ("loss", "model_cosine_gdpp", "norm_ratio_gdpp", "learned_curvature", "on_plateau")
+"""What is kept of two layers."""
 DEEP = Architecture(depth=2, shared=True)
 
 
@@ -118,7 +120,7 @@ def _deep(settings: Settings, fit: Fit) -> xr.Dataset:
     found = study.dataset(
         study.alignment(settings, history, references),
         study.readings(settings, history.final),
-    ).isel(step=-1, drop=True)
+    ).isel(step=-1, drop=True)[[*SHOWN_DEEP]]
     kept = found.assign(study.dataset(_circuits(history.final, ("seed",))))
     return kept.rename({name: f"deep_{name}" for name in kept.data_vars}).rename(head="deep_head")
 
