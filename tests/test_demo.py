@@ -111,9 +111,9 @@ def test_what_an_installed_package_needs_is_carried():
         "targets"
     ]
     carried = wheel["wheel"]["force-include"]
-    for source in ("figures/classroom", f"figures/{report.RECORDS}"):
+    for source in ("figures/classroom/results.nc", f"figures/{report.RECORDS}"):
         assert carried[source] == f"toyicl/{source}"
-        assert (root / source).exists()
+        assert (root / source).is_file()
 
 
 def test_without_verdicts_the_page_has_none(tmp_path):
