@@ -4,6 +4,8 @@ import base64
 import json
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 
 import numpy as np
@@ -147,15 +149,22 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path, out, why):
 
 
 @pytest.mark.slow
-def test_what_is_lacking_is_trained(tmp_path, monkeypatch):
-    from toyicl import cli
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo, "shipped", lambda: tmp_path / "nothing")
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["demo", "--no-open"])
-    assert not ended.value.code
-    assert "--quick" in held(tmp_path / "toyicl.html")["made"]
+def test_what_is_lacking_is_trained(tmp_path):
+    program = """
+from pathlib import Path
+from toyicl import demo
+demo.shipped = lambda: Path("nothing")
+from toyicl.__main__ import main
+main()
+"""
+    command = [sys.executable, "-c", program, "demo", "--no-open"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert "training quick settings into runs/classroom" in answer.stderr
+    data = held(tmp_path / "toyicl.html")
+    assert "toyicl run classroom --quick --seeds 2" in data["made"]
+    assert data["learn"]["seeds"] == [0, 1]
+    assert data["verdicts"] == []
 
 
 # In a browser: what each control changes.

@@ -1,6 +1,6 @@
 // Where it breaks: the dial from linear to softmax attention, heads, larger inputs; and the cosine's trap.
 
-const breaks = { share: 0, heads: 1, scale: 1, context: 3, multiple: 1, episodes: null, base: null };
+const breaks = { share: 0, heads: 1, scale: 1, context: 6, multiple: 1, episodes: null, base: null };
 const EPISODES = 200;
 
 function dialModel(kind, share, seed, heads = breaks.heads) {

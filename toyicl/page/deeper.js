@@ -2,7 +2,7 @@
 
 // Contexts whose eigenvalues the histogram counts.
 const CONTEXTS = 60;
-const deeper = { steps: 2, context: 1, seed: 0, spectrum: null };
+const deeper = { steps: 2, context: 21, seed: 0, spectrum: null };
 
 function deepModel(seed) {
   return modelOf(data.deep.keyQuery[seed], data.deep.valueOutput[seed], 0, 2);

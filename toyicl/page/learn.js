@@ -48,7 +48,7 @@ function drawLearn() {
 // In words, how far down the loss has come from predicting 0 to the floor.
 function phase() {
   const done = (data.learn.zero - data.learn.loss[learn.seed][learn.snapshot]) / (data.learn.zero - data.learn.floor);
-  if (done < 0.1) return "Plateau: the layer answers next to nothing.";
+  if (done < 0.2) return "Plateau: it has learned next to nothing.";
   if (done < 0.97) return "The drop: both matrices grow together.";
   return "At the floor: the layer is one step of gradient descent.";
 }
