@@ -209,6 +209,11 @@ def draw(results: xr.Dataset) -> Figure:
     return panels.figure(results, drawn, sentence)
 
 
+def _between(results: xr.Dataset) -> xr.DataArray:
+    two = results.sel(depth=2)
+    return (two.deep_loss - two.curved_loss) / (two.descent_loss - two.curved_loss)
+
+
 def _over_descent(results: xr.Dataset) -> xr.DataArray:
     return results.line_1_loss / results.line_1_gd_loss
 
@@ -219,6 +224,6 @@ CLAIMS = claims.read(
         "PAGE-weights": lambda results: results.closed_loss / claims.last(results.loss),
         "PAGE-line": _over_descent,
         "PAGE-line-softmax": _over_descent,
-        "PAGE-deep": lambda results: results.deep_loss / results.curved_loss.sel(depth=2),
+        "PAGE-deep": _between,
     },
 )
