@@ -40,6 +40,9 @@ def results():
     return runs.load_results(RUN)
 
 
+answer = jax.jit(predict)
+
+
 def as_lists(episodes):
     """Each episode as the page takes them: one output."""
     x, y, query = (np.moveaxis(np.asarray(field), -1, 0) for field in episodes[:3])
@@ -141,7 +144,7 @@ def test_attention_with_random_circuits(page, episodes, heads, share):
     more = {"parts": parts, "share": share}
     build = "m.modelOf(more.parts[0], more.parts[1], more.share)"
     here = answers(page, f"m.transformer({build}, e.x, e.y, e.query)", episodes, **more)
-    same(here, predict(model, episodes)[0])
+    same(here, answer(model, episodes)[0])
     slopes = answers(page, f"m.sensitivity({build}, e.x, e.y, e.query)", episodes, **more)
     same(slopes, metrics.sensitivity(model, episodes)[0].T)
 
@@ -149,18 +152,16 @@ def test_attention_with_random_circuits(page, episodes, heads, share):
 def test_the_trained_layer_at_every_snapshot(page, episodes, results):
     """From the weights in the page itself, for every seed."""
     few = jax.tree.map(lambda field: field[..., :20], episodes)
+    here = answers(
+        page,
+        "m.data.learn.keyQuery.map((seed, i) => seed.map((kq, at) =>"
+        " m.transformer(m.modelOf(kq, m.data.learn.valueOutput[i][at]), e.x, e.y, e.query)))",
+        few,
+    )
     for seed in range(results.sizes["seed"]):
         for snapshot in range(results.sizes["step"]):
             model = with_circuits(*circuits(results, seed=seed, step=snapshot))
-            here = answers(
-                page,
-                "m.transformer(m.modelOf(m.data.learn.keyQuery[more.seed][more.at],"
-                " m.data.learn.valueOutput[more.seed][more.at]), e.x, e.y, e.query)",
-                few,
-                seed=seed,
-                at=snapshot,
-            )
-            same(here, predict(model, few)[0])
+            same(here[:, seed, snapshot], answer(model, few)[0])
 
 
 def test_the_trained_layer_reads_as_a_step(page, results):
@@ -195,23 +196,20 @@ def test_the_two_trained_layers(page, episodes, results):
 def test_every_layer_along_the_dial(page, results, kind, heads):
     task = TASK if kind == "wide" else LinearRegression(dim=1)
     episodes = task.sample(jax.random.key(8), COUNT)
+    here = answers(
+        page,
+        "(({keyQuery, valueOutput}) => keyQuery.map((row, i) => row.map((kq, seed) =>"
+        " m.transformer(m.modelOf(kq, valueOutput[i][seed], m.data.dial.shares[i]),"
+        " e.x, e.y, e.query))))(m.data.dial[more.kind].heads[more.heads])",
+        episodes,
+        kind=kind,
+        heads=str(heads),
+    )
     for index, share in enumerate(results.share.values):
         for seed in range(results.sizes["dial_seed"]):
             parts = circuits(results, f"{kind}_{heads}_", share=index, dial_seed=seed)
             model = with_circuits(*parts, attention="mixed", softmax_share=float(share))
-            here = answers(
-                page,
-                "(() => { const part = m.data.dial[more.kind].heads[more.heads];"
-                " return m.transformer(m.modelOf(part.keyQuery[more.index][more.seed],"
-                " part.valueOutput[more.index][more.seed], m.data.dial.shares[more.index]),"
-                " e.x, e.y, e.query); })()",
-                episodes,
-                kind=kind,
-                heads=str(heads),
-                index=index,
-                seed=seed,
-            )
-            same(here, predict(model, episodes)[0])
+            same(here[:, index, seed], answer(model, episodes)[0])
 
 
 def test_cosine_and_norm_ratio(page, episodes, results):
@@ -246,19 +244,32 @@ def test_eigenvalues(page, episodes):
 
 
 def test_residual_polynomials(page, episodes, results):
-    few = as_lists(episodes)[:20]
-    model = with_circuits(*circuits(results, "deep_", seed=0), depth=2, shared=True)
     x = episodes.x[..., :20]
-    for learner, expression in (
-        (model, "m.transformer(m.modelOf(d.keyQuery[0], d.valueOutput[0], 0, 2), x, y, q)"),
-        (GradientDescent(4.0, 3), "m.gradientDescent(x, y, q, 4.0, 3)"),
-    ):
-        here = page.evaluate(
-            "(all) => all.map((e) => { const m = window.toyicl; const d = m.data.deep;"
-            f" return m.residualPolynomial((x, y, q) => {expression}, e.x).residuals; }})",
-            few,
-        )
-        same(here, residual_polynomial(learner, x).residuals.T)
+    here = answers(
+        page,
+        "m.residualPolynomial((x, y, q) => m.gradientDescent(x, y, q, 4.0, 3), e.x).residuals",
+        jax.tree.map(lambda field: field[..., :20], episodes),
+    )
+    same(here, residual_polynomial(GradientDescent(4.0, 3), x).residuals.T)
+
+
+def test_what_the_trained_layers_leave(page, episodes, results):
+    """Along the page's own eigenvectors: a trained model need not be odd in their sign."""
+    few = jax.tree.map(lambda field: field[..., :20], episodes)
+    model = with_circuits(*circuits(results, "deep_", seed=0), depth=2, shared=True)
+    here = answers(
+        page,
+        "m.residualPolynomial((x, y, q) => m.transformer(m.modelOf(m.data.deep.keyQuery[0],"
+        " m.data.deep.valueOutput[0], 0, 2), x, y, q), e.x).residuals",
+        few,
+    )
+    vectors = answers(page, "m.eigen(m.scatter(e.x)).vectors", few)
+
+    def left(x, vector):
+        return 1 - model(x, (x @ vector)[:, None], 0.5 * vector)[0] / 0.5
+
+    along = jax.vmap(jax.vmap(left, (None, 0)))
+    same(here, along(jnp.moveaxis(few.x, -1, 0), jnp.asarray(vectors)))
 
 
 def test_the_residual_of_gdpp_is_what_gdpp_leaves(page, episodes):
