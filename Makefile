@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install reproduce figures test slow lint benchmark pins clean
+.PHONY: install reproduce figures test slow lint benchmark browser pins clean
 
 install: $(STAMP)
 
@@ -24,7 +24,7 @@ lint: install
 # Every figure that is checked in, as it was made: hours on two cores. Each command may be stopped and
 # repeated; captions and figures/REPORT.md say what was cut.
 figures: install
-	$(BIN)/toyicl run attention_cost context_order context_sizes cosine_blindness dials explained \
+	$(BIN)/toyicl run attention_cost classroom context_order context_sizes cosine_blindness dials explained \
 		preconditioned probe softmax_identities untaught views --out figures
 	$(BIN)/toyicl run prop1 prop2 prop3 fig1 fig2 fig3a fig10 fig11 fig12 fig16 labels --out figures
 	$(BIN)/toyicl run fig3b --out figures --seeds 3 --settings.training.batch-size 512 \
@@ -68,6 +68,11 @@ benchmark: install
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/cores.py
 	$(BIN)/python benchmarks/running.py
+
+# The teaching page's tests need a browser, and skip without one. Installs it where it can.
+browser:
+	-@command -v chromium chromium-browser google-chrome >/dev/null || ! command -v apt-get >/dev/null || \
+		{ apt-get update && apt-get install -y --no-install-recommends chromium; }
 
 # Needs uv; writes names and versions only, never where a package came from.
 pins:

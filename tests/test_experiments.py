@@ -15,6 +15,10 @@ SHORT = (
 )
 OPTIONS = {
     "attention_cost": "--settings.episodes=50",
+    "classroom": f"{SHORT} {FEW} --settings.shares 0 1 --settings.depth=2"
+    " --settings.deep-training.steps=2 --settings.deep-training.snapshot-every=2"
+    " --settings.deep-training.batch-size=8 --settings.dial-training.steps=2"
+    " --settings.dial-training.snapshot-every=2 --settings.dial-training.batch-size=8",
     "context_order": "--settings.episodes=20 --settings.joint-training.steps=2"
     " --settings.joint-training.snapshot-every=2 --settings.joint-training.batch-size=8"
     " --settings.separate-training.steps=4 --settings.separate-training.snapshot-every=2"

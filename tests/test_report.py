@@ -1,5 +1,6 @@
 """The report: complete, with links that lead to figures, and honest about what has not been run."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def test_what_was_not_run_is_said(tmp_path):
 
 def test_the_page_is_the_same_report_and_both_are_written(tmp_path):
     paths = report.write([chapter(tmp_path), chapter(tmp_path, "b")], tmp_path)
-    assert [path.name for path in paths] == ["REPORT.md", "REPORT.html"]
+    assert [path.name for path in paths] == ["REPORT.md", "REPORT.html", "verdicts.json"]
     page = paths[1].read_text()
     assert page.count("<table>") == 2
     assert '<img src="a/figure.png" alt="a"' in page
@@ -96,11 +97,25 @@ def test_the_page_is_the_same_report_and_both_are_written(tmp_path):
     assert "http" not in page
 
 
+def test_the_verdicts_are_written_as_plain_data(tmp_path):
+    unbounded = replace(CLAIMS[0], band=(0.0, float("inf")))
+    listing = Listing("a", Path("a.py"), "claims something", "a minute.")
+    one = report.Chapter(listing, RESULTS, tmp_path, [unbounded.judge(RESULTS)])
+    *_, path = report.write([one, chapter(tmp_path, "b", results=None)], tmp_path)
+    ran, not_run = json.loads(path.read_text())
+    assert ran["command"] == "toyicl run a --seeds 2"
+    assert ran["cut"] == "Not the full settings: 2 of 5 seeds."
+    assert ran["records"][0]["band"] == [0.0, None]
+    assert ran["records"][0]["verdict"] == "holds"
+    assert not_run["command"] == "toyicl run b"
+    assert not_run["records"][0]["measured"] is None
+
+
 @pytest.mark.parametrize(
     ("value", "shown"), [("<script>", "&lt;script&gt;"), ("a & b", "a &amp; b")]
 )
 def test_the_page_shows_text_as_text(tmp_path, value, shown):
     strange = RESULTS.assign_attrs(cut=value)
-    _, page = report.write([chapter(tmp_path, results=strange)], tmp_path)
+    _, page, _ = report.write([chapter(tmp_path, results=strange)], tmp_path)
     assert value not in page.read_text()
     assert shown in page.read_text()

@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import sys
+import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -138,6 +139,20 @@ class Floors:
     """Print one JSON document and nothing else."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Demo:
+    """The teaching page: one file that needs no network, made of real runs, and opened in the browser.
+
+    Made of a full run of `classroom` in runs/ if there is one, else of what comes with the program;
+    where there is neither, its quick settings are trained.
+    """
+
+    out: Path = Path("toyicl.html")
+    """The file to write."""
+    open: bool = True
+    """Open it in the browser."""
+
+
 def main(words: Sequence[str] | None = None, leaving: Leaving | None = None) -> None:
     """The program: exits with 0 if done, 1 if a claim or a run failed, 2 for bad input."""
     words = list(sys.argv[1:] if words is None else words)
@@ -164,6 +179,7 @@ def _obey(words: list[str], leaving: Leaving) -> int:
         "draw": Draw,
         "verify": Verify,
         "floors": Floors,
+        "demo": Demo,
     }
     if words[:1] == ["run"]:
         kinds["run"] = _with_own_settings(words[1:])
@@ -180,6 +196,8 @@ def _obey(words: list[str], leaving: Leaving) -> int:
             return draw(command)
         case Verify():
             return verify(command)
+        case Demo():
+            return demo(command, leaving)
         case _:
             return floors(command)
 
@@ -390,6 +408,42 @@ def floors(command: Floors) -> int:
         return 0
     print_floors(values)
     return 0
+
+
+def demo(command: Demo, leaving: Leaving) -> int:
+    """Write the teaching page, train what it lacks before, and open it."""
+    from toyicl import demo
+
+    demo.require_place(command.out)
+    folder = demo.place(RUNS)
+    if folder is None:
+        folder = RUNS / demo.CLASSROOM
+        print(f"toyicl: no run to show; training quick settings into {folder}", file=sys.stderr)
+        _train_quick(demo.CLASSROOM, demo.QUICK_SEEDS, folder, leaving)
+    page = demo.write(command.out, folder)
+    print(f"wrote {page}")
+    if command.open and not webbrowser.open(page.resolve().as_uri()):
+        print("toyicl: no browser was found; open the file in one", file=sys.stderr)
+    return 0
+
+
+def _train_quick(name: str, seeds: int, folder: Path, leaving: Leaving) -> None:
+    """Run an experiment at quick settings."""
+    from toyicl import laboratory
+    from toyicl.spread import AcrossRuns
+
+    _prepare_devices()
+    one = experiment.load(experiment.find(name))
+    laboratory.run(
+        one,
+        laboratory.Grid(one.quick, {}, [one.quick]),
+        folder,
+        seeds=seeds,
+        quick=True,
+        command=f"toyicl run {name} --quick --seeds {seeds}",
+        spread=AcrossRuns(),
+        screen=Terminal(leaving),
+    )
 
 
 def _chosen(names: Sequence[str]) -> list[experiment.Listing]:

@@ -1,5 +1,7 @@
 """The report: every claim with its verdict, every figure with its command; Markdown and a page."""
 
+import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ from toyicl.experiment import Listing
 
 MARKDOWN = "REPORT.md"
 PAGE = "REPORT.html"
+RECORDS = "verdicts.json"
 MARKS = {"holds": "holds", "fails": "**fails**", "not run": "not run"}
 FAILURES = {
     "exact": "By mathematics: no training can change it",
@@ -43,7 +46,10 @@ class Chapter(NamedTuple):
 
 
 def write(chapters: Sequence[Chapter], folder: Path) -> list[Path]:
-    """Write REPORT.md and REPORT.html into a folder, with links to the figures where they lie."""
+    """Write REPORT.md and REPORT.html into a folder, with links to the figures where they lie.
+
+    Beside them verdicts.json, what the teaching page shows of it.
+    """
     text = markdown(chapters, folder)
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     page = (
@@ -52,7 +58,38 @@ def write(chapters: Sequence[Chapter], folder: Path) -> list[Path]:
         f"<title>toyicl: verdicts</title>\n<style>{STYLE}</style>\n{body}</html>\n"
     )
     files.prepare_folder(folder)
-    return [files.save_text(text, folder / MARKDOWN), files.save_text(page, folder / PAGE)]
+    plain = json.dumps(records(chapters), indent=1, allow_nan=False) + "\n"
+    contents = {MARKDOWN: text, PAGE: page, RECORDS: plain}
+    return [files.save_text(content, folder / name) for name, content in contents.items()]
+
+
+def records(chapters: Sequence[Chapter]) -> list[dict[str, Any]]:
+    """The verdicts by experiment, as plain data: a bound of a band that is infinite is None."""
+    found = []
+    for chapter in chapters:
+        attributes = {} if chapter.results is None else chapter.results.attrs
+        shown = [
+            {name: record[name] for name in ("id", "statement", "verdict", "kind", "note")}
+            | {name: _finite(record[name]) for name in ("measured", "spread", "band")}
+            for record in chapter.verdicts
+        ]
+        found.append(
+            {
+                "experiment": chapter.listing.name,
+                "claim": chapter.listing.claim,
+                "command": attributes.get("command", f"toyicl run {chapter.listing.name}"),
+                "cut": attributes.get("cut", ""),
+                "records": shown,
+            }
+        )
+    return found
+
+
+def _finite(value: Any) -> Any:
+    """A number, or each of some, with None where it is not finite."""
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return value if value is None or math.isfinite(value) else None
 
 
 def markdown(chapters: Sequence[Chapter], folder: Path) -> str:

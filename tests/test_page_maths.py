@@ -1,0 +1,299 @@
+"""The maths of the teaching page, as a browser computes it, against JAX on the same random inputs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from browser import launched, opened
+
+from toyicl import demo, metrics, runs
+from toyicl.construction import gradient_descent_transformer, read_layer
+from toyicl.episode import predict
+from toyicl.reading import residual_polynomial
+from toyicl.references import GradientDescent, GradientDescentPlusPlus
+from toyicl.tasks import LinearRegression
+from toyicl.transformer import Architecture
+
+TASK = LinearRegression()
+COUNT = 200
+TOLERANCE = 1e-5
+"""What the page promises; in double precision on both sides it keeps far more."""
+RUN = demo.shipped() / demo.CLASSROOM
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page in a browser, with the results that are checked in."""
+    out = tmp_path_factory.mktemp("page") / "toyicl.html"
+    demo.write(out, RUN)
+    with launched() as browser, opened(browser, out) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def episodes():
+    return TASK.sample(jax.random.key(7), COUNT)
+
+
+@pytest.fixture(scope="module")
+def results():
+    return runs.load_results(RUN)
+
+
+answer = jax.jit(predict)
+
+
+def as_lists(episodes):
+    """Each episode as the page takes them: one output."""
+    x, y, query = (np.moveaxis(np.asarray(field), -1, 0) for field in episodes[:3])
+    parts = zip(x.tolist(), y[:, :, 0].tolist(), query.tolist(), strict=True)
+    return [{"x": x, "y": y, "query": query} for x, y, query in parts]
+
+
+def answers(page, expression, episodes, **more):
+    """What an expression in `e` (x, y, query) and `more` gives for each episode, in the page."""
+    program = (
+        f"([all, more]) => {{ const m = window.toyicl; return all.map((e) => {expression}); }}"
+    )
+    return np.array(page.evaluate(program, [as_lists(episodes), more]))
+
+
+def same(actual, expected):
+    """Equal to 1e-5, absolutely."""
+    expected = np.asarray(expected)
+    assert np.shape(actual) == expected.shape
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE)
+
+
+def with_circuits(key_query, value_output, **architecture):
+    """A JAX transformer with the given circuits in every layer, (head, row, column)."""
+    heads, size, _ = np.shape(key_query)
+    model = Architecture(heads=heads, **architecture)(
+        LinearRegression(dim=size - 1), jax.random.key(0)
+    )
+    attention = model.blocks[0].attention
+    eye = jnp.broadcast_to(jnp.eye(size), (heads, size, size))
+    attention.key[...], attention.query[...] = eye, jnp.asarray(key_query, float)
+    attention.value[...], attention.output[...] = eye, jnp.asarray(value_output, float)
+    return model
+
+
+def circuits(results, before="", **where):
+    found = results.isel(where)
+    return tuple(
+        np.asarray(found[f"{before}{name}"].values, float).tolist()
+        for name in ("key_query", "value_output")
+    )
+
+
+@pytest.mark.parametrize("rate", [0.5, 6.06])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_gradient_descent(page, episodes, rate, steps):
+    expected = predict(GradientDescent(rate, steps), episodes)[0]
+    here = answers(
+        page,
+        "m.gradientDescent(e.x, e.y, e.query, more.rate, more.steps)",
+        episodes,
+        rate=rate,
+        steps=steps,
+    )
+    same(here, expected)
+
+
+def test_steps_of_their_own_sizes(page, episodes):
+    rates = [9.0, 4.0, 2.0]
+    expected = predict(GradientDescent(rates, 3), episodes)[0]
+    here = answers(
+        page, "m.gradientDescent(e.x, e.y, e.query, more.rates, 3)", episodes, rates=rates
+    )
+    same(here, expected)
+
+
+def test_one_step_as_attention_and_as_labels_that_move(page, episodes):
+    expected = predict(gradient_descent_transformer(6.06, 10, 10), episodes)[0]
+    attention = answers(
+        page,
+        "m.transformer({layers: [[m.constructedHead(6.06, 10, 10)]], share: 0}, e.x, e.y, e.query)",
+        episodes,
+    )
+    same(attention, expected)
+    same(answers(page, "-m.movedLabels(e.x, e.y, e.query, 6.06).query", episodes), expected)
+    x, y, _, _ = episodes
+    weights = jax.vmap(GradientDescent(6.06).weights, in_axes=-1, out_axes=-1)(x, y)
+    left = y[:, 0] - jnp.einsum("nde,de->ne", x, weights[0])
+    same(answers(page, "m.movedLabels(e.x, e.y, e.query, 6.06).labels", episodes), left.T)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_gdpp(page, episodes, steps):
+    expected = predict(GradientDescentPlusPlus(13.5, 0.176, steps), episodes)[0]
+    here = answers(
+        page, "m.gdpp(e.x, e.y, e.query, 13.5, 0.176, more.steps)", episodes, steps=steps
+    )
+    same(here, expected)
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_attention_with_random_circuits(page, episodes, heads, share):
+    keys = jax.random.split(jax.random.key(3))
+    parts = [np.asarray(jax.random.normal(key, (heads, 11, 11))).tolist() for key in keys]
+    kind = "softmax" if share == 1.0 else "mixed"
+    model = with_circuits(*parts, attention=kind, softmax_share=share)
+    more = {"parts": parts, "share": share}
+    build = "m.modelOf(more.parts[0], more.parts[1], more.share)"
+    here = answers(page, f"m.transformer({build}, e.x, e.y, e.query)", episodes, **more)
+    same(here, answer(model, episodes)[0])
+    slopes = answers(page, f"m.sensitivity({build}, e.x, e.y, e.query)", episodes, **more)
+    same(slopes, metrics.sensitivity(model, episodes)[0].T)
+
+
+def test_the_trained_layer_at_every_snapshot(page, episodes, results):
+    """From the weights in the page itself, for every seed."""
+    few = jax.tree.map(lambda field: field[..., :20], episodes)
+    here = answers(
+        page,
+        "m.data.learn.keyQuery.map((seed, i) => seed.map((kq, at) =>"
+        " m.transformer(m.modelOf(kq, m.data.learn.valueOutput[i][at]), e.x, e.y, e.query)))",
+        few,
+    )
+    for seed in range(results.sizes["seed"]):
+        for snapshot in range(results.sizes["step"]):
+            model = with_circuits(*circuits(results, seed=seed, step=snapshot))
+            same(here[:, seed, snapshot], answer(model, few)[0])
+
+
+def test_the_trained_layer_reads_as_a_step(page, results):
+    for seed in range(results.sizes["seed"]):
+        model = with_circuits(*circuits(results, seed=seed, step=-1))
+        here = page.evaluate(
+            "(seed) => { const m = window.toyicl; const d = m.data.learn; return m.learnedStep("
+            "[{keyQuery: d.keyQuery[seed].at(-1)[0], valueOutput: d.valueOutput[seed].at(-1)[0]}]); }",
+            seed,
+        )
+        same(here, read_layer(model, TASK.dim).step)
+
+
+def test_the_two_trained_layers(page, episodes, results):
+    for seed in range(results.sizes["seed"]):
+        model = with_circuits(
+            *circuits(results.rename(deep_head="h"), "deep_", seed=seed), depth=2, shared=True
+        )
+        here = answers(
+            page,
+            "m.layerwise(m.modelOf(m.data.deep.keyQuery[more.seed],"
+            " m.data.deep.valueOutput[more.seed], 0, 2), e.x, e.y, e.query)",
+            episodes,
+            seed=seed,
+        )
+        expected = jax.vmap(model.layerwise, in_axes=-1, out_axes=-1)(*episodes[:3])[:, 0]
+        same(here, expected.T)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("kind", ["line", "wide"])
+def test_every_layer_along_the_dial(page, results, kind, heads):
+    task = TASK if kind == "wide" else LinearRegression(dim=1)
+    episodes = task.sample(jax.random.key(8), COUNT)
+    here = answers(
+        page,
+        "(({keyQuery, valueOutput}) => keyQuery.map((row, i) => row.map((kq, seed) =>"
+        " m.transformer(m.modelOf(kq, valueOutput[i][seed], m.data.dial.shares[i]),"
+        " e.x, e.y, e.query))))(m.data.dial[more.kind].heads[more.heads])",
+        episodes,
+        kind=kind,
+        heads=str(heads),
+    )
+    for index, share in enumerate(results.share.values):
+        for seed in range(results.sizes["dial_seed"]):
+            parts = circuits(results, f"{kind}_{heads}_", share=index, dial_seed=seed)
+            model = with_circuits(*parts, attention="mixed", softmax_share=float(share))
+            same(here[:, index, seed], answer(model, episodes)[0])
+
+
+def test_cosine_and_norm_ratio(page, episodes, results):
+    model = with_circuits(*circuits(results, seed=0, step=3))
+    descent = GradientDescent(6.06)
+    expected = metrics.compare(model, descent, episodes)
+    own = answers(
+        page,
+        "m.sensitivity(m.modelOf(m.data.learn.keyQuery[0][3], m.data.learn.valueOutput[0][3]),"
+        " e.x, e.y, e.query)",
+        episodes,
+    )
+    other = answers(page, "m.descentWeights(e.x, e.y, 6.06, 1)", episodes)
+    found = page.evaluate(
+        "([a, b]) => window.toyicl.alignment(a, b)", [own.tolist(), other.tolist()]
+    )
+    same(found["cosine"], expected.model_cosine)
+    same(found["ratio"], expected.norm_ratio)
+
+
+def test_eigenvalues(page, episodes):
+    few = as_lists(episodes)[:50]
+    here = page.evaluate(
+        "(all) => all.map(({x}) => { const m = window.toyicl; return m.eigen(m.scatter(x)); })", few
+    )
+    for case, found in zip(few, here, strict=True):
+        x = np.array(case["x"])
+        values, vectors = np.array(found["values"]), np.array(found["vectors"])
+        same(values, np.linalg.eigvalsh(x.T @ x))
+        same(vectors @ x.T @ x @ vectors.T, np.diag(values))
+        same(vectors @ vectors.T, np.eye(10))
+
+
+def test_residual_polynomials(page, episodes, results):
+    x = episodes.x[..., :20]
+    here = answers(
+        page,
+        "m.residualPolynomial((x, y, q) => m.gradientDescent(x, y, q, 4.0, 3), e.x).residuals",
+        jax.tree.map(lambda field: field[..., :20], episodes),
+    )
+    same(here, residual_polynomial(GradientDescent(4.0, 3), x).residuals.T)
+
+
+def test_what_the_trained_layers_leave(page, episodes, results):
+    """Along the page's own eigenvectors: a trained model need not be odd in their sign."""
+    few = jax.tree.map(lambda field: field[..., :20], episodes)
+    model = with_circuits(*circuits(results, "deep_", seed=0), depth=2, shared=True)
+    here = answers(
+        page,
+        "m.residualPolynomial((x, y, q) => m.transformer(m.modelOf(m.data.deep.keyQuery[0],"
+        " m.data.deep.valueOutput[0], 0, 2), x, y, q), e.x).residuals",
+        few,
+    )
+    vectors = answers(page, "m.eigen(m.scatter(e.x)).vectors", few)
+
+    def left(x, vector):
+        return 1 - model(x, (x @ vector)[:, None], 0.5 * vector)[0] / 0.5
+
+    along = jax.vmap(jax.vmap(left, (None, 0)))
+    same(here, along(jnp.moveaxis(few.x, -1, 0), jnp.asarray(vectors)))
+
+
+def test_the_residual_of_gdpp_is_what_gdpp_leaves(page, episodes):
+    x = episodes.x[..., :20]
+    found = residual_polynomial(GradientDescentPlusPlus(13.5, 0.176, 3), x)
+    here = page.evaluate(
+        "(all) => all.map((row) => row.map((s) => window.toyicl.residual(s, 1.35, 0.176, 3)))",
+        found.eigenvalues.T.tolist(),
+    )
+    same(here, found.residuals.T)
+
+
+def test_the_pages_own_episodes_are_the_tasks(page):
+    """Inputs of U(-1/2, 1/2), weights of N(0, 1), by their moments."""
+    drawn = page.evaluate(
+        "() => { const m = window.toyicl; const r = m.generator(1);"
+        " return Array.from({length: 2000}, () => m.sampleEpisode(r, 10, 10, 1)); }"
+    )
+    x = np.array([one["x"] for one in drawn])
+    weights = np.array([one["weights"] for one in drawn])
+    labels = np.array([one["label"] for one in drawn])
+    queries = np.array([one["query"] for one in drawn])
+    assert abs(x.mean()) < 0.005
+    assert abs(x.var() * 12 - 1) < 0.01
+    assert abs(weights.var() - 1) < 0.03
+    assert np.abs(x).max() <= 0.5
+    same(labels, (weights * queries).sum(axis=1))

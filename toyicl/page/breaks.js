@@ -1,0 +1,228 @@
+// Where it breaks: the dial from linear to softmax attention, heads, larger inputs; and the cosine's trap.
+
+const breaks = { share: 0, heads: 1, scale: 1, context: 6, multiple: 1, episodes: null, base: null };
+const EPISODES = 200;
+
+function dialModel(kind, share, seed, heads = breaks.heads) {
+  const part = data.dial[kind].heads[heads];
+  return modelOf(part.keyQuery[share][seed], part.valueOutput[share][seed], data.dial.shares[share]);
+}
+
+function dialSeeds(kind) {
+  return data.dial[kind].heads[breaks.heads].keyQuery[0].map((_, seed) => seed);
+}
+
+// The seed that lost least at the chosen share: the others may still be on their plateau.
+function leading(kind) {
+  const losses = data.dial[kind].heads[breaks.heads].loss[breaks.share];
+  return losses.indexOf(Math.min(...losses));
+}
+
+// In words, which seeds are still on their plateau here.
+function plateaus() {
+  const stuck = data.dial.wide.heads[breaks.heads].stuck[breaks.share];
+  const names = stuck.flatMap((is, seed) => (is ? [`seed ${data.dial.seeds[seed]}`] : []));
+  return names.length ? `Ten inputs: ${names.join(", ")} still on the plateau at this share.` : "";
+}
+
+// Fresh episodes of ten inputs, at the training range; they are scaled where they are used.
+function episodes() {
+  const { dim, count, range } = data.task;
+  breaks.episodes ??= Array.from({ length: EPISODES }, (_, i) => sampleEpisode(generator(9000 + i), dim, count, range));
+  return breaks.episodes;
+}
+
+function scaledUp(episode, factor) {
+  const times = (vector) => vector.map((entry) => factor * entry);
+  return { x: episode.x.map(times), y: times(episode.y), query: times(episode.query), label: factor * episode.label };
+}
+
+// A model beside one step of gradient descent on the page's own episodes, inputs scaled.
+function beside(model, factor) {
+  const rate = data.references.rate[0];
+  const all = episodes().map((episode) => scaledUp(episode, factor));
+  const other = all.map(({ x, y }) => descentWeights(x, y, rate, 1));
+  const own = all.map(({ x, y, query }) => sensitivity(model, x, y, query));
+  const error = (answers) => 0.5 * mean(answers.map((answer, i) => (answer - all[i].label) ** 2));
+  const loss = error(all.map(({ x, y, query }) => transformer(model, x, y, query)));
+  const descent = error(all.map(({ query }, i) => dot(other[i], query)));
+  return { ...alignment(own, other), loss, descent };
+}
+
+function drawBreaks() {
+  drawCurve();
+  drawDial();
+  const share = data.dial.shares[breaks.share];
+  const found = beside(dialModel("wide", breaks.share, leading("wide")), breaks.scale);
+  bars("breaks-bars", found.cosine, found.ratio, found.loss / found.descent);
+  byId("breaks-share").setAttribute("aria-valuetext", `${Math.round(100 * share)} percent softmax`);
+  write("breaks-share-out", `${Math.round(100 * share)}% softmax`);
+  write("breaks-scale-out", `\u00d7 ${shown(breaks.scale, 1)}`);
+  write("breaks-say", plateaus());
+  write("breaks-cosine", shown(found.cosine));
+  write("breaks-ratio", shown(found.ratio));
+  write("breaks-loss", shown(found.loss / found.descent, 2));
+  announce(
+    "breaks-live",
+    `${Math.round(100 * share)} percent softmax, ${breaks.heads} heads, inputs times ${shown(breaks.scale, 1)}: ` +
+      `cosine ${shown(found.cosine, 2)}, norm ratio ${shown(found.ratio, 2)}, loss over gradient descent's ` +
+      `${shown(found.loss / found.descent, 2)}.`,
+  );
+}
+
+// One input: what the trained layer answers to every query, on one context.
+function drawCurve() {
+  const { count, range } = data.task;
+  const episode = scaledUp(sampleEpisode(generator(300 + breaks.context), 1, count, range), breaks.scale);
+  const slope = episode.label / episode.query[0];
+  const reach = 3 * (range / 2) * 1.05;
+  const high = Math.max(1, Math.abs(slope) * reach);
+  const area = frame(byId("breaks-curve"), "One input: the answer of the trained layer to every query", {
+    x: [-reach, reach], y: [-high, high], xticks: [-3, -1, 0, 1, 3].map((k) => ({ at: (k * range) / 2, text: String((k * range) / 2).replace("-", "\u2212") })),
+    yticks: [-1, 0, 1], xlabel: "query x", ylabel: "answer",
+  });
+  const [left, right] = [area.X(-range / 2), area.X(range / 2)];
+  area.layer.append(
+    svg("rect", { x: left, y: area.inside.y, width: right - left, height: area.inside.height, class: "band" }),
+    svg("text", { x: (left + right) / 2, y: area.inside.y + 18, class: "tick", "text-anchor": "middle" }, "trained here"),
+  );
+  line(area, [[-reach, -reach * slope], [reach, reach * slope]], "query thin");
+  const weight = descentWeights(episode.x, episode.y, data.dial.line.rate, 1)[0];
+  line(area, [[-reach, -reach * weight], [reach, reach * weight]], "reference dashed");
+  const grid = Array.from({ length: 121 }, (_, i) => reach * (i / 60 - 1));
+  const first = leading("line");
+  [...dialSeeds("line").filter((seed) => seed !== first), first].forEach((seed) => {
+    const model = dialModel("line", breaks.share, seed);
+    const curve = grid.map((x) => [x, transformer(model, episode.x, episode.y, [x])]);
+    line(area, curve, seed === first ? "model thick" : "other");
+  });
+  episode.x.forEach(([x], i) => mark(area, x, episode.y[i], "circle", "plain", 5));
+}
+
+// Ten inputs: what the run measured at every share, every seed.
+function drawDial() {
+  const { shares } = data.dial;
+  const part = data.dial.wide.heads[breaks.heads];
+  const area = frame(byId("breaks-dial"), "Ten inputs: cosine, norm ratio and loss over GD's at every share", {
+    x: [-0.04, 1.04], y: [-0.2, 2.1], xticks: [{ at: 0, text: "linear" }, 0.5, { at: 1, text: "softmax" }],
+    yticks: [0, 0.5, 1, 1.5, 2], xlabel: "share of softmax", ylabel: "beside one GD step", right: 30,
+  });
+  line(area, [[-1, 1], [2, 1]], "quiet thin");
+  line(area, [[shares[breaks.share], -1], [shares[breaks.share], 2]], "quiet dotted");
+  const curve = (values, kind, shape) =>
+    dialSeeds("wide").forEach((seed) => {
+      const points = shares.map((share, i) => [share, values[i][seed]]);
+      line(area, points, kind);
+      if (shape) points.forEach(([x, y]) => mark(area, x, y, shape, kind.split(" ")[0], 4));
+    });
+  curve(part.untrainedCosine, "other");
+  curve(part.loss.map((row, i) => row.map((value) => value / data.dial.wide.descent[i])), "reference dashed", "square");
+  curve(part.ratio, "third dotted", "triangle");
+  curve(part.cosine, "model", "circle");
+}
+
+// Cosine, norm ratio and loss as bars against the line at 1, with their numbers.
+function bars(id, cosine, ratio, loss) {
+  const area = frame(byId(id), `Cosine ${shown(cosine, 2)}, norm ratio ${shown(ratio, 2)}, loss ${shown(loss, 2)} of gradient descent's`, {
+    x: [0, 2.6], y: [0, 3], xticks: [0, 1, 2], yticks: [], xlabel: "1 is agreement with one GD step", ylabel: "", height: 260, left: 14,
+  });
+  const rows = [["cosine", cosine, "model"], ["norm ratio", ratio, "third"], ["loss over GD's", loss, "reference"]];
+  line(area, [[1, 0], [1, 3]], "ink dashed");
+  rows.forEach(([name, value, kind], i) => {
+    const [top, bottom] = [area.Y(2.5 - i), area.Y(2.1 - i)];
+    const width = Math.max(0, area.X(Math.min(value, 2.6)) - area.X(0));
+    area.layer.append(
+      svg("rect", { x: area.X(0), y: top, width, height: bottom - top, class: `bar ${kind}` }),
+      svg("text", { x: area.X(0) + 6, y: top - 7, class: "bar-label" }, value > 2.6 ? `${name} \u2192` : name),
+    );
+  });
+}
+
+// The trap: the trained linear layer with its update multiplied.
+function drawTrap() {
+  const seed = Math.max(0, data.learn.stuck.indexOf(false));
+  const part = [data.learn.keyQuery[seed].at(-1), data.learn.valueOutput[seed].at(-1)];
+  const model = (factor) =>
+    modelOf(part[0], part[1].map((matrix) => matrix.map((row) => row.map((entry) => factor * entry))));
+  const found = beside(model(breaks.multiple), 1); // from the multiplied weights, not from those of 1
+  const zero = 0.5 * mean(episodes().map(({ label }) => label ** 2));
+  drawMultiples(model, found, zero);
+  write("trap-multiple-out", `\u00d7 ${shown(breaks.multiple, 2)}`);
+  write("trap-cosine", shown(found.cosine));
+  write("trap-ratio", shown(found.ratio));
+  write("trap-loss", shown(found.loss));
+  write("trap-zero", shown(zero));
+  const verdict =
+    Math.abs(found.ratio - 1) < 0.1
+      ? "Cosine and norm ratio agree: this is the step."
+      : found.loss > zero
+        ? `The cosine is still ${shown(found.cosine, 2)}, yet answering 0 would lose less.`
+        : `The cosine is still ${shown(found.cosine, 2)}, yet this is not the step.`;
+  write("trap-say", verdict);
+  announce("trap-live", `Update times ${shown(breaks.multiple, 2)}: cosine ${shown(found.cosine, 2)}, norm ratio ${shown(found.ratio, 2)}. ${verdict}`);
+}
+
+function drawMultiples(model, found, zero) {
+  const all = episodes();
+  const once = model(1);
+  breaks.base ??= {
+    ...(breaks.multiple === 1 ? found : beside(once, 1)),
+    answers: all.map(({ x, y, query }) => transformer(once, x, y, query)),
+  };
+  const base = breaks.base;
+  const grid = Array.from({ length: 61 }, (_, i) => i / 20);
+  const loss = (factor) => 0.5 * mean(all.map(({ label }, i) => (factor * base.answers[i] - label) ** 2));
+  const area = frame(byId("trap-curve"), "Cosine, norm ratio and loss as the update is multiplied", {
+    x: [0, 3], y: [0, 2.5], xticks: [0, 1, 2, 3], yticks: [0, 1, 2], xlabel: "update, times", ylabel: "beside the step",
+  });
+  line(area, [[0, 1], [3, 1]], "quiet thin");
+  line(area, grid.map((c) => [c, loss(c) / zero]), "reference dashed");
+  line(area, grid.map((c) => [c, c * base.ratio]), "third thick dotted");
+  line(area, grid.slice(1).map((c) => [c, base.cosine]), "model thick");
+  mark(area, breaks.multiple, found.loss / zero, "square", "reference", 7);
+  mark(area, breaks.multiple, found.ratio, "triangle", "third", 8);
+  mark(area, breaks.multiple, found.cosine, "circle", "model", 7);
+}
+
+function startBreaks() {
+  byId("breaks-share").max = data.dial.shares.length - 1;
+  slider("breaks-share", (value) => {
+    breaks.share = value;
+    drawBreaks();
+  });
+  slider("breaks-scale", (value) => {
+    breaks.scale = value;
+    drawBreaks();
+  });
+  slider("trap-multiple", (value) => {
+    breaks.multiple = value;
+    drawTrap();
+  });
+  choices("breaks-heads", "breaks-head", Object.keys(data.dial.wide.heads).map((heads) => [Number(heads), heads]), 1, (heads) => {
+    breaks.heads = heads;
+    drawBreaks();
+  });
+  byId("breaks-new").addEventListener("click", () => {
+    breaks.context += 1;
+    drawBreaks();
+  });
+  legend("breaks-curve-legend", [
+    ["model thick", "trained layer, best seed"],
+    ["other", "other seeds"],
+    ["reference dashed", "one GD step"],
+    ["query thin", "the true line"],
+  ]);
+  legend("breaks-dial-legend", [
+    ["model", "cosine", "circle"],
+    ["third", "norm ratio", "triangle"],
+    ["reference", "loss over GD's", "square"],
+    ["other", "cosine, untrained"],
+  ]);
+  legend("trap-legend", [
+    ["model", "cosine", "circle"],
+    ["third", "norm ratio", "triangle"],
+    ["reference", "loss over that of answering 0", "square"],
+  ]);
+  drawBreaks();
+  drawTrap();
+}

@@ -1,0 +1,95 @@
+// What is claimed: every verdict of the project's report, by experiment, with the command that gives it.
+
+const MARKS = { holds: "\u2713 holds", fails: "\u2717 fails", "not run": "\u2013 not run" };
+
+function number(value) {
+  return value === null || value === undefined ? "" : Number(value.toPrecision(4)).toString().replace("-", "\u2212");
+}
+
+function ours(record) {
+  if (record.measured === null) return record.verdict === "not run" ? "not run" : "no seed to judge";
+  const [low, high] = record.spread;
+  return number(record.measured) + (high > low ? ` (${number(low)} to ${number(high)})` : "");
+}
+
+function claimRow(record) {
+  const kind = record.kind === "measured" ? "" : ` (${record.kind})`;
+  const note = record.note ? html("p", { class: "note" }, record.note) : "";
+  const [low, high] = record.band.map(number);
+  const band = low === "" ? `at most ${high}` : high === "" ? `at least ${low}` : `${low} to ${high}`;
+  return html(
+    "tr",
+    { "data-verdict": record.verdict },
+    html("td", {}, html("span", { class: `verdict ${record.verdict.replace(" ", "-")}` }, MARKS[record.verdict])),
+    html("td", {}, `${/^[a-z]/.test(record.statement) ? "\u2026 " : ""}${record.statement}${kind}.`, note),
+    html("td", { class: "number" }, ours(record)),
+    html("td", { class: "number" }, band),
+  );
+}
+
+function claimGroup(chapter) {
+  const counts = ["holds", "fails", "not run"]
+    .map((verdict) => [chapter.records.filter((record) => record.verdict === verdict).length, verdict])
+    .filter(([count]) => count)
+    .map(([count, verdict]) => `${count} ${verdict}`);
+  const head = ["verdict", "claim", "ours (over seeds)", "holds"];
+  return html(
+    "details",
+    { id: `claims-${chapter.experiment}`, class: "chapter" },
+    html("summary", {}, html("b", {}, chapter.experiment), ` ${chapter.claim} `, html("span", { class: "counts" }, counts.join(", "))),
+    html("p", {}, "Figure and numbers: ", html("code", {}, chapter.command), chapter.cut ? ` ${chapter.cut}` : ""),
+    html(
+      "div",
+      { class: "scroll", tabindex: 0, role: "region", "aria-label": `Verdicts of ${chapter.experiment}` },
+      html(
+        "table",
+        {},
+        html("thead", {}, html("tr", {}, ...head.map((text) => html("th", { scope: "col" }, text)))),
+        html("tbody", {}, ...chapter.records.map(claimRow)),
+      ),
+    ),
+  );
+}
+
+function filterClaims(verdict) {
+  const rows = [...document.querySelectorAll("#claims-list tr[data-verdict]")];
+  rows.forEach((row) => {
+    row.hidden = verdict !== "all" && row.dataset.verdict !== verdict;
+  });
+  document.querySelectorAll("#claims-list details").forEach((group) => {
+    const left = group.querySelectorAll("tr[data-verdict]:not([hidden])").length;
+    group.hidden = left === 0;
+    if (verdict !== "all") group.open = left > 0;
+  });
+  const seen = rows.filter((row) => !row.hidden).length;
+  write("claims-live", `${seen} of ${rows.length} verdicts shown.`);
+}
+
+// Opens an experiment's verdicts where a section links to them.
+function openClaims() {
+  const found = document.getElementById(location.hash.slice(1));
+  if (found && found.tagName === "DETAILS") found.open = true;
+}
+
+function startClaims() {
+  const chapters = data.verdicts;
+  byId("claims-list").append(...chapters.map(claimGroup));
+  const records = chapters.flatMap((chapter) => chapter.records);
+  const count = (verdict) => records.filter((record) => record.verdict === verdict).length;
+  write(
+    "claims-count",
+    records.length
+      ? `${count("holds")} values hold, ${count("fails")} do not, ${count("not run")} were not run.`
+      : "There are no verdicts in this file: toyicl verify writes them.",
+  );
+  const kinds = [["all", "all"], ["holds", "\u2713 holds"], ["fails", "\u2717 fails"], ["not run", "\u2013 not run"]];
+  choices("claims-filter", "claims-show", kinds, "all", filterClaims);
+  document.querySelectorAll("[data-claims]").forEach((node) => {
+    const names = node.dataset.claims.split(" ").filter((name) => chapters.some((chapter) => chapter.experiment === name));
+    if (names.length) {
+      node.append("Claims: ", ...names.flatMap((name, i) => [i ? ", " : "", html("a", { href: `#claims-${name}` }, name)]));
+    }
+  });
+  addEventListener("hashchange", openClaims);
+  openClaims();
+}

@@ -1,0 +1,155 @@
+// Small helpers: elements, numbers as text, axes of a figure, and announcements.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+function svg(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function html(tag, attributes = {}, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+function byId(id) {
+  return document.getElementById(id);
+}
+
+function shown(value, digits = 3) {
+  if (!Number.isFinite(value)) return "not finite";
+  const text = Math.abs(value) < 1e5 ? value.toFixed(digits) : value.toExponential(1);
+  return text.replace(/^-(?=[0.]*$)/, "").replace("-", "\u2212");
+}
+
+// Axes in a figure of the page: a frame with ticks, and maps from values to pixels.
+const WIDTH = 400;
+
+function frame(root, label, options) {
+  const { x, y, xlabel, ylabel, xticks, yticks, height = 320, left = 62, bottom = 62, right = 12 } = options;
+  const top = 16;
+  // Only the drawing is made anew: what lies above it, handles, keeps its focus.
+  const node = svg("g", { class: "drawing" });
+  root.querySelector(".drawing")?.remove();
+  root.prepend(node);
+  root.setAttribute("viewBox", `0 0 ${WIDTH} ${height}`);
+  if (root.getAttribute("role") !== "group") root.setAttribute("role", "img");
+  root.setAttribute("aria-label", label);
+  const place = (value, [low, high], from, to) => from + ((value - low) / (high - low)) * (to - from);
+  const X = (value) => place(value, x, left, WIDTH - right);
+  const Y = (value) => place(value, y, height - bottom, top);
+  const clip = `clip-${root.id}`;
+  const inside = { x: left, y: top, width: WIDTH - right - left, height: height - bottom - top };
+  node.append(svg("clipPath", { id: clip }, svg("rect", inside)), svg("rect", { ...inside, class: "frame" }));
+  for (const tick of xticks) {
+    const text = typeof tick === "object" ? tick : { at: tick, text: String(tick).replace("-", "\u2212") };
+    node.append(
+      svg("line", { class: "grid", x1: X(text.at), x2: X(text.at), y1: top, y2: height - bottom }),
+      svg("text", { x: X(text.at), y: height - bottom + 22, class: "tick", "text-anchor": "middle" }, text.text),
+    );
+  }
+  for (const tick of yticks) {
+    const text = typeof tick === "object" ? tick : { at: tick, text: String(tick).replace("-", "\u2212") };
+    node.append(
+      svg("line", { class: "grid", x1: left, x2: WIDTH - right, y1: Y(text.at), y2: Y(text.at) }),
+      svg("text", { x: left - 8, y: Y(text.at) + 6, class: "tick", "text-anchor": "end" }, text.text),
+    );
+  }
+  const middle = (height - bottom + top) / 2;
+  node.append(
+    svg("text", { x: (left + WIDTH - right) / 2, y: height - 12, class: "label", "text-anchor": "middle" }, xlabel),
+    svg(
+      "text",
+      { x: 18, y: middle, class: "label", "text-anchor": "middle", transform: `rotate(-90 18 ${middle})` },
+      ylabel,
+    ),
+  );
+  const layer = svg("g", { "clip-path": `url(#${clip})` });
+  node.append(layer);
+  return { X, Y, layer, node, root, inside };
+}
+
+function line(area, points, kind) {
+  const limit = (pixel) => Math.max(-1e4, Math.min(1e4, pixel));
+  const text = points
+    .filter(([, y]) => Number.isFinite(y))
+    .map(([x, y], i) => `${i ? "L" : "M"}${area.X(x).toFixed(2)} ${limit(area.Y(y)).toFixed(2)}`)
+    .join("");
+  const node = svg("path", { d: text, class: `line ${kind}` });
+  area.layer.append(node);
+  return node;
+}
+
+// Marks differ in shape as well as in colour.
+const SHAPES = {
+  circle: (r) => `M${-r} 0a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0Z`,
+  diamond: (r) => `M0 ${-1.3 * r}L${1.3 * r} 0L0 ${1.3 * r}L${-1.3 * r} 0Z`,
+  triangle: (r) => `M0 ${-1.2 * r}L${1.2 * r} ${r}L${-1.2 * r} ${r}Z`,
+  square: (r) => `M${-r} ${-r}H${r}V${r}H${-r}Z`,
+};
+
+function mark(area, x, y, shape, kind, radius = 6) {
+  const node = svg("path", {
+    d: SHAPES[shape](radius), class: `mark ${kind}`, transform: `translate(${area.X(x)} ${area.Y(y)})`,
+  });
+  area.layer.append(node);
+  return node;
+}
+
+function arrow(area, x, from, to, kind) {
+  const [a, b] = [area.Y(from), area.Y(to)];
+  const at = area.X(x);
+  if (Math.abs(a - b) < 1) return;
+  const head = Math.min(8, Math.abs(a - b)) * Math.sign(b - a);
+  area.layer.append(
+    svg("path", { d: `M${at} ${a}V${b}M${at - 5} ${b - head}L${at} ${b}L${at + 5} ${b - head}`, class: `line ${kind}` }),
+  );
+}
+
+// A legend says what a figure's lines and marks are, in the figure's own looks.
+function legend(id, entries) {
+  byId(id).replaceChildren(
+    ...entries.map(([kind, text, shape]) => {
+      const sample = shape
+        ? svg("path", { d: SHAPES[shape](5), class: `mark ${kind}`, transform: "translate(14 8)" })
+        : svg("path", { d: "M0 8H28", class: `line ${kind}` });
+      const picture = svg("svg", { viewBox: "0 0 28 16", width: 28, height: 16, "aria-hidden": "true" }, sample);
+      return html("li", {}, picture, ` ${text}`);
+    }),
+  );
+}
+
+// One sentence for screen readers, once the hand rests.
+const waiting = {};
+function announce(id, sentence) {
+  clearTimeout(waiting[id]);
+  waiting[id] = setTimeout(() => {
+    byId(id).textContent = sentence;
+  }, 500);
+}
+
+function write(id, text) {
+  byId(id).textContent = text;
+}
+
+// A group of choices as radio buttons; calls back with the chosen value.
+function choices(id, name, values, chosen, then) {
+  byId(id).append(
+    ...values.map(([value, text]) => {
+      const input = html("input", { type: "radio", name, value, onchange: () => then(value) });
+      input.checked = value === chosen;
+      return html("label", { class: "choice" }, input, html("span", {}, text));
+    }),
+  );
+}
+
+function slider(id, then) {
+  byId(id).addEventListener("input", (event) => then(Number(event.target.value)));
+}

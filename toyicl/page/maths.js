@@ -1,0 +1,280 @@
+// The maths of the page, in double precision, for one episode at a time: x is N rows of d numbers, y is N
+// labels, a query is d numbers. Names and conventions are those of toyicl's references and transformer.
+
+function dot(a, b) {
+  let sum = 0;
+  for (let i = 0; i < a.length; i += 1) sum += a[i] * b[i];
+  return sum;
+}
+
+function times(matrix, vector) {
+  return matrix.map((row) => dot(row, vector));
+}
+
+function plus(a, b, factor = 1) {
+  return a.map((value, i) => value + factor * b[i]);
+}
+
+function zeros(size) {
+  return new Array(size).fill(0);
+}
+
+function mean(values) {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+function eachStep(rates, steps) {
+  return Array.isArray(rates) ? rates : new Array(steps).fill(rates);
+}
+
+// W <- W - (eta_k / N) sum_i (W x_i - y_i) x_i, from W = 0; the weights after the last step.
+function descentWeights(x, y, rates, steps) {
+  let weights = zeros(x[0].length);
+  for (const rate of eachStep(rates, steps)) {
+    let gradient = zeros(weights.length);
+    x.forEach((point, i) => {
+      gradient = plus(gradient, point, dot(weights, point) - y[i]);
+    });
+    weights = plus(weights, gradient, -rate / x.length);
+  }
+  return weights;
+}
+
+function gradientDescent(x, y, query, rates, steps) {
+  return dot(descentWeights(x, y, rates, steps), query);
+}
+
+// Labels after one step, y_j - W_1 x_j, and the query's, which starts at 0: the view of the data.
+function movedLabels(x, y, query, rate) {
+  const move = (point) => (rate / x.length) * x.reduce((sum, other, i) => sum + y[i] * dot(other, point), 0);
+  return { labels: x.map((point, j) => y[j] - move(point)), query: 0 - move(query) };
+}
+
+// GD++: labels move as in gradient descent, and inputs by -gamma_k sum_i x_i x_i . x_j.
+function gdpp(x, y, query, rates, curvatures, steps) {
+  const count = x.length;
+  const gammas = eachStep(curvatures, steps);
+  let points = x;
+  let labels = y;
+  let asked = query;
+  let answer = 0;
+  eachStep(rates, steps).forEach((rate, step) => {
+    let moments = zeros(asked.length);
+    points.forEach((point, i) => {
+      moments = plus(moments, point, labels[i]);
+    });
+    const read = (row) => points.reduce((sum, point) => plus(sum, point, dot(point, row)), zeros(row.length));
+    const moved = [...points, asked].map((row) => plus(row, read(row), -gammas[step]));
+    labels = labels.map((label, j) => label - (rate / count) * dot(points[j], moments));
+    answer -= (rate / count) * dot(asked, moments);
+    points = moved.slice(0, count);
+    asked = moved[count];
+  });
+  return -answer;
+}
+
+// What linear attention reads for a row: sum_i (row . e_i) e_i.
+function linearAttention(row, context) {
+  return context.reduce((sum, token) => plus(sum, token, dot(row, token)), zeros(row.length));
+}
+
+function softmaxWeights(row, context, scale) {
+  const scores = context.map((token) => scale * dot(row, token));
+  const most = Math.max(...scores);
+  const raised = scores.map((score) => Math.exp(score - most));
+  const total = raised.reduce((sum, value) => sum + value, 0);
+  return raised.map((value) => value / total);
+}
+
+// What softmax attention reads for a row: the mean of e_i weighted by softmax_i(scale row . e_i).
+function softmaxAttention(row, context, scale) {
+  const weights = softmaxWeights(row, context, scale);
+  return context.reduce((sum, token, i) => plus(sum, token, weights[i]), zeros(row.length));
+}
+
+function mixedAttention(row, context, scale, share) {
+  const parts = [
+    [1 - share, share < 1 ? linearAttention(row, context) : zeros(row.length)],
+    [share, share > 0 ? softmaxAttention(row, context, scale) : zeros(row.length)],
+  ];
+  return parts.reduce((sum, [factor, read]) => plus(sum, read, factor), zeros(row.length));
+}
+
+// A model is {layers: [heads], share}; a head is {keyQuery, valueOutput}, its circuits W_K^T W_Q and P W_V,
+// (d + 1) x (d + 1); share is that of softmax. Layers that share their weights are given again.
+function update(heads, share, token, context) {
+  const scale = 1 / Math.sqrt(token.length);
+  return heads.reduce((sum, { keyQuery, valueOutput }) => {
+    const read = mixedAttention(times(keyQuery, token), context, scale, share);
+    return plus(sum, times(valueOutput, read));
+  }, zeros(token.length));
+}
+
+// Predictions read after each layer: minus the query token's last entry.
+function layerwise(model, x, y, query) {
+  let context = x.map((point, i) => [...point, y[i]]);
+  let token = [...query, 0];
+  return model.layers.map((heads) => {
+    const before = context;
+    context = before.map((row) => plus(row, update(heads, model.share, row, before)));
+    token = plus(token, update(heads, model.share, token, before));
+    return -token[token.length - 1];
+  });
+}
+
+function transformer(model, x, y, query) {
+  const answers = layerwise(model, x, y, query);
+  return answers[answers.length - 1];
+}
+
+// Derivative of a one-layer model's prediction by the query.
+function sensitivity(model, x, y, query) {
+  const share = model.share;
+  const context = x.map((point, i) => [...point, y[i]]);
+  const token = [...query, 0];
+  const scale = 1 / Math.sqrt(token.length);
+  let found = zeros(query.length);
+  for (const { keyQuery, valueOutput } of model.layers[0]) {
+    const row = times(keyQuery, token);
+    const written = context.map((e) => dot(valueOutput[valueOutput.length - 1], e));
+    const weights = share > 0 ? softmaxWeights(row, context, scale) : zeros(context.length);
+    const average = dot(weights, written);
+    // What is read changes by d (row . e_i) = e_i . W_K^T W_Q d query, each with a factor of its own.
+    const read = context.reduce((sum, e, i) => {
+      const factor = (1 - share) * written[i] + share * scale * weights[i] * (written[i] - average);
+      return plus(sum, e, factor);
+    }, zeros(token.length));
+    found = found.map((sum, a) => sum - read.reduce((total, entry, b) => total + entry * keyQuery[b][a], 0));
+  }
+  return found;
+}
+
+// Proposition 1: the circuits of one head that takes one step of gradient descent.
+function constructedHead(rate, count, dim) {
+  const empty = () => Array.from({ length: dim + 1 }, () => zeros(dim + 1));
+  const [keyQuery, valueOutput] = [empty(), empty()];
+  for (let a = 0; a < dim; a += 1) keyQuery[a][a] = 1;
+  valueOutput[dim][dim] = -rate / count;
+  return { keyQuery, valueOutput };
+}
+
+// eta / N as a one-layer model's weights have it: the mean diagonal of the implied step matrix.
+function learnedStep(heads) {
+  const dim = heads[0].keyQuery.length - 1;
+  return heads.reduce((sum, { keyQuery, valueOutput }) => {
+    const last = valueOutput[dim];
+    let trace = 0;
+    for (let a = 0; a < dim; a += 1) trace += last[a] * keyQuery[dim][a] + last[dim] * keyQuery[a][a];
+    return sum - trace / dim;
+  }, 0);
+}
+
+// Eigenvalues, ascending, and eigenvectors (rows) of a symmetric matrix, by Jacobi's rotations.
+function eigen(matrix) {
+  const size = matrix.length;
+  const a = matrix.map((row) => [...row]);
+  const v = a.map((_, i) => a.map((_, j) => Number(i === j)));
+  for (let sweep = 0; sweep < 60; sweep += 1) {
+    let off = 0;
+    let whole = 0;
+    a.forEach((row, i) =>
+      row.forEach((entry, j) => {
+        whole += entry * entry;
+        if (i !== j) off += entry * entry;
+      }),
+    );
+    if (off <= 1e-30 * whole) break;
+    for (let p = 0; p < size; p += 1) {
+      for (let q = p + 1; q < size; q += 1) {
+        if (a[p][q] !== 0) rotate(a, v, p, q);
+      }
+    }
+  }
+  const order = a.map((_, i) => i).sort((i, j) => a[i][i] - a[j][j]);
+  return { values: order.map((i) => a[i][i]), vectors: order.map((i) => v[i]) };
+}
+
+function rotate(a, v, p, q) {
+  const theta = (a[q][q] - a[p][p]) / (2 * a[p][q]);
+  const t = (theta < 0 ? -1 : 1) / (Math.abs(theta) + Math.sqrt(theta * theta + 1));
+  const c = 1 / Math.sqrt(t * t + 1);
+  const s = t * c;
+  for (let k = 0; k < a.length; k += 1) {
+    const [kp, kq] = [a[k][p], a[k][q]];
+    a[k][p] = c * kp - s * kq;
+    a[k][q] = s * kp + c * kq;
+  }
+  for (let k = 0; k < a.length; k += 1) {
+    const [pk, qk, vp, vq] = [a[p][k], a[q][k], v[p][k], v[q][k]];
+    a[p][k] = c * pk - s * qk;
+    a[q][k] = s * pk + c * qk;
+    v[p][k] = c * vp - s * vq;
+    v[q][k] = s * vp + c * vq;
+  }
+}
+
+function scatter(x) {
+  return x[0].map((_, a) => x[0].map((_, b) => x.reduce((sum, point) => sum + point[a] * point[b], 0)));
+}
+
+// R(s) of any learner (x, y, query) -> answer on one context: what it leaves along each eigenvector of S.
+function residualPolynomial(learner, x, weight = 1, query = 0.5) {
+  const { values, vectors } = eigen(scatter(x));
+  const residuals = vectors.map((vector) => {
+    const y = x.map((point) => weight * dot(point, vector));
+    return 1 - learner(x, y, vector.map((entry) => query * entry)) / (weight * query);
+  });
+  return { values, residuals };
+}
+
+// R <- R (1 - h s), s <- s (1 - gamma s)^2, K times; h = eta / N. GD has gamma = 0.
+function residual(s, h, gamma, steps) {
+  let left = 1;
+  let value = s;
+  for (let step = 0; step < steps; step += 1) {
+    left *= 1 - h * value;
+    value *= (1 - gamma * value) ** 2;
+  }
+  return left;
+}
+
+// Mean cosine of two learners' sensitivities, and the ratio of their mean norms.
+function alignment(own, other) {
+  const norm = (vector) => Math.sqrt(dot(vector, vector));
+  const cosines = own.map((vector, i) => {
+    const scale = norm(vector) * norm(other[i]);
+    return scale > 0 ? dot(vector, other[i]) / scale : 0;
+  });
+  return { cosine: mean(cosines), ratio: mean(own.map(norm)) / mean(other.map(norm)) };
+}
+
+// Numbers in [0, 1) from a seed: mulberry32.
+function generator(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = state;
+    t = Math.imul(t ^ (t >>> 15), t | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+function normal(random) {
+  return Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
+}
+
+// An episode of linear regression: inputs U(-r/2, r/2), weights N(0, 1).
+function sampleEpisode(random, dim, count, range) {
+  const point = () => Array.from({ length: dim }, () => range * (random() - 0.5));
+  const weights = Array.from({ length: dim }, () => normal(random));
+  const x = Array.from({ length: count }, point);
+  const query = point();
+  return { x, y: x.map((one) => dot(weights, one)), query, label: dot(weights, query), weights };
+}
+
+const maths = {
+  alignment, constructedHead, descentWeights, eigen, gdpp, generator, gradientDescent, layerwise, learnedStep,
+  linearAttention, mixedAttention, movedLabels, residual, residualPolynomial, sampleEpisode, scatter,
+  sensitivity, softmaxAttention, transformer,
+};
