@@ -33,7 +33,7 @@ class Settings:
         "task.anisotropy",
     )
     """The dials to turn, one after the other; each at its own values."""
-    probe: probing.Probe = probing.Probe(evaluation_episodes=20_000)
+    probe: probing.Probe = probing.Probe()
     """What is measured along each; its own axis is left out."""
 
     def __post_init__(self) -> None:
@@ -46,8 +46,7 @@ FULL = Settings()
 QUICK = Settings(
     axes=("attention.softmax", "task.anisotropy"),
     probe=probing.Probe(
-        training=Training(steps=1500, batch_size=256, snapshot_every=500, learning_rate=3e-3),
-        evaluation_episodes=2000,
+        training=Training(steps=1500, batch_size=256, snapshot_every=500, learning_rate=3e-3)
     ),
 )
 
@@ -73,7 +72,7 @@ CLAIMS = (
         Path(__file__).with_name("probes.toml"),
         {
             "DIAL-linear": lambda results: results.loss / results.gd_loss,
-            "DIAL-softmax": lambda results: results.loss / results.gd_loss,
+            "DIAL-softmax": lambda results: results.loss,
             "DIAL-control": lambda results: results.untrained_excess,
         },
     ),
