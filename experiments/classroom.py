@@ -70,6 +70,8 @@ QUICK = Settings(
     evaluation_episodes=2000,
 )
 HEADS = (1, 2)
+RESTED = 1000
+"""Steps after which a layer whose loss is still high rests on the plateau."""
 SHOWN = ("loss", "model_cosine", "norm_ratio", "untrained_model_cosine", "on_plateau")
 """What is kept of each layer along the dial."""
 SHOWN_DEEP = ("loss", "model_cosine_gdpp", "norm_ratio_gdpp", "learned_curvature", "on_plateau")
@@ -218,9 +220,35 @@ def _over_descent(results: xr.Dataset) -> xr.DataArray:
     return results.line_1_loss / results.line_1_gd_loss
 
 
+def _resting(results: xr.Dataset) -> xr.DataArray:
+    """Where a seed's loss has been on the plateau for some time: (seed, step)."""
+    midpoint = (results.descent_loss[0] + results.zero_loss) / 2
+    return (results.loss > midpoint) & (results.step >= RESTED)
+
+
+def _roles(results: xr.Dataset) -> xr.DataArray:
+    """Cosine of the label's row of W_K^T W_Q and that of P W_V, over inputs, of seeds that rest."""
+    keys, values = (results[name][:, :, 0, -1, :-1] for name in ("key_query", "value_output"))
+    norms = (keys**2).sum("column") * (values**2).sum("column")
+    cosine = abs((keys * values).sum("column")) / norms**0.5
+    return cosine.where(_resting(results)).min("step").dropna("seed")
+
+
+def _input_keys(results: xr.Dataset) -> xr.DataArray:
+    """Norm of the inputs' block of W_K^T W_Q over that of the label's row, of seeds that rest."""
+    keys = results.key_query[:, :, 0]
+    inputs, label = (
+        (block**2).sum([dim for dim in ("row", "column") if dim in block.dims]) ** 0.5
+        for block in (keys[..., :-1, :-1], keys[..., -1, :-1])
+    )
+    return (inputs / label).where(_resting(results)).max("step").dropna("seed")
+
+
 CLAIMS = claims.read(
     Path(__file__).with_name("probes.toml"),
     {
+        "PLATEAU-roles": _roles,
+        "PLATEAU-keys": _input_keys,
         "PAGE-weights": lambda results: results.closed_loss / claims.last(results.loss),
         "PAGE-line": _over_descent,
         "PAGE-line-softmax": _over_descent,

@@ -13,7 +13,7 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import axes, claims, probing, study
+from toyicl import axes, claims, probe_panels, probing, study
 from toyicl.experiment import Fit
 from toyicl.settings import require_different
 from toyicl.training import Training
@@ -46,7 +46,8 @@ FULL = Settings()
 QUICK = Settings(
     axes=("attention.softmax", "task.anisotropy"),
     probe=probing.Probe(
-        training=Training(steps=1500, batch_size=256, snapshot_every=500, learning_rate=3e-3)
+        training=Training(steps=1500, batch_size=256, snapshot_every=500, learning_rate=3e-3),
+        evaluation_episodes=5000,
     ),
 )
 
@@ -64,7 +65,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
 
 def draw(results: xr.Dataset) -> Figure:
     """A row for each dial."""
-    return probing.draw_axes(results, {name: name for name in results["axis"].values})
+    return probe_panels.draw_axes(results, {name: name for name in results["axis"].values})
 
 
 CLAIMS = (

@@ -4,7 +4,10 @@ Inputs x ~ N(0, diag(2, 1, .5, .25)), eight points: the exact optimum of one lin
 G* (Ahn et al. 2023), and no step of plain gradient descent comes near it. A critic's reading, that the
 match with one step follows from linearity and symmetry, is put to the test here.
 
-Expected: loss .66276 for G* and the layer, .7703 for the best single step.
+Seeds may rest on a plateau where labels are keys and one input is the value, a matrix of rank one; not
+even `--settings.training.learning-rate 3e-3 --settings.training.steps 40000` leaves it.
+
+Expected: loss .66276 for G* and for layers that leave that plateau, .7703 for the best single step.
 Cost: two minutes; quick: half a minute.
 """
 
@@ -47,10 +50,11 @@ def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
     steps = np.asarray(jax.vmap(partial(implied_step, dim=task.dim))(history.final), float)
     level = np.trace(steps, axis1=1, axis2=2)[:, None, None] / task.dim
     size = np.linalg.norm(best.matrix)
+    exact = np.array([anisotropic.step_matrix_loss(task, step) for step in steps])
     return study.dataset(
         study.alignment(settings, history, rivals, episodes),
-        {"exact_pgd_loss": best.loss, "exact_gd_loss": scalar.loss},
-        {"exact_loss": ("seed", [anisotropic.step_matrix_loss(task, step) for step in steps])},
+        {"exact_pgd_loss": best.loss, "exact_gd_loss": scalar.loss, "exact_loss": ("seed", exact)},
+        {"on_plateau": ("seed", exact > scalar.loss)},  # where fewer directions are learned than d
         {"matrix_distance": ("seed", _norms(steps - best.matrix) / size)},
         {"scalar_distance": ("seed", _norms(steps - level * np.eye(task.dim)) / size)},
         {

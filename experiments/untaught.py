@@ -20,7 +20,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, panels, plotting, probing, reading, study
+from toyicl import claims, panels, plotting, probe_panels, probing, reading, study
 from toyicl.elsewhere import Dynamics, Mixture, Recall
 from toyicl.experiment import Fit
 from toyicl.tasks import LinearRegression, Task
@@ -93,7 +93,7 @@ def draw(results: xr.Dataset) -> Figure:
     drawn: dict[str, panels.Panel] = {}
     for name in ("model_cosine", "norm_ratio", "unexplained"):
         names = {name: "trained", f"untrained_{name}": "untrained"}
-        drawn[probing.NAMES[name]] = partial(marks, names=names, level=None)
+        drawn[probe_panels.NAMES[name]] = partial(marks, names=names, level=None)
     scores = {"key_query_score": "$W_K^T W_Q$", "value_output_score": "$P W_V$"}
     level = float(results.random_score)
     drawn["circuits: distance from identity"] = partial(marks, names=scores, level=level)

@@ -284,7 +284,10 @@ SOFTMAX = ["probe", "--axis", "attention.softmax"]
         ([*SOFTMAX, "--values=0,1", "--values=0,1"], "as many lists of values, got 1 and 2"),
         ([*SOFTMAX, "--axis=mlp.gate", "--axis=norm.gate"], "one axis or two"),
         ([*SOFTMAX, *SOFTMAX[1:]], "second_axis must be another than axis"),
-        ([*SOFTMAX, "--values=0:1"], "values must be FIRST:LAST:COUNT or VALUE,VALUE,..., of"),
+        (
+            [*SOFTMAX, "--values=0:1"],
+            "values must be FIRST:LAST:COUNT, with a COUNT of at least 2, or",
+        ),
         ([*SOFTMAX, "--values=0,0"], "values must be one value or more, each once"),
         ([*SOFTMAX, "--values=0:2:3"], "attention.softmax cannot be 2 here: model.softmax_share"),
         (["probe", "--axis=model.depth", "--values=1.5"], "whole numbers for model.depth, got 1.5"),

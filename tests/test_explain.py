@@ -9,6 +9,7 @@ from toyicl.construction import as_transformer, gradient_descent_transformer
 from toyicl.episode import Episode, predict
 from toyicl.errors import BadInput
 from toyicl.iterative import IterativeNewton
+from toyicl.kernels import AveragedLabels
 from toyicl.metrics import compare
 from toyicl.references import GradientDescent, GradientDescentPlusPlus, Ridge
 from toyicl.tasks import LinearRegression
@@ -198,6 +199,28 @@ def test_answers_that_are_not_finite_are_refused_with_whose_they_are(episodes):
 def test_a_rival_whose_parameters_were_not_chosen_is_named(episodes):
     with pytest.raises(BadInput, match=r"^rival 'GD' must be a learner with its parameters, such"):
         explain.explain(MODEL, {"GD": GradientDescent}, episodes)
+
+
+def test_rivals_that_ignore_the_query_or_explain_nothing_are_not_in_the_set(episodes):
+    """Their norm ratio is infinite, and the best of several that explain nothing is no explanation."""
+    found = explain.explain(
+        MODEL, {"mean": AveragedLabels(), "far": GradientDescent(-ETA)}, episodes
+    )
+    assert found["mean"].norm_ratio == np.inf
+    assert found["mean"].norm_ratio_range == (np.inf, np.inf)
+    assert found["far"].r_squared < 0
+    assert not any(answer.in_set for answer in found.values() if answer.r_squared <= 0)
+    assert not found["far"].in_set
+
+
+def test_the_number_of_steps_of_a_model_without_answers_is_refused(episodes):
+    family = {1: GradientDescent(ETA), 2: GradientDescent(ETA, 2)}
+    with pytest.raises(BadInput, match="predictions are finite"):
+        explain.best_steps(GradientDescent(float("nan")), family, episodes)
+    with pytest.raises(BadInput, match="predictions are not all 0"):
+        explain.best_steps(GradientDescent(0.0), family, episodes)
+    with pytest.raises(BadInput, match=r"^rival of 1 steps must be a learner with its parameters"):
+        explain.best_steps(MODEL, {1: GradientDescent}, episodes)
 
 
 def test_a_factor_is_tuned_as_any_other_parameter(episodes, close):

@@ -108,9 +108,9 @@ def test_implicit_weights_leave_what_a_softmax_layer_bends(close, context):
 def test_too_few_queries_are_named(context):
     x, y, queries = context
     with pytest.raises(
-        ValueError, match=r"^queries must be at least as many as inputs \(3\), got 2"
+        ValueError, match=r"^queries must be more than there are inputs \(3\), got 3"
     ):
-        reading.implicit_weights(Ridge(1.0), x, y, queries[:2])
+        reading.implicit_weights(Ridge(1.0), x, y, queries[:3])
 
 
 def test_circuit_scores_are_0_for_the_construction():

@@ -111,3 +111,13 @@ def test_panels_show_every_seed_and_what_is_in_the_set(found, models, episodes):
     assert [text.get_text() for text in left.get_yticklabels()] == list(RIVALS)
     assert [text.get_text() for text in right.get_legend().get_texts()] == ["GD", "trained"]
     figure.canvas.draw()
+
+
+def test_a_seed_that_diverged_is_explained_by_none_and_the_others_are(models, episodes, found):
+    lost = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), models)
+    again = rivalry.beside(lost, RIVALS, episodes)
+    assert np.isnan(again.rival_r_squared.isel(seed=0)).all()
+    assert not again.rival_in_set.isel(seed=0).any()
+    np.testing.assert_array_equal(again.rival_r_squared[1], found.rival_r_squared[1])
+    steps = rivalry.nearest_steps(lost, {1: RIVALS["GD"]}, episodes)
+    np.testing.assert_array_equal(steps, [np.nan, 1])

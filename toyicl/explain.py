@@ -18,6 +18,8 @@ from toyicl.episode import Episode, Learner, predict
 from toyicl.metrics import Observation, observe
 from toyicl.settings import require, require_positive, require_size
 
+NOT_ZERO = "a learner whose predictions are not all 0"
+
 
 class Explanation(NamedTuple):
     """What one rival says of a model, on held-out episodes."""
@@ -39,7 +41,8 @@ class Explanation(NamedTuple):
     behind_range: tuple[float, float]
     """its interval, of the same resampled episodes for both."""
     in_set: bool
-    """Whether it cannot be told from the best: the interval reaches below the margin."""
+    """Whether it cannot be told from the best, the interval reaching below the margin, and accounts
+    for anything at all: R^2 is above 0."""
 
 
 def explain(
@@ -56,7 +59,7 @@ def explain(
 
     The answer is a set: a rival is in it if, on resampled episodes, it does not reliably account for
     less of the model's predictions than the best one, by more than `margin` of R^2. A single winner
-    would say more than the episodes do. `confidence` is that of all intervals.
+    would say more than the episodes do, and none may be in it. `confidence` is that of all intervals.
 
     Raises BadInput without rivals, for numbers that are not allowed, for a model that predicts 0, for
     answers that are not finite, and for a rival that is a class, its parameters not chosen.
@@ -66,8 +69,7 @@ def explain(
     require(margin >= 0, "margin", "at least 0", margin)
     require_size("resamples", resamples, least=2)
     own = _observed("model", model, episodes)
-    answers = bool(jnp.any(own.predictions != 0))
-    require(answers, "model", "a learner whose predictions are not all 0", type(model).__name__)
+    require(bool(jnp.any(own.predictions != 0)), "model", NOT_ZERO, type(model).__name__)
     sums = {
         name: _sums(own, _observed(f"rival {name!r}", one, episodes))
         for name, one in rivals.items()
@@ -82,8 +84,11 @@ def explain(
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     found = {}
     for name in order:
-        ranges = np.quantile(resampled[name], tails, axis=0).T
-        behind = np.quantile(resampled[best][:, 0] - resampled[name][:, 0], tails)
+        # Of order statistics, since a ratio is infinite for a rival that ignores the query.
+        ranges = np.quantile(resampled[name], tails, axis=0, method="inverted_cdf").T
+        behind = np.quantile(
+            resampled[best][:, 0] - resampled[name][:, 0], tails, method="inverted_cdf"
+        )
         r_squared, cosine, ratio = values[name].tolist()
         found[name] = Explanation(
             r_squared,
@@ -94,7 +99,7 @@ def explain(
             _pair(ranges[2]),
             float(values[best][0]) - r_squared,
             _pair(behind),
-            bool(behind[0] <= margin),
+            bool(behind[0] <= margin) and r_squared > 0,
         )
     return found
 
@@ -168,10 +173,12 @@ def best_steps(
 ) -> tuple[int, dict[int, float]]:
     """The number of steps at which an iterative rival is nearest a model, and R^2 at each."""
     require(len(family) > 0, "family", "at least one number of steps", len(family))
-    own = jax.jit(predict)(model, episodes)
+    own = _observed("model", model, episodes).predictions
+    require(bool(jnp.any(own != 0)), "model", NOT_ZERO, type(model).__name__)
     found = {}
     for steps, rival in family.items():
-        apart = jnp.sum((own - jax.jit(predict)(rival, episodes)) ** 2)
+        answers = _observed(f"rival of {steps} steps", rival, episodes).predictions
+        apart = jnp.sum((own - answers) ** 2)
         found[steps] = float(1 - apart / jnp.sum(own**2))
     return max(found, key=lambda steps: found[steps]), found
 

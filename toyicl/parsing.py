@@ -51,13 +51,19 @@ def parse_sweep(settings: Any, words: Sequence[str]) -> dict[str, list[Any]]:
 def parse_values(text: str) -> tuple[float, ...]:
     """Numbers from FIRST:LAST:COUNT, both ends included, or from VALUE,VALUE,...
 
-    Raises BadInput for anything else, and for numbers that are not finite.
+    Raises BadInput for anything else, for numbers that are not finite, and for a COUNT of 1 that would
+    leave LAST out.
     """
-    rule = f"values must be FIRST:LAST:COUNT or VALUE,VALUE,..., of finite numbers, got {text!r}"
+    rule = (
+        "values must be FIRST:LAST:COUNT, with a COUNT of at least 2, or VALUE,VALUE,..., of finite "
+        f"numbers, got {text!r}"
+    )
     try:
         if ":" in text:
             first, last, count = text.split(":")
             size = int(count)
+            if size == 1 and float(first) != float(last):
+                raise ValueError  # LAST would be left out
             step = (float(last) - float(first)) / max(size - 1, 1)
             values = [float(first) + step * index for index in range(size)]
         else:

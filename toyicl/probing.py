@@ -15,21 +15,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from scipy.optimize import minimize_scalar
 
-from toyicl import axes, metrics, panels, plotting, spectrum
+from toyicl import axes, metrics, spectrum, theory
 from toyicl.episode import Episode, predict
 from toyicl.experiment import Fit
 from toyicl.fitting import History, Job
 from toyicl.references import GradientDescent
-from toyicl.settings import require, require_different, require_positive, require_size
+from toyicl.settings import require, require_positive, require_size
 from toyicl.tasks import LinearRegression, Task
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 
 TUNING_EPISODES = 20_000
+STUCK = 0.75
+"""Share of the way to gradient descent that a model on its plateau still misses: its loss is near that
+of predicting 0, and even a softmax head at its best, which is no descent, misses less."""
 CONTROLLED = (
     "loss",
     "excess",
@@ -37,19 +38,6 @@ CONTROLLED = (
     "norm_ratio",
     "prediction_difference",
     "unexplained",
-)
-NAMES = {
-    "excess": "excess",
-    "model_cosine": "model cosine",
-    "norm_ratio": "norm ratio",
-    "unexplained": "left by GD",
-}
-"""Titles of what is drawn."""
-SMALL = (3.3, 2.2)
-"""Width and height of a panel, in inches, where several axes are drawn."""
-MEANINGS = (
-    "Excess: share of the way from predicting 0 to GD that is missing. Left by GD: share of the "
-    "model's squared answers that GD does not account for."
 )
 
 
@@ -75,7 +63,7 @@ class Probe:
     """Its values; none takes the axis's own."""
     tolerance: float = 0.05
     """Share of its answers that a model may leave to be called explained."""
-    evaluation_episodes: int = 5000
+    evaluation_episodes: int = 20_000
     """Held-out episodes at each point."""
 
     def __post_init__(self) -> None:
@@ -85,7 +73,8 @@ class Probe:
         given = self.second_axis is not None or not self.second_values
         require(given, "second_values", "left out without second_axis", self.second_values)
         for values in self.along():
-            require_different("values", values)
+            ordered = all(a < b for a, b in itertools.pairwise(values))
+            require(ordered, "values", "in increasing order, each once", values)
         # Refused here, before anything is trained.
         places = [self.place(point) for point in self.points()]
         apart = all(place not in places[:index] for index, place in enumerate(places))
@@ -153,14 +142,17 @@ def beside_descent(
     """Each seed beside the best gradient descent on its task, and beside itself before training.
 
     Arrays (seed,) by name, those of the untrained models with "untrained_" in front, and the losses of
-    gradient descent and of predicting 0, numbers.
+    gradient descent and of predicting 0, numbers: on these episodes, and over all, NaN where there is
+    no closed form.
     """
     episodes = task.sample(jax.random.key(2022), evaluation_episodes)
     reference = best_descent(task, steps)
+    floor = exact_losses(task, steps)
     first = jax.tree.map(lambda leaf: leaf[:, 0], history.learners)
-    found = _beside(history.final, reference, episodes)
-    control = _beside(first, reference, episodes)
-    return found | {f"untrained_{name}": control[name] for name in CONTROLLED}
+    found = _beside(history.final, reference, episodes, *floor)
+    control = _beside(first, reference, episodes, *floor)
+    exact = dict(zip(("exact_gd_loss", "exact_zero_loss"), map(np.asarray, floor), strict=True))
+    return found | exact | {f"untrained_{name}": control[name] for name in CONTROLLED}
 
 
 def best_descent(task: Task, steps: int) -> GradientDescent:
@@ -168,8 +160,7 @@ def best_descent(task: Task, steps: int) -> GradientDescent:
 
     Elsewhere the step size is searched for on 20,000 episodes of its own.
     """
-    plain = isinstance(task, LinearRegression) and task.covariance is None and not task.distractors
-    if plain and task.input_law in spectrum.COORDINATE_MOMENTS:  # type: ignore[attr-defined]
+    if _has_closed_form(task):
         return GradientDescent.shared(task, steps)  # type: ignore[arg-type]
     episodes = task.sample(jax.random.key(2021), TUNING_EPISODES)
     answers = predict(GradientDescent(1.0), episodes)
@@ -186,109 +177,46 @@ def best_descent(task: Task, steps: int) -> GradientDescent:
     return GradientDescent(float(found.x) * one, steps)
 
 
+def exact_losses(task: Task, steps: int) -> tuple[float, float]:
+    """Losses of the best gradient descent and of predicting 0 over all episodes; NaN if unknown."""
+    if not _has_closed_form(task):
+        return np.nan, np.nan
+    best = theory.gd_shared(task, steps)  # type: ignore[arg-type]
+    return best.loss, theory.predict_zero_loss(task)  # type: ignore[arg-type]
+
+
+def _has_closed_form(task: Task) -> bool:
+    plain = isinstance(task, LinearRegression) and task.covariance is None and not task.distractors
+    return plain and task.input_law in spectrum.COORDINATE_MOMENTS  # type: ignore[attr-defined]
+
+
 @jax.jit
-def _beside(models: Any, reference: GradientDescent, episodes: Episode) -> dict[str, jax.Array]:
-    """What is measured of each model, (seed,), and of the reference, a number."""
+def _beside(
+    models: Any,
+    reference: GradientDescent,
+    episodes: Episode,
+    exact_gd_loss: float,
+    exact_zero_loss: float,
+) -> dict[str, jax.Array]:
+    """What is measured of each model, (seed,), and of the reference, a number.
+
+    The excess is how far the model is above the reference on the same episodes, over the exact distance
+    of the reference from predicting 0, where that is known.
+    """
     other = metrics.observe(reference, episodes)
     own = jax.lax.map(partial(metrics.observe, episodes=episodes), models)
     compared = jax.vmap(metrics.difference, (0, None, None))(own, other, episodes)
     gd_loss = metrics.squared_error(other.predictions, episodes)
     zero_loss = metrics.zero_loss(episodes)
     apart = jnp.sum((own.predictions - other.predictions[None]) ** 2, axis=(1, 2))
+    known = ~jnp.isnan(exact_gd_loss)
+    way = jnp.where(known, exact_zero_loss - exact_gd_loss, zero_loss - gd_loss)
+    excess = (compared.loss - gd_loss) / way
     return {
         **compared._asdict(),
-        "excess": (compared.loss - gd_loss) / (zero_loss - gd_loss),
+        "excess": excess,
         "unexplained": apart / jnp.sum(own.predictions**2, axis=(1, 2)),
         "gd_loss": gd_loss,
         "zero_loss": zero_loss,
-        # Only where gradient descent itself gets away from predicting 0 is there a plateau to tell.
-        "on_plateau": (gd_loss < 0.8 * zero_loss) & (compared.loss > (gd_loss + zero_loss) / 2),
+        "on_plateau": excess > STUCK,
     }
-
-
-def draw(results: xr.Dataset) -> Figure:
-    """Curves along one axis, or maps over two, of all that was measured."""
-    if "second_value" in results.dims:
-        return _draw_map(results)
-    return draw_axes(results, {str(results["axis"][0].item()): ""})
-
-
-def draw_axes(results: xr.Dataset, titles: dict[str, str]) -> Figure:
-    """A row of panels for each axis: what is missing, cosine, norm ratio, what GD leaves."""
-    drawn: dict[str, panels.Panel] = {}
-    for name, title in titles.items():
-        before = f"{title}: " if title else ""
-        for variable, shown in NAMES.items():
-            panel = partial(_along, variable=variable, axis=name)
-            drawn[before + shown] = panels.of(panel, axis=name)
-    sentence = (
-        f"{MEANINGS} Dotted: the same models untrained; grey rings: seeds on their plateau. "
-        f"{results.attrs['steps']} training steps at every value."
-    )
-    size = plotting.PANEL if len(titles) == 1 else SMALL
-    return panels.figure(results, drawn, sentence, columns=4, size=size)
-
-
-def _along(canvas: Axes, results: xr.Dataset, *, variable: str, axis: str) -> None:
-    names = {variable: "trained", f"untrained_{variable}": "untrained"}
-    results = results.dropna("value", how="all", subset=["loss"])  # values of other axes
-    values = results["value"].values
-    log = len(values) > 1 and bool((values > 0).all()) and values.max() / values.min() >= 30
-    stuck = results.on_plateau.astype(bool)
-    for (name, label), style in zip(names.items(), ("-o", ":s"), strict=True):
-        color = plotting.MODEL if name == variable else plotting.REFERENCE
-        shown = results[name].where(~stuck) if name == variable else results[name]
-        plotting.every_seed(canvas, shown, "value", label=label, color=color, style=style)
-    for rings in results[variable].where(stuck).transpose("seed", "value"):
-        if rings.notnull().any():
-            canvas.plot(values, rings, "o", color="0.6", mfc="none")
-    for line in canvas.lines:
-        line.set_markersize(3)
-    canvas.set(xlabel=axis, xscale="log" if log else "linear")
-    if variable == "unexplained":
-        canvas.set(yscale="log")
-        plotting.floor_line(canvas, float(results.attrs["tolerance"]), "tolerance")
-    else:
-        low, high = canvas.get_ylim()
-        canvas.set(ylim=(max(low, -0.5), min(high, 3)))
-    canvas.legend()
-
-
-def _typical(results: xr.Dataset, variable: str) -> xr.DataArray:
-    """The median over the seeds that left their plateau; over all where none did."""
-    values, stuck = results[variable].isel(axis=0), results.on_plateau.isel(axis=0)
-    return values.where(~stuck | stuck.all("seed")).median("seed")
-
-
-def _draw_map(results: xr.Dataset) -> Figure:
-    """A heat map over both axes of each median over seeds, with the contour of the tolerance."""
-    name, second = str(results["axis"][0].item()), str(results.attrs["second_axis"])
-    tolerance = float(results.attrs["tolerance"])
-
-    def heat(canvas: Axes, _: xr.Dataset, *, variable: str) -> None:
-        medians = _typical(results, variable).clip(-0.5, 2)
-        image = canvas.pcolormesh(
-            results["value"], results.second_value, medians.T, cmap="viridis", shading="nearest"
-        )
-        canvas.figure.colorbar(image, ax=canvas, shrink=0.8)
-        left = _typical(results, "unexplained").T
-        crossed = float(left.min()) < tolerance < float(left.max())
-        if crossed and min(left.shape) > 1:
-            lines = canvas.contour(
-                results["value"], results.second_value, left, [tolerance], colors="white"
-            )
-            canvas.clabel(lines, fmt={tolerance: f"{tolerance:g} left"})
-        canvas.set(xlabel=name, ylabel=second)
-        canvas.grid(visible=False)
-
-    drawn: dict[str, panels.Panel] = {
-        title: partial(heat, variable=variable) for variable, title in NAMES.items()
-    }
-    sentence = (
-        f"{MEANINGS} Medians over the seeds that left their plateau "
-        f"({int(results.on_plateau.sum())} of {results.on_plateau.size} did not); "
-        f"{results.attrs['steps']} training steps at every point. White: where "
-        f"gradient descent leaves {tolerance:.0%} of the model's answers."
-    )
-    counted = results.drop_vars("on_plateau")  # by the sentence; to name each would take a page
-    return panels.figure(counted, drawn, sentence)

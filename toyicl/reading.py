@@ -54,11 +54,11 @@ def implicit_weights(
     """The linear map that fits a learner's answers to many queries on one context best.
 
     Shapes (N, d), (N, m), (queries, d) -> weights (m, d), and the share of the answers' squares that
-    they leave, a number: 0 for a learner that is linear in its query. Needs at least d queries; cf.
+    they leave, a number: 0 for a learner that is linear in its query. Needs more than d queries; cf.
     Fu et al. (2023).
     """
-    enough = queries.shape[0] >= x.shape[1]
-    require(enough, "queries", f"at least as many as inputs ({x.shape[1]})", queries.shape[0])
+    enough = queries.shape[0] > x.shape[1]  # any answers to d queries are those of a linear map
+    require(enough, "queries", f"more than there are inputs ({x.shape[1]})", queries.shape[0])
     answers = jax.vmap(learner, (None, None, 0))(x, y, queries)
     weights = jnp.linalg.lstsq(queries, answers)[0]
     left = jnp.sum((answers - queries @ weights) ** 2) / jnp.sum(answers**2)

@@ -9,17 +9,31 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from flax import nnx
 from matplotlib.axes import Axes
 
 from toyicl import panels, plotting, reading
-from toyicl.episode import Episode, Learner
-from toyicl.explain import Scaled, best_steps, explain, tuned
+from toyicl.episode import Episode, Learner, predict
+from toyicl.explain import Explanation, Scaled, best_steps, explain, tuned
 
 TUNINGS = ("own", "tuned")
 FIELDS = ("r_squared", "r_squared_range", "model_cosine", "norm_ratio", "in_set")
+_UNKNOWN = (np.nan, np.nan)
+NOTHING = Explanation(
+    r_squared=np.nan,
+    r_squared_range=_UNKNOWN,
+    model_cosine=np.nan,
+    model_cosine_range=_UNKNOWN,
+    norm_ratio=np.nan,
+    norm_ratio_range=_UNKNOWN,
+    behind=np.nan,
+    behind_range=_UNKNOWN,
+    in_set=False,
+)
+"""What is said of a model that has no answers."""
 LEAST = 1e-7
 """Smallest share that is drawn, near the rounding of float32."""
 LOOKS = (*panels.LOOKS[1:], ("0.5", "-"))
@@ -31,7 +45,8 @@ def beside(models: Any, rivals: Mapping[str, Learner], episodes: Episode) -> xr.
 
     Rivals are tuned on the first half of the episodes, with as many free numbers for each as can be
     had (see `given_as_many`), and all are judged on the second half. Dimensions: seed, tuning ("own",
-    "tuned"), rival; variables: the fields of `Explanation`, with `rival_` in front.
+    "tuned"), rival; variables: the fields of `Explanation`, with `rival_` in front. A seed that
+    diverged, or answers nothing but 0, is explained by none: NaN.
     """
     half = episodes.x_query.shape[-1] // 2
     first = jax.tree.map(lambda leaf: leaf[..., :half], episodes)
@@ -39,6 +54,9 @@ def beside(models: Any, rivals: Mapping[str, Learner], episodes: Episode) -> xr.
     free = given_as_many(rivals)
     rows = []
     for model in _each(models):
+        if not _answers(model, episodes):
+            rows.append([dict.fromkeys(rivals, NOTHING) for _ in TUNINGS])
+            continue
         fitted = {name: tuned(one, model, first) for name, one in free.items()}
         rows.append([explain(model, group, second) for group in (rivals, fitted)])
     dims = ("seed", "tuning", "rival")
@@ -62,9 +80,15 @@ def given_as_many(rivals: Mapping[str, Learner]) -> dict[str, Learner]:
 def nearest_steps(models: Any, family: Mapping[int, Learner], episodes: Episode) -> np.ndarray:
     """The number of steps at which an iterative rival is nearest each seed's model, (seed,).
 
-    Judged on the same episodes as in `beside`.
+    Judged on the same episodes as in `beside`; NaN for a seed that diverged or answers only 0.
     """
-    return np.array([best_steps(model, family, held_out(episodes))[0] for model in _each(models)])
+    judged = held_out(episodes)
+    return np.array(
+        [
+            best_steps(model, family, judged)[0] if _answers(model, judged) else np.nan
+            for model in _each(models)
+        ]
+    )
 
 
 def held_out(episodes: Episode) -> Episode:
@@ -133,6 +157,12 @@ def _each(models: Any) -> list[Any]:
     """Every seed's model by itself."""
     seeds = jax.tree.leaves(models)[0].shape[0]
     return [jax.tree.map(lambda leaf, n=n: leaf[n], models) for n in range(seeds)]
+
+
+def _answers(model: Learner, episodes: Episode) -> bool:
+    """Whether a model's predictions are finite, and not all 0."""
+    predictions = jax.jit(predict)(model, episodes)
+    return bool(jnp.isfinite(predictions).all() & jnp.any(predictions != 0))
 
 
 def _free_numbers(rival: Learner) -> int:
