@@ -222,8 +222,9 @@ def _over_descent(results: xr.Dataset) -> xr.DataArray:
 
 def _resting(results: xr.Dataset) -> xr.DataArray:
     """Where a seed's loss has been on the plateau for some time: (seed, step)."""
-    midpoint = (results.descent_loss[0] + results.zero_loss) / 2
-    return (results.loss > midpoint) & (results.step >= RESTED)
+    best, zero = results.descent_loss[0], results.zero_loss
+    missing = (results.loss - best) / (zero - best)
+    return (missing > probing.STUCK) & (results.step >= RESTED)
 
 
 def _roles(results: xr.Dataset) -> xr.DataArray:
@@ -231,17 +232,17 @@ def _roles(results: xr.Dataset) -> xr.DataArray:
     keys, values = (results[name][:, :, 0, -1, :-1] for name in ("key_query", "value_output"))
     norms = (keys**2).sum("column") * (values**2).sum("column")
     cosine = abs((keys * values).sum("column")) / norms**0.5
-    return cosine.where(_resting(results)).min("step").dropna("seed")
+    return cosine.where(_resting(results)).min()
 
 
 def _input_keys(results: xr.Dataset) -> xr.DataArray:
-    """Norm of the inputs' block of W_K^T W_Q over that of the label's row, of seeds that rest."""
+    """Norm of the inputs' block of W_K^T W_Q over that of the label's row: the median snapshot at rest."""
     keys = results.key_query[:, :, 0]
     inputs, label = (
         (block**2).sum([dim for dim in ("row", "column") if dim in block.dims]) ** 0.5
         for block in (keys[..., :-1, :-1], keys[..., -1, :-1])
     )
-    return (inputs / label).where(_resting(results)).max("step").dropna("seed")
+    return (inputs / label).where(_resting(results)).median()
 
 
 CLAIMS = claims.read(
