@@ -80,7 +80,7 @@ def test_a_change_beside_itself_is_alike_in_every_way(close):
 def test_a_change_that_all_queries_share_is_gone_when_centred():
     """Two changes of a common part and independent ones: alike as published, not when centred."""
     before, one, other = outputs(1)
-    shared = 5 * np.ones(6)
+    shared = 5.0
     found = likeness(before, before + shared + 0.3 * one, before + shared + 0.3 * other)
     raw, centred = (found.similarity[KINDS.index(kind)] for kind in ("raw", "centred raw"))
     assert np.all(np.asarray(raw) > 0.9)
@@ -137,7 +137,9 @@ def test_regression_is_scored_by_its_error(close):
         objective=plain(half_squared),
         score=contrast.minus_error,
     )
-    assert float(found.best) == 1e-6
+    close(found.best, (1e-6, 10.0)[int(np.argmax(found.scores))])
+    still = contrast.zero_shot(model, trial).logits
+    close(found.scores[0], contrast.minus_error(still, trial.labels), 1e-4)
 
 
 def test_every_seed_is_looked_at_before_and_after(close):
