@@ -182,7 +182,7 @@ def draw(results: xr.Dataset) -> Figure:
                 label=label,
             )
         axes.set(xlabel="training step", ylabel="attention x error, in its logit")
-        axes.margins(y=0.25)
+        axes.margins(y=0.5)
         axes.legend(loc="upper right")
 
     def classes(axes: Axes, results: xr.Dataset) -> None:
