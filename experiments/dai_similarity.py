@@ -67,7 +67,6 @@ QUICK = Settings(
     training=replace(FULL.training, steps=600),
     tasks=16,
     queries=32,
-    draws=(64,),
 )
 VARIANT_SEEDS = 2
 """Seeds of the two models beside the vehicle."""

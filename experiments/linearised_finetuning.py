@@ -6,7 +6,7 @@ attention outputs, which are linearised, too. And the step itself: J^T (softmax(
 Jacobians written out, beside what an unfinished report simplifies it to, log softmax(f)_y times the
 features of y.
 
-Expected: at the rate that does best logits are off by up to a third, and nearer as the rate falls, while
+Expected: at the rate that does best logits are off by up to a third, and nearer as the rate falls;
 the similarity is that of the real model; the simplified step is not the gradient.
 Cost: some 3 minutes on one core.
 """

@@ -23,7 +23,7 @@ OPTIONS = {
     "context_sizes": f"{SHORT} {FEW}",
     "cosine_blindness": "--settings.episodes=50 --settings.depth=2",
     "dai_momentum": f"{SHORT} {FEW}",
-    "dai_similarity": f"{SHORT} {FEW_TASKS} --settings.draws 3 --settings.noise-width=64",
+    "dai_similarity": f"{SHORT} {FEW_TASKS}",
     "dials": " ".join(
         f"--settings.probe.{option}"
         for option in (
@@ -60,8 +60,8 @@ OPTIONS = {
     " --settings.block-training.steps=2 --settings.block-training.snapshot-every=2",
     "fig16": f"--settings.training.steps=4 --settings.training.snapshot-every=2 {FEW}",
     "labels": f"{SHORT} {FEW}",
+    "linearised_finetuning": f"{SHORT} {FEW_TASKS} --settings.factors 1 0.1 0.01",
     "preconditioned": f"{SHORT} {FEW}",
-    "linearised_finetuning": f"{SHORT} {FEW_TASKS} --settings.factors 1 0.1",
     "probe": f"{SHORT} {FEW} --settings.values 0 1 --settings.second-values 0 1",
     "prop1": "",
     "prop2": "--settings.episodes=5",
