@@ -236,7 +236,7 @@ def _roles(results: xr.Dataset) -> xr.DataArray:
 
 
 def _input_keys(results: xr.Dataset) -> xr.DataArray:
-    """Norm of the inputs' block of W_K^T W_Q over that of the label's row: the median snapshot at rest."""
+    """Norm of the inputs' block of W_K^T W_Q over the label's row's: the median snapshot at rest."""
     keys = results.key_query[:, :, 0]
     inputs, label = (
         (block**2).sum([dim for dim in ("row", "column") if dim in block.dims]) ** 0.5

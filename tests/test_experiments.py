@@ -13,6 +13,7 @@ SHORT = (
     "--settings.training.steps=4 --settings.training.snapshot-every=2"
     " --settings.training.batch-size=8"
 )
+FEW_TASKS = "--settings.tasks=3 --settings.queries=4"
 OPTIONS = {
     "attention_cost": "--settings.episodes=50",
     "classroom": f"{SHORT} {FEW} --settings.shares 0 1 --settings.depth=2"
@@ -25,6 +26,8 @@ OPTIONS = {
     " --settings.separate-training.batch-size=8",
     "context_sizes": f"{SHORT} {FEW}",
     "cosine_blindness": "--settings.episodes=50 --settings.depth=2",
+    "dai_momentum": f"{SHORT} {FEW}",
+    "dai_similarity": f"{SHORT} {FEW_TASKS}",
     "dials": " ".join(
         f"--settings.probe.{option}"
         for option in (
@@ -34,7 +37,9 @@ OPTIONS = {
             "evaluation-episodes=50",
         )
     ),
+    "dual_form": "--settings.episodes=5 --settings.epochs=2",
     "explained": f"{SHORT} {FEW}",
+    "false_labels": f"{SHORT} {FEW_TASKS} --settings.shares 0 1",
     "fig1": f"{SHORT} {FEW} --settings.depth=3",
     "fig2": f"{SHORT} {FEW} --settings.sizes 3 4 --settings.size-training.steps=2"
     " --settings.size-training.snapshot-every=2 --settings.size-training.batch-size=8",
@@ -59,6 +64,7 @@ OPTIONS = {
     " --settings.block-training.steps=2 --settings.block-training.snapshot-every=2",
     "fig16": f"--settings.training.steps=4 --settings.training.snapshot-every=2 {FEW}",
     "labels": f"{SHORT} {FEW}",
+    "linearised_finetuning": f"{SHORT} {FEW_TASKS} --settings.factors 1 0.1 0.01",
     "preconditioned": f"{SHORT} {FEW}",
     "probe": f"{SHORT} {FEW} --settings.values 0 1 --settings.second-values 0 1",
     "prop1": "",
@@ -68,7 +74,17 @@ OPTIONS = {
     "untaught": f"{SHORT} {FEW}",
     "views": "--settings.episodes=5 --settings.steps=3",
 }
-QUICKEST = ("fig1", "fig3a", "fig16", "prop1", "prop2", "prop3", "softmax_identities", "views")
+QUICKEST = (
+    "dual_form",
+    "fig1",
+    "fig3a",
+    "fig16",
+    "prop1",
+    "prop2",
+    "prop3",
+    "softmax_identities",
+    "views",
+)
 NAMES = [
     name if name in QUICKEST else pytest.param(name, marks=pytest.mark.slow) for name in OPTIONS
 ]

@@ -3,6 +3,7 @@
 from typing import NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 
 class Episode(NamedTuple):
@@ -21,6 +22,13 @@ class Episode(NamedTuple):
     y_query: jax.Array
     """The query's noise-free label, (m,): what a learner should answer."""
 
+    def loss(self, learner: "Learner") -> jax.Array:
+        """What training minimises, for a batch: 0.5 * squared error, mean over episodes.
+
+        Episodes of another kind, which are scored otherwise, are a subclass with a loss of their own.
+        """
+        return squared_error(predict(learner, self), self)
+
 
 class Learner(Protocol):
     """Anything that maps one context and one query to a prediction.
@@ -38,3 +46,8 @@ def predict(learner: Learner, episodes: Episode) -> jax.Array:
     """Predictions of a learner on a batch of episodes, (m, episodes)."""
     x, y, x_query, _ = episodes
     return jax.vmap(learner, in_axes=-1, out_axes=-1)(x, y, x_query)
+
+
+def squared_error(predictions: jax.Array, episodes: Episode) -> jax.Array:
+    """0.5 * squared error summed over outputs, mean over episodes."""
+    return 0.5 * jnp.mean(jnp.sum((predictions - episodes.y_query) ** 2, axis=0))

@@ -43,9 +43,9 @@ class Block(nnx.Module):
         rngs = nnx.Rngs(mlp_key)
         self.mlp_gate = Fixed(jnp.asarray(mlp_gate, float))
         self.norm_gate = Fixed(jnp.asarray(norm_gate, float))
-        self.attention_norm = _layer_norm(token_size, rngs) if norm else None
+        self.attention_norm = layer_norm(token_size, rngs) if norm else None
         self.mlp = None if mlp_size is None else MLP(token_size, mlp_size, init_scale, rngs)
-        self.mlp_norm = _layer_norm(token_size, rngs) if norm and mlp_size else None
+        self.mlp_norm = layer_norm(token_size, rngs) if norm and mlp_size else None
 
     def attend(self, tokens: Tokens, context: Tokens) -> Tokens:
         """The attention update of tokens that read the context."""
@@ -100,5 +100,6 @@ class Embedding(nnx.Module):
         return (rows if self.mlp is None else rows + self.mlp(rows),)
 
 
-def _layer_norm(size: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def layer_norm(size: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm of rows (..., size), with a gain and a shift that are learned."""
     return nnx.LayerNorm(size, param_dtype=jnp.result_type(float), rngs=rngs)

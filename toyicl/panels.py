@@ -151,6 +151,45 @@ def magnitudes(
     return draw
 
 
+def rows(
+    sets: Mapping[str, Callable[[xr.Dataset], xr.DataArray]],
+    along: str,
+    *,
+    levels: Mapping[str, float] | None = None,
+    **settings: Any,
+) -> Panel:
+    """Values of every seed as points in rows, one for each entry along a dimension, {label: value}.
+
+    Each set of values has a colour and a mark of its own, a little below that of the set before.
+    Dotted lines mark `levels`; `settings` go to `Axes.set`.
+    """
+
+    def draw(axes: Axes, results: xr.Dataset) -> None:
+        for number, (label, value) in enumerate(sets.items()):
+            values = value(results)
+            offset = 0.24 * (number - (len(sets) - 1) / 2)
+            for row, entry in enumerate(values[along].values):
+                points = values.sel({along: entry}).values.ravel()
+                axes.plot(
+                    points,
+                    np.full(len(points), row + offset),
+                    "osD^"[number],
+                    color=LOOKS[number][0],
+                    label=label if row == 0 else None,
+                    markersize=3.5,
+                    alpha=0.75,
+                    linestyle="",
+                )
+            axes.set_yticks(range(values.sizes[along]), [str(v) for v in values[along].values])
+            axes.set_ylim(values.sizes[along] - 0.5, -0.5)
+        for name, level in (levels or {}).items():
+            axes.axvline(level, color="0.4", linestyle=":", label=name)
+        axes.set(**settings)
+        axes.legend()
+
+    return draw
+
+
 def roll_out_panel(axes: Axes, results: xr.Dataset) -> None:
     """Loss after each layer of a model applied again and again, and after as many steps of GD."""
     color, style = plotting.MODEL, "-"

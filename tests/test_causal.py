@@ -1,0 +1,204 @@
+"""The causal transformer: against loops in numpy, momentum and its control, what it cannot see."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from toyicl.causal import CausalArchitecture
+from toyicl.classification import Classification
+from toyicl.errors import BadInput
+from toyicl.fitting import fit
+from toyicl.training import Training
+
+TASK = Classification(dim=4, outputs=3, context_size=3)
+SMALL = CausalArchitecture(width=8, heads=2, mlp_size=6)
+
+
+def built(**changes):
+    return replace(SMALL, **changes)(TASK, jax.random.key(1))
+
+
+def prompt():
+    episode = TASK.sample(jax.random.key(0), 1)
+    return tuple(field[..., 0] for field in episode[:3])
+
+
+def normalised(norm, rows):
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    unit = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-6)
+    return unit * np.asarray(norm.scale[...]) + np.asarray(norm.bias[...])
+
+
+def attended_by_loops(block, rows, kind, weight_of=lambda back: 0.0):
+    """Attention outputs, head by head, token by token, value by value."""
+    names = ("query", "key", "value", "output")
+    query, key, value, output = (np.asarray(getattr(block.attention, n)[...]) for n in names)
+    found = np.zeros_like(rows)
+    for head in range(query.shape[0]):
+        q, k, v = (rows @ matrix[head].T for matrix in (query, key, value))
+        for t in range(len(rows)):
+            scores = np.array([q[t] @ k[i] for i in range(t + 1)]) / np.sqrt(q.shape[1])
+            weights = np.exp(scores) / np.exp(scores).sum() if kind == "softmax" else scores
+            read = sum(weights[i] * v[i] for i in range(t + 1))
+            for i in range(t):
+                read = read + weight_of(t - i) * v[i]
+            found[t] += output[head] @ read
+    return found
+
+
+def gelu(z):
+    return np.asarray(jax.nn.gelu(z))
+
+
+def by_loops(model, x, y, x_query, kind, weight_of=lambda back: 0.0):
+    """Logits of all tokens and attention outputs of all layers, written out."""
+    rows = [np.asarray(model.beginning[...])]
+    pieces = model.input_tokens
+    for point, label in zip([*x, x_query], [*y, None], strict=True):
+        rows += [
+            part @ np.asarray(model.inputs[...]) for part in np.split(np.asarray(point), pieces)
+        ]
+        if label is not None:
+            rows.append(np.asarray(label) @ np.asarray(model.labels[...]))
+    rows = np.array(rows) + np.asarray(model.positions[...])[: len(rows)]
+    outputs = []
+    for block in model.blocks:
+        attended = attended_by_loops(block, normalised(block.attention_norm, rows), kind, weight_of)
+        rows = rows + attended
+        hidden = normalised(block.mlp_norm, rows) @ block.mlp.rise.kernel[...]
+        hidden = gelu(np.asarray(hidden) + np.asarray(block.mlp.rise.bias[...]))
+        rows = rows + hidden @ np.asarray(block.mlp.fall.kernel[...])
+        rows = rows + np.asarray(block.mlp.fall.bias[...])
+        outputs.append(attended)
+    return normalised(model.norm, rows) @ np.asarray(model.unembedding[...]), np.array(outputs)
+
+
+WEIGHTS = {
+    None: lambda back: 0.0,
+    "momentum": lambda back: 0.5**back,
+    "previous": lambda back: 0.5 * (back == 1),
+}
+
+
+@pytest.mark.parametrize("kind", ["softmax", "linear"])
+@pytest.mark.parametrize("memory", [None, "momentum", "previous"])
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_matches_loops(close, kind, memory, pieces):
+    model = built(attention=kind, memory=memory, eta=0.5, input_tokens=pieces)
+    x, y, x_query = prompt()
+    seen = model.see(model.arrange(x, y, x_query))
+    logits, attended = by_loops(model, x, y, x_query, kind, WEIGHTS[memory])
+    close(seen.logits, logits, 1e-10)
+    close(seen.attended, attended, 1e-10)
+    close(model.answers(x, y, x_query), logits[pieces :: pieces + 1], 1e-10)
+    close(model(x, y, x_query), logits[-1], 1e-10)
+    last = model.in_context(x, y, x_query)
+    close(last.attended, attended[:, -1], 1e-10)
+    close(last.early_logits[-1], logits[-1], 1e-10)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "linear"])
+def test_no_momentum_is_vanilla_attention_bit_for_bit(kind):
+    episodes = TASK.sample(jax.random.key(0), 20)
+
+    @jax.jit
+    def answers(model):
+        return jax.vmap(model.answers, -1, -1)(*episodes[:3])
+
+    vanilla = np.asarray(answers(built(attention=kind)))
+    for memory in ("momentum", "previous"):
+        still = np.asarray(answers(built(attention=kind, memory=memory, eta=0.0)))
+        assert still.tobytes() == vanilla.tobytes()
+        moved = answers(built(attention=kind, memory=memory, eta=0.5))
+        assert np.abs(np.asarray(moved) - vanilla).max() > 1e-3
+
+
+def test_answers_know_nothing_of_what_comes_later(close):
+    model = built()
+    x, y, x_query = prompt()
+    answers = model.answers(x, y, x_query)
+    close(model.answers(x, y.at[2].set(jnp.roll(y[2], 1)), 2 * x_query)[:3], answers[:3])
+    changed = model.answers(x, y.at[0].set(jnp.roll(y[0], 1)), x_query)
+    close(changed[0], answers[0])
+    assert np.abs(np.asarray(changed - answers)[1:]).max() > 1e-6
+
+
+def test_zero_shot_is_the_first_answer(close):
+    model = built(input_tokens=2)
+    x, y, x_query = prompt()
+    close(model.zero_shot(x[0]).logits, model.answers(x, y, x_query)[0])
+    scores = model.zero_shot(x_query).scores
+    assert scores.shape == (2, 2, 3)
+
+
+def test_a_stop_between_layers_leaves_values_and_cuts_gradients(close):
+    model = built()
+    tokens = model.arrange(*prompt())
+    stopped = model.see(tokens, jax.lax.stop_gradient)
+    close(stopped.early_logits, model.see(tokens).early_logits)
+
+    def through(tokens, between):
+        return jnp.sum(model.see(tokens, between).logits ** 2)
+
+    cut = jax.grad(through)(tokens, jax.lax.stop_gradient)
+    assert not np.asarray(cut).any()
+    assert np.asarray(jax.grad(through)(tokens, lambda rows: rows)).any()
+
+
+def test_more_demonstrations_than_fit_are_refused():
+    x, y, x_query = prompt()
+    with pytest.raises(BadInput, match="demonstrations must be at most 3, for the context, got 4"):
+        built()(jnp.concatenate([x, x[:1]]), jnp.concatenate([y, y[:1]]), x_query)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"attention": "mixed"}, "model.attention must be one of softmax, linear, got 'mixed'"),
+        ({"heads": 3}, r"model.heads must be a divisor of model.width \(8\), got 3"),
+        ({"depth": 0}, "model.depth must be a whole number of at least 1"),
+        ({"memory": "none"}, "model.memory must be one of momentum, previous, got 'none'"),
+        ({"eta": -0.5}, "model.eta must be a finite number of at least 0, got -0.5"),
+        ({"init_scale": 0.0}, "model.init_scale must be a finite number above 0"),
+    ],
+)
+def test_bad_settings_are_named(bad, message):
+    with pytest.raises(BadInput, match=message):
+        replace(SMALL, **bad)
+
+
+def test_inputs_are_told_in_equal_parts():
+    with pytest.raises(BadInput, match=r"input_tokens must be a divisor of task.dim \(4\), got 3"):
+        built(input_tokens=3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dtypes(dtype):
+    with jax.enable_x64(dtype == "float64"):
+        model = built()
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(model)} == {dtype}
+        assert model(*prompt()).dtype.name == dtype
+
+
+def test_training_lowers_the_cross_entropy_of_all_answers():
+    settings = Training(
+        steps=60, batch_size=32, snapshot_every=20, learning_rate=1e-2, clip_norm=1.0
+    )
+    history = fit(SMALL, Classification(dim=4, outputs=3, context_size=3), settings, seeds=2)
+    losses = history.training_loss
+    assert np.all(losses[:, -1] < losses[:, 0] - 0.03)
+    again = fit(SMALL, Classification(dim=4, outputs=3, context_size=3), settings, seeds=[1])
+    one = jax.tree.leaves(jax.tree.map(lambda leaf: leaf[0], again.final))
+    other = jax.tree.leaves(jax.tree.map(lambda leaf: leaf[1], history.final))
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_momentums_of_several_decays_train_as_one_program(close):
+    """eta is traced, and eta = 0 trains as vanilla attention does."""
+    settings = Training(steps=4, batch_size=8, snapshot_every=4, learning_rate=1e-2, clip_norm=1.0)
+    vanilla = fit(SMALL, TASK, settings).final
+    still = fit(replace(SMALL, memory="momentum"), TASK, settings).final
+    close(still.inputs[...], vanilla.inputs[...], 1e-9)

@@ -1,0 +1,150 @@
+"""Prompts: what classification draws, what a prompt costs, and labels that are false."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toyicl import classification, metrics
+from toyicl.classification import Classification, Prompt, ToldRegression, with_false_labels
+from toyicl.errors import BadInput
+from toyicl.tasks import LinearRegression
+
+pytestmark = pytest.mark.usefixtures("plain_compiler")
+
+TASK = Classification(dim=3, outputs=4, context_size=5)
+COUNT = 4000
+
+
+class Echo:
+    """Answers at every input with numbers made of the input alone."""
+
+    def answers(self, x, y, x_query):
+        rows = jnp.concatenate([x, x_query[None]])
+        return jnp.sin(rows @ jnp.arange(12.0).reshape(3, 4))
+
+    def __call__(self, x, y, x_query):
+        return self.answers(x, y, x_query)[-1]
+
+
+def test_labels_are_those_of_the_largest_score(close):
+    """The prior alone: all episodes have the weights W_0, which the seed gives."""
+    episodes = Classification(dim=3, context_size=5, prior=1.0).sample(jax.random.key(1), COUNT)
+    shared = np.asarray(jax.random.normal(jax.random.key(0), (4, 3)))
+    for x, y in ((episodes.x[2], episodes.y[2]), (episodes.x_query, episodes.y_query)):
+        classes = (shared @ np.asarray(x)).argmax(axis=0)
+        close(y, np.eye(4)[classes].T)
+
+
+def test_sizes_one_hot_labels_and_the_inputs_law():
+    episodes = TASK.sample(jax.random.key(0), COUNT)
+    assert isinstance(episodes, Prompt)
+    assert episodes.x.shape == (5, 3, COUNT)
+    assert episodes.y.shape == (5, 4, COUNT)
+    assert episodes.x_query.shape == (3, COUNT)
+    assert episodes.y_query.shape == (4, COUNT)
+    assert np.array_equal(np.unique(episodes.y), [0, 1])
+    np.testing.assert_array_equal(episodes.y.sum(axis=1), 1)
+    assert abs(float(episodes.x.mean())) < 4 / np.sqrt(episodes.x.size)
+    assert abs(float(episodes.x.var()) - 1) < 4 * np.sqrt(2 / episodes.x.size)
+
+
+@pytest.mark.parametrize(("prior", "least", "most"), [(0.0, 0.2, 0.3), (0.6, 0.35, 0.7), (1, 1, 1)])
+def test_what_tasks_share_answers_as_much_as_the_prior_says(prior, least, most):
+    """Accuracy of the shared weights, which know no task: chance, in between, always."""
+    episodes = Classification(prior=prior).sample(jax.random.key(3), COUNT)
+    shared = jax.random.normal(jax.random.key(0), (4, 4))
+    guessed = np.asarray(shared @ episodes.x_query).argmax(axis=0)
+    assert least <= np.mean(guessed == np.asarray(episodes.y_query).argmax(axis=0)) <= most
+
+
+def test_a_longer_task_differs_in_nothing_else():
+    assert TASK.of_size(9) == Classification(dim=3, outputs=4, context_size=9)
+    told = ToldRegression(law=LinearRegression(dim=3, context_size=5))
+    assert told.of_size(7).sample(jax.random.key(0), 2).x.shape == (7, 3, 2)
+
+
+def test_a_prompts_loss_is_a_loop_over_episodes_and_inputs(close):
+    episodes = TASK.sample(jax.random.key(0), 6)
+    expected = []
+    for index in range(6):
+        x, y, x_query, y_query = (np.asarray(field[..., index]) for field in episodes)
+        for row, label in zip([*x, x_query], [*y, y_query], strict=True):
+            logits = np.sin(row @ np.arange(12.0).reshape(3, 4))
+            expected.append(np.log(np.exp(logits).sum()) - logits[label.argmax()])
+    close(episodes.loss(Echo()), np.mean(expected))
+    close(metrics.loss(Echo(), episodes), np.mean(expected))
+
+
+def test_regressions_prompts_cost_half_the_squared_error(close):
+    law = LinearRegression(dim=3, outputs=4, context_size=5)
+    episodes = ToldRegression(law=law).sample(jax.random.key(0), 6)
+    plain = law.sample(jax.random.key(0), 6)
+    assert all(np.array_equal(a, b) for a, b in zip(episodes, plain, strict=True))
+    answers = jax.vmap(Echo().answers, -1, -1)(*episodes[:3])
+    labels = np.concatenate([episodes.y, episodes.y_query[None]])
+    close(episodes.loss(Echo()), 0.5 * np.mean(np.sum((answers - labels) ** 2, axis=1)))
+
+
+def test_plain_episodes_cost_what_they_did():
+    """The loss that moved to the episode is the squared error of the query's answer, to the bit."""
+    law = LinearRegression(dim=3, outputs=4, context_size=5)
+    episodes = law.sample(jax.random.key(0), 6)
+    answers = jax.vmap(Echo(), -1, -1)(*episodes[:3])
+    expected = 0.5 * jnp.mean(jnp.sum((answers - episodes.y_query) ** 2, axis=0))
+    assert np.array_equal(episodes.loss(Echo()), expected)
+
+
+def test_prompts_keep_their_kind_through_transformations():
+    episodes = TASK.sample(jax.random.key(0), 2)
+    assert type(jax.tree.map(lambda leaf: leaf, episodes)) is Prompt
+    assert type(jax.jit(lambda batch: batch)(episodes)) is Prompt
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 5), st.floats(0, 1), st.integers(1, 9), st.integers(2, 5))
+def test_as_many_labels_are_false_as_asked_for(seed, share, count, classes):
+    y = np.eye(classes)[np.arange(count) % classes]
+    false = np.asarray(with_false_labels(jax.random.key(seed), jnp.asarray(y), share))
+    assert (false.argmax(axis=1) != y.argmax(axis=1)).sum() == round(share * count)
+    np.testing.assert_array_equal(false.sum(axis=1), 1)
+
+
+def test_a_larger_share_replaces_those_of_a_smaller_one_and_more(close):
+    y = jnp.eye(4)[jnp.arange(16) % 4]
+    few, many = (with_false_labels(jax.random.key(3), y, share) for share in (0.25, 0.5))
+    touched = np.asarray(few != y).any(axis=1)
+    close(np.asarray(many)[touched], np.asarray(few)[touched])
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_of_false_labels_outside_its_bounds_is_named(share):
+    with pytest.raises(BadInput, match="share of false labels must be between 0 and 1, got"):
+        with_false_labels(jax.random.key(0), jnp.eye(3), share)
+
+
+def test_one_class_has_no_false_label():
+    with pytest.raises(BadInput, match="classes must be at least 2, for a label to be false"):
+        with_false_labels(jax.random.key(0), jnp.ones((3, 1)), 0.5)
+
+
+def test_a_class_without_demonstrations_is_named():
+    classification.require_each_class(jnp.eye(3))
+    with pytest.raises(BadInput, match=r"at least one of each class, got 'none of class \[0, 2\]'"):
+        classification.require_each_class(jnp.eye(3)[jnp.array([1, 1])])
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"outputs": 1}, "task.outputs must be a whole number of at least 2, got 1"),
+        ({"prior": 1.5}, "task.prior must be between 0 and 1, got 1.5"),
+        ({"context_size": 0}, "task.context_size must be a whole number of at least 1"),
+        ({"prior_seed": -1}, "task.prior_seed must be a whole number of at least 0"),
+    ],
+)
+def test_bad_settings_are_named(bad, message):
+    with pytest.raises(BadInput, match=message):
+        Classification(**bad)

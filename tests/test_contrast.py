@@ -1,0 +1,168 @@
+"""Three ways to answer, against a loop over tasks and queries, and what stands beside them."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from toyicl import contrast
+from toyicl.causal import CausalArchitecture
+from toyicl.classification import Classification, ToldRegression, cross_entropy, half_squared
+from toyicl.contrast import KINDS, Vehicle, likeness
+from toyicl.errors import BadInput
+from toyicl.finetuning import WHICH, finetune, plain
+from toyicl.tasks import LinearRegression
+
+TASK = Classification(dim=4, outputs=3, context_size=3)
+METHOD = {"which": WHICH["keys and values"], "objective": plain(cross_entropy)}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return CausalArchitecture(width=8, heads=2, mlp_size=6)(TASK, jax.random.key(1))
+
+
+@pytest.fixture(scope="module")
+def trial():
+    return contrast.draw_trial(TASK, jax.random.key(0), tasks=2, queries=2)
+
+
+def test_a_trial_is_episodes_cut_in_two(close, trial):
+    x, y, *_ = TASK.of_size(5).sample(jax.random.key(0), 2)
+    for task in range(2):
+        close(trial.x[task], x[:3, :, task])
+        close(trial.y[task], y[:3, :, task])
+        close(trial.queries[task], x[3:, :, task])
+        close(trial.labels[task], y[3:, :, task])
+
+
+def test_three_ways_are_a_loop_over_tasks_and_queries(close, model, trial):
+    models = contrast.finetuned(model, trial, 0.3, **METHOD)
+    found = (
+        contrast.zero_shot(model, trial),
+        contrast.in_context(model, trial),
+        contrast.with_models(models, trial),
+    )
+    ranks = contrast.demonstrations_ranked(model, models, trial)
+    for task in range(2):
+        x, y = trial.x[task], trial.y[task]
+        tuned = finetune(model, x, y, 0.3, **METHOD)
+        for place, query in enumerate(trial.queries[task]):
+            told = model.in_context(x, y, query)
+            expected = (model.zero_shot(query), told, tuned.zero_shot(query))
+            for seen, other in zip(found, expected, strict=True):
+                close(seen.logits[task, place], other.logits, 1e-9)
+                close(seen.attended[task, place], other.attended, 1e-9)
+            weights = np.exp(told.scores) / np.exp(told.scores).sum(axis=-1, keepdims=True)
+            for layer in range(2):
+                for i in range(3):
+                    read = weights[layer, :, 1 + 2 * i] + weights[layer, :, 2 + 2 * i]
+                    close(ranks[0][task, place, layer, i], read.sum(), 1e-9)
+                    asked = tuned.zero_shot(query).queries[layer]
+                    example = tuned.zero_shot(x[i]).queries[layer]
+                    close(ranks[1][task, place, layer, i], np.sum(asked * example), 1e-9)
+
+
+def outputs(seed):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(3, 4, 5, 2, 6)))
+
+
+def test_a_change_beside_itself_is_alike_in_every_way(close):
+    before, after, _ = outputs(0)
+    found = likeness(before, after, after)
+    close(found.similarity, np.ones((len(KINDS), 2)))
+    close(found.norm_ratio, np.ones(2))
+    assert not np.asarray(found.absent).any()
+
+
+def test_a_change_that_all_queries_share_is_gone_when_centred():
+    """Two changes of a common part and independent ones: alike as published, not when centred."""
+    before, one, other = outputs(1)
+    shared = 5.0
+    found = likeness(before, before + shared + 0.3 * one, before + shared + 0.3 * other)
+    raw, centred = (found.similarity[KINDS.index(kind)] for kind in ("raw", "centred raw"))
+    assert np.all(np.asarray(raw) > 0.9)
+    assert np.all(np.abs(np.asarray(centred)) < 0.5)
+
+
+def test_layers_that_do_not_move_are_counted():
+    before, after, _ = outputs(2)
+    still = after.at[:, :, 0].set(before[:, :, 0])
+    found = likeness(before, after, still)
+    assert np.isnan(found.similarity[0, 0])
+    assert np.isfinite(found.similarity[:, 1]).all()
+    assert int(found.absent[0, 0]) == 20
+    assert float(found.norm_ratio[0]) == 0
+
+
+def test_noise_is_not_alike():
+    before, after, _ = np.random.default_rng(3).normal(size=(3, 40, 40, 1, 64))
+    noise = jax.random.normal(jax.random.key(0), before.shape)
+    found = contrast.noise_alike(jnp.asarray(before), jnp.asarray(after), noise)
+    assert np.all(np.abs(np.asarray(found.similarity)) < 0.02)
+
+
+def test_another_tasks_models(close):
+    models = {"weights": jnp.arange(3.0)}
+    close(contrast.shifted_by_one(models)["weights"], [2.0, 0.0, 1.0])
+
+
+def test_the_rate_is_chosen_by_score_and_one_that_diverges_is_named(model, trial):
+    found = contrast.choose_rate(model, trial, (0.1, 1e300), **METHOD)
+    assert found.diverged.tolist() == [False, True]
+    assert float(found.best) == 0.1
+    models = contrast.finetuned(model, trial, 0.1, **METHOD)
+    logits = contrast.with_models(models, trial).logits
+    np.testing.assert_allclose(found.scores[0], contrast.accuracy(logits, trial.labels))
+
+
+def test_what_is_not_finite_is_not_right():
+    labels = jnp.eye(3)
+    assert contrast.right(labels, labels).tolist() == [True] * 3
+    assert contrast.right(labels * jnp.nan, labels).tolist() == [False] * 3
+
+
+def test_regression_is_scored_by_its_error(close):
+    task = ToldRegression(law=LinearRegression(dim=4, context_size=3))
+    trial = contrast.draw_trial(task, jax.random.key(0), tasks=2, queries=4)
+    close(contrast.minus_error(0 * trial.labels, trial.labels), -np.mean(trial.labels**2) / 2)
+    model = CausalArchitecture(width=8, heads=2, mlp_size=6)(task, jax.random.key(1))
+    found = contrast.choose_rate(
+        model,
+        trial,
+        (1e-6, 10.0),
+        which=WHICH["keys and values"],
+        objective=plain(half_squared),
+        score=contrast.minus_error,
+    )
+    close(found.best, (1e-6, 10.0)[int(np.argmax(found.scores))])
+    still = contrast.zero_shot(model, trial).logits
+    close(found.scores[0], contrast.minus_error(still, trial.labels), 1e-4)
+
+
+def test_every_seed_is_looked_at_before_and_after(close):
+    learners = {"w": np.arange(6.0).reshape(2, 3)}
+    history = SimpleNamespace(learners=learners)
+
+    def look(model, factor):
+        return factor * model["w"]
+
+    close(contrast.before_and_after(look, history, (2.0,)), [[0.0, 4.0], [6.0, 10.0]])
+    close(contrast.trained(look, history, (2.0,)), [4.0, 10.0])
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"tasks": 1}, "tasks must be a whole number of at least 2, got 1"),
+        ({"queries": 0}, "queries must be a whole number of at least 1"),
+        ({"rates": (0.1, 0.1)}, "rates must be one value or more, each once"),
+        ({"rates": (-0.1,)}, "rates must be a finite number above 0, got -0.1"),
+        ({"most_seeds": 0}, "most_seeds must be a whole number of at least 1"),
+    ],
+)
+def test_bad_settings_are_named(bad, message):
+    with pytest.raises(BadInput, match=message):
+        Vehicle(**bad)

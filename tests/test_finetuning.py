@@ -1,0 +1,268 @@
+"""Finetuning: against loops of gradients, what it leaves alone, linearised, and rates that diverge."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.flatten_util import ravel_pytree
+
+from toyicl import finetuning
+from toyicl.causal import CausalArchitecture
+from toyicl.classification import Classification, cross_entropy
+from toyicl.errors import BadInput
+from toyicl.finetuning import WHICH, finetune, layer_causal, parts, plain
+
+TASK = Classification(dim=4, outputs=3, context_size=5)
+OBJECTIVES = {"plain": plain(cross_entropy), "layer-causal": layer_causal(cross_entropy)}
+CHANGED = {
+    "keys and values": {"key", "value"},
+    "queries": {"query"},
+    "MLPs": {"kernel", "bias"},
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return CausalArchitecture(width=8, heads=2, mlp_size=6)(TASK, jax.random.key(1))
+
+
+@pytest.fixture(scope="module")
+def examples():
+    episode = TASK.sample(jax.random.key(0), 1)
+    return episode.x[..., 0], episode.y[..., 0], episode.x_query[..., 0]
+
+
+def flat(model):
+    return {path: np.asarray(v[...]) for path, v in nnx.to_flat_state(nnx.state(model))}
+
+
+def tune(model, examples, rate, which="keys and values", objective="plain"):
+    return finetune(model, *examples[:2], rate, which=WHICH[which], objective=OBJECTIVES[objective])
+
+
+@pytest.mark.parametrize("which", CHANGED)
+def test_all_that_is_left_out_keeps_its_bits(model, examples, which):
+    before, after = flat(model), flat(tune(model, examples, 0.3, which))
+    part = "mlp" if which == "MLPs" else "attention"
+    for path, value in before.items():
+        chosen = part in path and path[-1] in CHANGED[which]
+        assert (value.tobytes() == after[path].tobytes()) != chosen, path
+
+
+def test_one_example_at_a_time_in_the_order_of_the_prompt(close, model, examples):
+    x, y, _ = examples
+    divided = parts(model, WHICH["keys and values"])
+    chosen = divided.chosen
+    for row, label in zip(x, y, strict=True):
+
+        def cost(chosen, row=row, label=label):
+            no_y = jnp.zeros((0, 3))
+            logits = divided.model(chosen)(jnp.zeros((0, 4)), no_y, row)
+            return jnp.log(jnp.sum(jnp.exp(logits))) - logits @ label
+
+        slope = jax.grad(cost)(chosen)
+        chosen = jax.tree.map(lambda a, b: a - 0.3 * b, chosen, slope)
+    expected, found = flat(divided.model(chosen)), flat(tune(model, examples, 0.3))
+    for path, value in expected.items():
+        close(found[path], value, 1e-9)
+
+
+def test_tasks_are_a_vmap(close, model):
+    episodes = TASK.sample(jax.random.key(3), 4)
+
+    def answer(x, y, x_query):
+        return tune(model, (x, y), 0.2).zero_shot(x_query).logits
+
+    together = jax.jit(jax.vmap(answer, in_axes=-1))(*episodes[:3])
+    for index in range(4):
+        alone = answer(*(field[..., index] for field in episodes[:3]))
+        close(together[index], alone, 1e-9)
+
+
+def test_layer_causal_descent_teaches_each_layer_by_itself(close, model, examples):
+    """The slope of a layer is that of its own reading, of a model whose other layers are constants."""
+    x, y = examples[0][:1], examples[1][:1]
+    after = flat(tune(model, (x, y), 1.0, objective="layer-causal"))
+    before = flat(model)
+    tokens = model.alone(x[0])
+    for layer in range(2):
+
+        def cost(weights, layer=layer, tokens=tokens):
+            changed = nnx.clone(model)
+            changed.blocks[layer].attention.value[...] = weights
+            rows = tokens
+            for index in range(layer):
+                seen = _advance(model, index, rows)
+                rows = jax.lax.stop_gradient(seen)
+            rows = _advance(changed, layer, rows)
+            logits = (changed.norm(rows) @ changed.unembedding[...])[-1]
+            return -y[0] @ jax.nn.log_softmax(logits)
+
+        weights = model.blocks[layer].attention.value[...]
+        path = next(p for p in before if p[-1] == "value" and p[1] == layer)
+        close(after[path], weights - jax.grad(cost)(weights), 1e-9)
+    path = next(p for p in before if p[-1] == "value" and p[1] == 0)
+    assert np.abs(flat(tune(model, (x, y), 1.0))[path] - after[path]).max() > 1e-6
+
+
+def _advance(model, index, tokens):
+    from toyicl.causal import attend_causally
+
+    block = model.blocks[index]
+    rows = tokens + attend_causally(block.attention, block.attention_norm(tokens))[0]
+    return rows + block.mlp(block.mlp_norm(rows))
+
+
+# Linearised.
+
+
+def lin(model, examples, rate, which="keys and values"):
+    return finetuning.tangent_steps(
+        model, *examples[:2], rate, which=WHICH[which], cost=cross_entropy
+    )
+
+
+def test_a_linearised_model_starts_where_the_model_is(model, examples):
+    still = jax.tree.map(jnp.zeros_like, parts(model, WHICH["keys and values"]).chosen)
+    seen = finetuning.see_linearised(model, still, examples[2], which=WHICH["keys and values"])
+    assert jax.tree.all(jax.tree.map(np.array_equal, seen, model.zero_shot(examples[2])))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)])
+def test_one_linearised_step_is_the_jacobian_times_the_error(close, dtype, tolerance):
+    with jax.enable_x64(dtype == "float64"):
+        model = CausalArchitecture(width=8, heads=2, mlp_size=6)(TASK, jax.random.key(1))
+        episode = TASK.sample(jax.random.key(0), 1)
+        x, y = episode.x[:1, :, 0], episode.y[:1, :, 0]
+        change = ravel_pytree(lin(model, (x, y), 0.25))[0]
+        divided = parts(model, WHICH["keys and values"])
+        start, unravel = ravel_pytree(divided.chosen)
+        jacobian = jax.jacrev(lambda v: divided.model(unravel(v)).zero_shot(x[0]).logits)(start)
+        error = jax.nn.softmax(model.zero_shot(x[0]).logits) - y[0]
+        close(change, -0.25 * jacobian.T @ error, tolerance)
+        gradient, simplified = finetuning.label_step(
+            model, x[0], y[0], which=WHICH["keys and values"]
+        )
+        close(ravel_pytree(gradient)[0], jacobian.T @ error, tolerance)
+        weighted = y[0] * jax.nn.log_softmax(model.zero_shot(x[0]).logits)
+        close(ravel_pytree(simplified)[0], jacobian.T @ weighted, tolerance)
+
+
+def test_several_linearised_steps_are_a_loop_with_the_jacobians(close, model, examples):
+    x, y, x_query = examples
+    divided = parts(model, WHICH["keys and values"])
+    start, unravel = ravel_pytree(divided.chosen)
+
+    def jacobian(row):
+        return jax.jacfwd(lambda v: divided.model(unravel(v)).zero_shot(row).logits)(start)
+
+    change = np.zeros_like(start)
+    for row, label in zip(x, y, strict=True):
+        logits = model.zero_shot(row).logits + jacobian(row) @ change
+        change = change - 0.3 * jacobian(row).T @ (jax.nn.softmax(logits) - label)
+    found = lin(model, examples, 0.3)
+    close(ravel_pytree(found)[0], change, 1e-10)
+    seen = finetuning.see_linearised(model, found, x_query, which=WHICH["keys and values"])
+    close(seen.logits, model.zero_shot(x_query).logits + jacobian(x_query) @ change, 1e-10)
+    moved = seen.attended - model.zero_shot(x_query).attended
+    assert np.abs(np.asarray(moved)).max() > 0, "attention outputs move, too"
+
+
+def test_real_finetuning_nears_its_linearisation_as_the_rate_falls(model, examples):
+    gaps = []
+    for rate in (0.1, 0.01):
+        seen = finetuning.see_linearised(
+            model, lin(model, examples, rate), examples[2], which=WHICH["keys and values"]
+        )
+        real = tune(model, examples, rate).zero_shot(examples[2]).logits
+        moved = real - model.zero_shot(examples[2]).logits
+        gaps.append(np.linalg.norm(seen.logits - real) / np.linalg.norm(moved))
+    assert gaps[0] > 4 * gaps[1]
+
+
+# Random updates.
+
+
+def test_random_updates_have_the_norm_of_finetunings(close, model, examples):
+    tuned = tune(model, examples, 0.3)
+    random = finetuning.random_update(
+        jax.random.key(0), model, tuned, which=WHICH["keys and values"]
+    )
+    before, after, other = flat(model), flat(random), flat(tuned)
+    for path, value in before.items():
+        close(np.linalg.norm(after[path] - value), np.linalg.norm(other[path] - value), 1e-9)
+    assert not np.array_equal(ravel_pytree(random)[0], ravel_pytree(tuned)[0])
+
+
+def test_the_best_random_update_is_the_one_that_costs_least(model, examples):
+    x, y, _ = examples
+    which = WHICH["keys and values"]
+    tuned = tune(model, examples, 0.3)
+    best = finetuning.best_random_update(
+        jax.random.key(0), model, tuned, x, y, count=5, which=which, objective=OBJECTIVES["plain"]
+    )
+    costs = []
+    for key in jax.random.split(jax.random.key(0), 5):
+        changed = finetuning.random_update(key, model, tuned, which=which)
+        costs.append(
+            np.mean([OBJECTIVES["plain"](changed, a, b) for a, b in zip(x, y, strict=True)])
+        )
+    own = np.mean([OBJECTIVES["plain"](best, a, b) for a, b in zip(x, y, strict=True)])
+    np.testing.assert_allclose(own, min(costs))
+
+
+# Rates.
+
+
+def test_the_best_rate_scores_highest_and_ties_go_to_the_least(close):
+    found = finetuning.search(
+        (1.0, 0.5, 2.0, 3.0),
+        lambda rate: (jnp.where(rate < 3, 2.0, 5.0), rate < 2.5),
+    )
+    close(found.best, 0.5)
+    assert found.diverged.tolist() == [False, False, False, True]
+    close(found.scores, [2.0, 2.0, 2.0, 5.0])
+
+
+def test_where_all_rates_diverge_there_is_no_best():
+    found = finetuning.search((1.0, 2.0), lambda rate: (rate, rate < 0))
+    assert np.isnan(found.best)
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ((), "rates must be one value or more, each once"),
+        ((0.1, 0.1), "rates must be one value or more, each once"),
+        ((0.1, -1.0), "rate must be a finite number above 0, got -1.0"),
+    ],
+)
+def test_wrong_rates_are_named(rates, message):
+    with pytest.raises(BadInput, match=message):
+        finetuning.search(rates, lambda rate: (rate, rate > 0))
+
+
+def test_a_rate_that_diverges_raises_nothing(model, examples):
+    tuned = tune(model, examples, 1e300)
+    assert not np.isfinite(tuned.zero_shot(examples[2]).logits).all()
+
+
+def test_nothing_to_finetune_is_refused(model, examples):
+    with pytest.raises(BadInput, match="parameters to finetune must be one value or more"):
+        finetune(
+            model,
+            *examples[:2],
+            0.1,
+            which=lambda path, value: False,
+            objective=OBJECTIVES["plain"],
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dtypes(dtype):
+    with jax.enable_x64(dtype == "float64"):
+        model = CausalArchitecture(width=8, heads=2, mlp_size=6)(TASK, jax.random.key(1))
+        episode = TASK.sample(jax.random.key(0), 1)
+        tuned = tune(model, (episode.x[..., 0], episode.y[..., 0]), jnp.asarray(0.1))
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(tuned)} == {dtype}

@@ -1,0 +1,156 @@
+"""Measures of likeness: against loops, scipy, and closed forms; what has no value is NaN."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from toyicl import similarity
+from toyicl.errors import BadInput
+
+pytestmark = pytest.mark.usefixtures("plain_compiler")
+
+BOOLEANS = st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=30)
+
+
+@settings(deadline=None)
+@given(BOOLEANS)
+def test_recovery_is_a_count_of_sets(answers):
+    zero, told, tuned = (np.array(column) for column in zip(*answers, strict=True))
+    right = [{i for i, yes in enumerate(column) if yes} for column in (zero, told, tuned)]
+    gained = right[2] - right[0]
+    missed = set(range(len(zero))) - right[0]
+    found = similarity.recovery(*map(jnp.asarray, (zero, told, tuned)))
+    assert (int(found.gained), int(found.missed)) == (len(gained), len(missed))
+    for value, part in ((found.score, gained), (found.chance, missed)):
+        expected = len(part & right[1]) / len(part) if part else np.nan
+        np.testing.assert_allclose(value, expected)
+
+
+def test_nothing_gained_is_nan_with_its_count():
+    right = jnp.ones((2, 3), bool)
+    found = similarity.recovery(right, right, right)
+    assert np.isnan(found.score)
+    assert np.isnan(found.chance)
+    assert (int(found.gained), int(found.missed)) == (0, 0)
+
+
+def changes(seed, shape=(4, 5, 2, 6)):
+    return np.random.default_rng(seed).normal(size=(3, *shape))
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+@pytest.mark.parametrize("centre", [True, False])
+def test_similarity_of_attention_outputs_is_a_loop(close, normalised, centre):
+    zero, told, tuned = changes(0)
+    tuned[1, 2] = zero[1, 2]  # a query that finetuning does not move
+
+    def ready(rows):
+        return rows / np.linalg.norm(rows) if normalised else rows
+
+    moved = np.zeros((2, *zero.shape))
+    for place in np.ndindex(zero.shape[:3]):
+        moved[0][place] = ready(told[place]) - ready(zero[place])
+        moved[1][place] = ready(tuned[place]) - ready(zero[place])
+    if centre:
+        moved = moved - moved.mean(axis=(1, 2), keepdims=True)
+    expected, absent = np.zeros(2), np.zeros(2)
+    for layer in range(2):
+        values = []
+        for task, query in np.ndindex(4, 5):
+            one, other = moved[:, task, query, layer]
+            if np.linalg.norm(other) == 0:
+                absent[layer] += 1
+            else:
+                values.append(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+        expected[layer] = np.mean(values)
+    found = [
+        similarity.updates(jnp.asarray(after), jnp.asarray(zero), normalised=normalised)
+        for after in (told, tuned)
+    ]
+    if centre:
+        found = [similarity.centred(rows) for rows in found]
+    mean, count = similarity.mean_cosine(*found)
+    close(mean, expected)
+    np.testing.assert_array_equal(count, absent)
+    assert absent[0] == (0 if centre else 1)
+
+
+def test_where_nothing_moves_there_is_no_similarity():
+    still = jnp.zeros((2, 3, 1, 4))
+    mean, absent = similarity.mean_cosine(still, jnp.ones_like(still))
+    assert np.isnan(mean).all()
+    assert int(absent[0]) == 6
+
+
+def test_normalised_and_raw_can_differ_in_sign():
+    zero = jnp.array([[1.0, 0.0]])
+    longer, shorter_aside = jnp.array([[3.0, 1.0]]), jnp.array([[0.5, 0.5]])
+    values = {}
+    for normalised in (True, False):
+        moved = [
+            similarity.updates(h, zero, normalised=normalised) for h in (longer, shorter_aside)
+        ]
+        values[normalised] = float(similarity.cosine(*moved)[0])
+    assert values[True] > 0.5
+    assert values[False] < 0
+
+
+def test_an_output_that_is_zero_has_no_direction(close):
+    moved = similarity.updates(jnp.zeros((1, 3)), jnp.array([[0.0, 2.0, 0.0]]), normalised=True)
+    close(moved, [[0.0, -1.0, 0.0]])
+
+
+def test_maps_are_compared_head_by_head(close):
+    zero, told, tuned = np.random.default_rng(1).normal(size=(3, 3, 4, 2, 5, 6))
+    found = similarity.map_similarity(*map(jnp.asarray, (zero, told, tuned)))
+    pairs = ((told, zero), (told, tuned), (told - zero, tuned - zero))
+    for values, (one, other) in zip(found, pairs, strict=True):
+        expected = np.zeros((3, 4, 2, 5))
+        for place in np.ndindex(expected.shape):
+            a, b = one[place], other[place]
+            expected[place] = a @ b / np.sqrt(a @ a) / np.sqrt(b @ b)
+        close(values, expected.mean(axis=(0, 1, 3)))
+
+
+def test_a_map_of_one_token_has_a_sign_and_no_more():
+    zero, told, tuned = jnp.asarray(np.random.default_rng(2).normal(size=(3, 4, 4, 1, 1, 1)))
+    signs = similarity.cosine(told, tuned)
+    np.testing.assert_allclose(np.abs(signs), 1)
+    assert similarity.map_similarity(zero, told, tuned).before.shape == (1,)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=12))
+def test_kendall_is_scipys(pairs):
+    one, other = np.array(pairs, float).T
+    expected = stats.kendalltau(one, other).statistic
+    np.testing.assert_allclose(similarity.kendall(one, other), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 3.0, 10.0])
+def test_noise_on_one_output_looks_alike(ratio):
+    normalised, raw = similarity.noise_similarity(jax.random.key(0), ratio, 8192, 32)
+    assert abs(float(normalised) - similarity.noise_limit(ratio)) < 0.01
+    assert abs(float(raw)) < 0.01
+
+
+def test_the_noise_artefact_is_a_quarter_at_ratio_three(close):
+    close(similarity.noise_limit(3.0), 0.25)
+    with pytest.raises(BadInput, match="ratio must be a finite number above 0, got 0"):
+        similarity.noise_limit(0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dtypes(dtype):
+    rows = jnp.asarray(changes(3), dtype)
+    assert similarity.mean_cosine(rows[0], rows[1])[0].dtype.name == dtype
+    assert similarity.updates(rows[0], rows[1], normalised=True).dtype.name == dtype
+
+
+def test_a_cosine_of_nothing_has_gradients_that_are_finite():
+    slope = jax.grad(lambda v: jnp.nansum(similarity.cosine(v, jnp.ones(3))))(jnp.ones(3))
+    assert np.isfinite(slope).all()
