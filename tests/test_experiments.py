@@ -48,7 +48,8 @@ OPTIONS = {
     " --settings.unclipped-training.steps=2 --settings.unclipped-training.snapshot-every=2",
     "fig4": f"{SHORT} {FEW} --settings.reference-training.steps=4"
     " --settings.reference-training.snapshot-every=2 --settings.reference-training.batch-size=8",
-    "fig5": f"{SHORT} {FEW} --settings.sensitivity-episodes=2",
+    "fig5": f"{SHORT} {FEW} --settings.sensitivity-episodes=2 --settings.joint-training.steps=2"
+    " --settings.joint-training.snapshot-every=2 --settings.joint-training.batch-size=8",
     "fig6": f"{SHORT} {FEW} --settings.deep-training.steps=2 --settings.deep-model.depth=3"
     " --settings.deep-training.snapshot-every=2 --settings.deep-training.batch-size=8",
     "fig7": f"{SHORT} {FEW} --settings.model.depth=6",
@@ -71,6 +72,8 @@ OPTIONS = {
     "prop2": "--settings.episodes=5",
     "prop3": "",
     "softmax_identities": "--settings.episodes=5 --settings.depth=2",
+    "softmax_rivals": f"{SHORT} {FEW} --settings.rival-training.steps=2"
+    " --settings.rival-training.snapshot-every=2 --settings.rival-training.batch-size=8",
     "untaught": f"{SHORT} {FEW}",
     "views": "--settings.episodes=5 --settings.steps=3",
 }
