@@ -1,6 +1,8 @@
 """The compiled chunk: no device speaks to another, a divided batch is the same batch; its settings."""
 
+import math
 import re
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from toyicl import devices, training
+from toyicl.fitting import fit
 from toyicl.tasks import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture
@@ -57,6 +60,10 @@ def test_a_divided_batch_trains_the_same_run(close):
         ({"batch_size": -1}, "training.batch_size must be a whole number"),
         ({"batch_size": 2.5}, "training.batch_size must be a whole number"),
         ({"learning_rate": float("nan")}, "training.learning_rate must be a finite number above 0"),
+        (
+            {"final_learning_rate": -1.0},
+            "training.final_learning_rate must be a finite number of at",
+        ),
         ({"clip_norm": 0.0}, "training.clip_norm must be a finite number above 0, got 0.0"),
         ({"b1": 1}, "training.b1 must be at least 0 and below 1, got 1"),
         ({"b2": 1.0}, "training.b2 must be at least 0 and below 1, got 1.0"),
@@ -65,3 +72,25 @@ def test_a_divided_batch_trains_the_same_run(close):
 def test_bad_settings_are_named(bad, message):
     with pytest.raises(ValueError, match=message):
         Training(**bad)
+
+
+def test_the_step_size_falls_along_half_a_cosine(close):
+    """A constant gradient moves Adam by its step size."""
+    falling = Training(
+        steps=20, snapshot_every=10, learning_rate=0.1, final_learning_rate=0.02, clip_norm=None
+    )
+    optimiser, gradient = falling.optimiser(), np.array([3.0])
+    state, rates = optimiser.init(gradient), []
+    for _ in range(20):
+        moved, state = optimiser.update(gradient, state)
+        rates.append(-float(moved[0]))
+    expected = [0.02 + 0.08 * math.cos(math.pi * step / 40) ** 2 for step in range(20)]
+    close(np.array(rates), np.array(expected), 1e-7)
+
+
+def test_a_falling_step_size_is_the_same_in_one_chunk_and_in_many():
+    own = Training(steps=12, batch_size=8, snapshot_every=12, final_learning_rate=0.0)
+    many = replace(own, snapshot_every=4)
+    one, other = (fit(Architecture(), TASK, each, seeds=1).final for each in (own, many))
+    for whole, parts in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(whole, parts)

@@ -19,6 +19,7 @@ from toyicl.metrics import loss
 from toyicl.settings import (
     NUMBERS,
     require,
+    require_not_negative,
     require_positive,
     require_size,
     settings,
@@ -48,6 +49,8 @@ class Training:
     """Steps between two kept snapshots of the parameters; also the length of a compiled chunk."""
     learning_rate: float = 1e-3
     """Adam's step size."""
+    final_learning_rate: float | None = None
+    """Its size at the last step, to which it falls along half a cosine; None leaves it as it is."""
     clip_norm: float | None = 1e-3
     """Bound on the gradient's global norm; None leaves it as it is."""
     b1: float = 0.9
@@ -63,6 +66,7 @@ class Training:
             rule = f"a multiple of training.snapshot_every ({self.snapshot_every})"
             require(self.steps % self.snapshot_every == 0, "training.steps", rule, self.steps)
         require_positive("training.learning_rate", self.learning_rate)
+        require_not_negative("training.final_learning_rate", self.final_learning_rate)
         require_positive("training.clip_norm", self.clip_norm)
         for name in ("b1", "b2"):
             value = getattr(self, name)
@@ -74,7 +78,14 @@ class Training:
         bound = self.clip_norm
         clip = optax.identity() if bound is None else optax.clip_by_global_norm(bound)
         adam = optax.scale_by_adam(b1=self.b1, b2=self.b2)
-        return optax.chain(clip, adam, optax.scale_by_learning_rate(self.learning_rate))
+        start, end = self.learning_rate, self.final_learning_rate
+        if end is None:
+            return optax.chain(clip, adam, optax.scale_by_learning_rate(start))
+
+        def falling(step: jax.Array) -> jax.Array:
+            return end + (start - end) * (1 + jnp.cos(jnp.pi * step / self.steps)) / 2
+
+        return optax.chain(clip, adam, optax.scale_by_learning_rate(falling))
 
 
 @settings
