@@ -121,3 +121,10 @@ def test_a_seed_that_diverged_is_explained_by_none_and_the_others_are(models, ep
     np.testing.assert_array_equal(again.rival_r_squared[1], found.rival_r_squared[1])
     steps = rivalry.nearest_steps(lost, {1: RIVALS["GD"]}, episodes)
     np.testing.assert_array_equal(steps, [np.nan, 1])
+
+
+def test_a_rival_without_finite_answers_explains_nothing_and_the_others_do(models, episodes, found):
+    again = rivalry.beside(models, {**RIVALS, "lost": GradientDescent(float("nan"))}, episodes)
+    assert np.isnan(again.rival_r_squared.sel(rival="lost")).all()
+    own = again.rival_r_squared.sel(tuning="own", rival="GD")
+    np.testing.assert_array_equal(own, found.rival_r_squared.sel(tuning="own", rival="GD"))

@@ -46,7 +46,8 @@ def beside(models: Any, rivals: Mapping[str, Learner], episodes: Episode) -> xr.
     Rivals are tuned on the first half of the episodes, with as many free numbers for each as can be
     had (see `given_as_many`), and all are judged on the second half. Dimensions: seed, tuning ("own",
     "tuned"), rival; variables: the fields of `Explanation`, with `rival_` in front. A seed that
-    diverged, or answers nothing but 0, is explained by none: NaN.
+    diverged, or answers nothing but 0, is explained by none, and a rival that diverged while it was
+    tuned explains nothing: NaN.
     """
     half = episodes.x_query.shape[-1] // 2
     first = jax.tree.map(lambda leaf: leaf[..., :half], episodes)
@@ -58,7 +59,7 @@ def beside(models: Any, rivals: Mapping[str, Learner], episodes: Episode) -> xr.
             rows.append([dict.fromkeys(rivals, NOTHING) for _ in TUNINGS])
             continue
         fitted = {name: tuned(one, model, first) for name, one in free.items()}
-        rows.append([explain(model, group, second) for group in (rivals, fitted)])
+        rows.append([_explained(model, group, second) for group in (rivals, fitted)])
     dims = ("seed", "tuning", "rival")
     variables: dict[str, Any] = {}
     for field in FIELDS:
@@ -157,6 +158,18 @@ def _each(models: Any) -> list[Any]:
     """Every seed's model by itself."""
     seeds = jax.tree.leaves(models)[0].shape[0]
     return [jax.tree.map(lambda leaf, n=n: leaf[n], models) for n in range(seeds)]
+
+
+def _explained(
+    model: Learner, group: Mapping[str, Learner], episodes: Episode
+) -> dict[str, Explanation]:
+    """What those rivals say whose answers are finite; NOTHING for the others."""
+    finite = {
+        name: one
+        for name, one in group.items()
+        if bool(jnp.isfinite(jax.jit(predict)(one, episodes)).all())
+    }
+    return dict.fromkeys(group, NOTHING) | explain(model, finite, episodes)
 
 
 def _answers(model: Learner, episodes: Episode) -> bool:
