@@ -3,8 +3,9 @@
 One and two softmax heads (Figures 11 and 12) beside gradient descent, its centred form, ridge, and the
 learners that compare the query with each point: kernel averages, kernel ridge, descent over functions,
 the nearest label and the mean one. Each is at its own optimum on the task, found by the same training
-where there is no closed form (ridges at a penalty that float32 bears), and again tuned to the model with as many free numbers as the freest. A
-head may look away from the query and change the sign: on linear labels a mirrored average is as good.
+where there is no closed form (ridges at a penalty that float32 bears), and again tuned to the model,
+with as many free numbers as the freest. A head may look away from the query and change the sign: on
+linear labels a mirrored average is as good.
 
 Expected: one head is a kernel average times a number; two heads are near the centred step.
 Cost: ten minutes; quick: one.
