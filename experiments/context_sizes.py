@@ -37,7 +37,7 @@ class Settings(study.Study):
 
 
 FULL = Settings()
-QUICK = Settings(training=Training(steps=2000, batch_size=512))
+QUICK = Settings(training=Training(steps=1500, batch_size=256, learning_rate=2e-3))
 
 
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:

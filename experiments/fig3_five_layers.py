@@ -43,10 +43,10 @@ class Settings(study.Study):
 FULL = Settings()
 QUICK = Settings(
     training=Training(
-        steps=2000, batch_size=256, snapshot_every=500, learning_rate=1e-3, clip_norm=10.0
+        steps=1500, batch_size=256, snapshot_every=500, learning_rate=1e-3, clip_norm=10.0
     ),
     unclipped_training=Training(
-        steps=1000, batch_size=256, snapshot_every=500, learning_rate=1e-3, clip_norm=10.0
+        steps=500, batch_size=256, snapshot_every=500, learning_rate=1e-3, clip_norm=10.0
     ),
     evaluation_episodes=2000,
 )

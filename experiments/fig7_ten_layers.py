@@ -25,7 +25,7 @@ FULL = study.Study(
 QUICK = study.Study(
     model=FULL.model,
     training=Training(
-        steps=1000, batch_size=256, snapshot_every=250, learning_rate=1e-3, clip_norm=10.0
+        steps=750, batch_size=128, snapshot_every=250, learning_rate=1e-3, clip_norm=10.0
     ),
     evaluation_episodes=2000,
 )

@@ -31,7 +31,7 @@ FULL = study.Study(
 QUICK = study.Study(
     model=replace(FULL.model, depth=4),
     training=Training(
-        steps=750, batch_size=128, snapshot_every=250, learning_rate=1e-3, clip_norm=10.0
+        steps=500, batch_size=128, snapshot_every=250, learning_rate=1e-3, clip_norm=10.0
     ),
     evaluation_episodes=2000,
 )

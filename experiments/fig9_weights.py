@@ -39,7 +39,8 @@ class Settings(study.Study):
 
 FULL = Settings()
 QUICK = Settings(
-    training=Training(steps=2000, batch_size=512, clip_norm=10.0), evaluation_episodes=2000
+    training=Training(steps=2000, batch_size=256, learning_rate=2e-3, clip_norm=10.0),
+    evaluation_episodes=2000,
 )
 
 
