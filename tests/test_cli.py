@@ -288,7 +288,7 @@ SOFTMAX = ["probe", "--axis", "attention.softmax"]
             [*SOFTMAX, "--values=0:1"],
             "values must be FIRST:LAST:COUNT, with a COUNT of at least 2, or",
         ),
-        ([*SOFTMAX, "--values=0,0"], "values must be one value or more, each once"),
+        ([*SOFTMAX, "--values=0,0"], "values must be in increasing order, each once"),
         ([*SOFTMAX, "--values=0:2:3"], "attention.softmax cannot be 2 here: model.softmax_share"),
         (["probe", "--axis=model.depth", "--values=1.5"], "whole numbers for model.depth, got 1.5"),
         ([*SOFTMAX, "--tolerance=0"], "tolerance must be a finite number above 0, got 0.0"),
