@@ -386,6 +386,11 @@ def _best(results: xr.Dataset) -> xr.DataArray:
     return _similarity("best of 64 random")(results)
 
 
+def _owned(model: str) -> claims.Value:
+    """How much more alike a task's own finetuning is than another task's."""
+    return _minus(_similarity(model=model), _similarity("another task's", model=model))
+
+
 _TRAINED = {"model": "trained"}
 _CENTRED = {"kind": "centred"}
 CLAIMS = claims.read(
@@ -403,6 +408,10 @@ CLAIMS = claims.read(
         "DAI-4-centred": _minus(
             _similarity(**_CENTRED), _similarity(model="untrained", **_CENTRED)
         ),
+        "DAI-4-own": _minus(_owned("trained"), _owned("untrained")),
+        "DAI-4-raw": _similarity(kind="raw"),
+        "DAI-4-causal": _minus(_similarity("layer-causal"), _similarity()),
+        "DAI-4-mlps": _minus(_similarity(), _similarity("MLPs")),
         "DAI-4-best": _minus(_similarity(), _best),
         "DAI-5": _minus(_last("map_after", **_TRAINED), _last("map_before", **_TRAINED)),
         "DAI-5-longer": _minus(_last("longer_map_after"), _last("longer_map_before")),
@@ -418,6 +427,7 @@ CLAIMS = claims.read(
         ),
         "CR-10-noise": _of("noise", kind="normalised"),
         "CR-10-noise-raw": lambda results: abs(results.noise.sel(kind="raw")),
+        "CR-10-regression-icl": _over(_of("regression_in_context"), _of("regression_zero_shot")),
         "CR-10-regression": _over(_of("regression_finetuned"), _of("regression_zero_shot")),
     },
 )

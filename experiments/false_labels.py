@@ -11,6 +11,7 @@ Cost: some 2 minutes on one core.
 
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from toyicl.classification import cross_entropy, with_false_labels
 from toyicl.contrast import KINDS, Trial, Vehicle
 from toyicl.experiment import Fit
 from toyicl.finetuning import WHICH, plain
-from toyicl.settings import require_different, require_share
+from toyicl.settings import require, require_different, require_share
 
 SIDES = ("in context", "finetuning", "both")
 """Who is told the false labels."""
@@ -49,6 +50,8 @@ class Settings(Vehicle):
         require_different("shares", self.shares)
         for share in self.shares:
             require_share("shares", share)
+        ascending = all(a < b for a, b in pairwise(self.shares)) and self.shares[0] == 0
+        require(ascending, "shares", "in increasing order from 0, true labels", self.shares)
 
 
 FULL = Settings()

@@ -1,6 +1,7 @@
 """A real browser for tests of the teaching page, cut off from every network."""
 
 import contextlib
+import os
 import shutil
 
 import pytest
@@ -22,7 +23,10 @@ def launched():
     """A browser; skips the test where there is none."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
-        pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed; see `make browser`")
+        missing = f"no browser: none of {', '.join(NAMES)} is installed; see `make browser`"
+        if os.environ.get("TOYICL_BROWSER") == "required":
+            pytest.fail(missing)
+        pytest.skip(missing)
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(OPTIONS))

@@ -105,6 +105,12 @@ def test_other_results_are_refused():
         demo.contents(results.assign_attrs(experiment="fig2"), [])
     with pytest.raises(BadInput, match=r"one run of classroom, got a sweep"):
         demo.contents(results.assign_attrs(sweep='{"task.dim": [3]}'), [])
+    settings = json.loads(results.attrs["settings"])
+    settings["task"]["input_law"] = "normal"
+    with pytest.raises(
+        BadInput, match=r"the task's input_law left as they are, got input_law normal"
+    ):
+        demo.contents(results.assign_attrs(settings=json.dumps(settings)), [])
 
 
 def test_what_an_installed_package_needs_is_carried():
@@ -396,9 +402,9 @@ def test_verdicts_are_filtered_and_linked(page):
         page.check(f"input[name='claims-show'] >> nth={index}")
         shown = page.locator("#claims-list tr[data-verdict]:not([hidden])")
         assert shown.count() == verdicts.count(verdict)
-    page.check("input[name='claims-show'] >> nth=0")
-    page.click("#watch .source a >> nth=0")
-    assert page.locator("#claims-fig2").get_attribute("open") is not None
+    page.click("#watch .source a >> nth=0")  # hidden by the filter, which has no more say then
+    assert page.is_checked("input[name='claims-show'] >> nth=0")
+    page.wait_for_selector("#claims-fig2[open]")
     assert "toyicl run fig2" in page.locator("#claims-fig2").inner_text()
 
 

@@ -310,6 +310,19 @@ def test_the_tutorial_runs_as_a_notebook(tmp_path, monkeypatch, kept):
     assert kinds == [output.output_type for output in outputs(kept)]
 
 
+def from_afar(link):
+    """Whether a <link> fetches a style sheet or a font from another host."""
+    fetched = re.search(r"rel=[\"']?(stylesheet|preload|preconnect)", link)
+    return bool(fetched and re.search(r"href=[\"']?(https?:)?//", link))
+
+
+def test_a_style_from_afar_would_be_found():
+    assert from_afar('<link rel="stylesheet" href="https://fonts.example/css">')
+    assert from_afar('<link href="//fonts.example" rel=preconnect crossorigin>')
+    assert not from_afar('<link rel="stylesheet" href="assets/main.css">')
+    assert not from_afar('<link rel="canonical" href="https://example.org/">')
+
+
 def test_the_site_builds_without_warnings_and_asks_the_network_for_nothing(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": python_path()}
@@ -323,7 +336,7 @@ def test_the_site_builds_without_warnings_and_asks_the_network_for_nothing(tmp_p
     for page in pages:
         text = page.read_text(encoding="utf-8")
         loaded = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=[\"']?(https?:[^\"' >]+)", text)
-        loaded += re.findall(r"<link[^>]*\shref=[\"']?(https?:[^\"' >]+)[^>]*stylesheet", text)
+        loaded += [link for link in re.findall(r"<link[^>]*>", text) if from_afar(link)]
         assert not loaded, (page.name, loaded)
     shown = (tmp_path / "api" / "nouns.html").read_text(encoding="utf-8")
     assert 'id="toyicl.references.GradientDescent"' in shown

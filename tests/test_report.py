@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from toyicl import report
+from toyicl import laboratory, report
 from toyicl.claims import Claim
-from toyicl.experiment import Listing
+from toyicl.experiment import Listing, listings, load
+
+FIGURES = Path(__file__).parent.parent / "figures"
 
 RESULTS = xr.Dataset(
     {"loss": ("seed", [1.0, 2.0])},
@@ -119,3 +121,23 @@ def test_the_page_shows_text_as_text(tmp_path, value, shown):
     _, page, _ = report.write([chapter(tmp_path, results=strange)], tmp_path)
     assert value not in page.read_text()
     assert shown in page.read_text()
+
+
+def checked_in():
+    """Experiments whose results are checked in."""
+    return [one for one in listings() if (FIGURES / one.name / "results.nc").exists()]
+
+
+@pytest.mark.parametrize("listing", checked_in(), ids=lambda listing: listing.name)
+def test_verdicts_that_are_checked_in_are_those_of_the_results(listing):
+    """`toyicl draw all --out figures` and `toyicl verify --out figures` write them anew."""
+    folder = FIGURES / listing.name
+    judged = laboratory.judge(load(listing), laboratory.results_of(folder))
+    shipped = json.loads((FIGURES / "verdicts.json").read_text(encoding="utf-8"))
+    (chapter,) = [one for one in shipped if one["experiment"] == listing.name]
+    for kept in (json.loads((folder / "claims.json").read_text()), chapter["records"]):
+        assert [record["id"] for record in kept] == [record["id"] for record in judged]
+        for old, new in zip(kept, judged, strict=True):
+            assert (old["verdict"], old["statement"]) == (new["verdict"], new["statement"])
+            assert (old["band"], old["note"]) == (new["band"], new["note"])
+            assert old["measured"] == pytest.approx(new["measured"], rel=1e-5, nan_ok=True)

@@ -1,7 +1,8 @@
 """The teaching page: one self-contained HTML file, made of a run of `classroom` and of the verdicts.
 
-The page computes everything it shows in the browser, from the weights it holds; its parts, HTML, style
-and scripts, are in the folder `page`. Nothing in it refers to anything outside the file.
+The page computes predictions and sensitivities in the browser, from the weights it holds; losses and
+likeness along training are the run's. Its parts, HTML, style and scripts, are in the folder `page`.
+Nothing in it refers to anything outside the file.
 """
 
 import base64
@@ -17,6 +18,7 @@ import xarray as xr
 
 from toyicl import files, laboratory, report, runs
 from toyicl.errors import BadInput
+from toyicl.tasks import LinearRegression
 
 CLASSROOM = "classroom"
 """The experiment that the page is made of."""
@@ -26,7 +28,8 @@ PAGE = Path(__file__).with_name("page")
 SCRIPTS = ("maths", "data", "draw", "step", "learn", "deeper", "breaks", "claims", "main")
 """The page's scripts, in the order in which they use each other."""
 HEADS = (1, 2)
-KINDS = {"line": "one input", "wide": "the task's inputs"}
+KINDS = ("line", "wide")
+"""Tasks of the dial: with one input, and with as many as the run's."""
 
 
 def shipped() -> Path:
@@ -148,6 +151,15 @@ def _require_classroom(results: xr.Dataset) -> None:
         raise BadInput(f"the page must be made of a run of {CLASSROOM}, got one of {found}")
     if laboratory.swept(results):
         raise BadInput(f"the page must be made of one run of {CLASSROOM}, got a sweep")
+    task = json.loads(results.attrs["settings"])["task"]
+    drawn = {name: task[name] for name in ("dim", "context_size", "input_range")}
+    plain = runs.as_plain(LinearRegression(**drawn))  # whose episodes the page draws
+    other = [name for name, value in task.items() if value != plain.get(name, value)]
+    if other:
+        raise BadInput(
+            f"the page must be made of a run with the task's {', '.join(other)} left as they are, got "
+            + ", ".join(f"{name} {task[name]}" for name in other)
+        )
 
 
 def _made(results: xr.Dataset) -> str:

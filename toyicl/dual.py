@@ -80,7 +80,10 @@ def agreement(weights: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Arr
 
 
 def squares(weights: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
-    """1/2 sum_i |W k_i - v_i|^2, whose negative gradient is `context_weights` at W = 0 alone."""
+    """1/2 sum_i |W k_i - v_i|^2, whose negative gradient is `context_weights` at W = 0.
+
+    And nowhere else, if the keys span all directions.
+    """
     return jnp.sum((keys @ weights.T - values) ** 2) / 2
 
 

@@ -208,7 +208,7 @@ def best_random_update(
         return jnp.mean(jax.vmap(objective, (None, 0, 0))(changed, x, y))
 
     keys = jax.random.split(key, count)
-    best = jnp.argmin(jax.lax.map(cost, keys, batch_size=min(count, 64)))
+    best = jnp.nanargmin(jax.lax.map(cost, keys, batch_size=min(count, 64)))
     return random_update(keys[best], model, tuned, which=which)
 
 

@@ -50,7 +50,7 @@ class Training:
     learning_rate: float = 1e-3
     """Adam's step size."""
     final_learning_rate: float | None = None
-    """Its size at the last step, to which it falls along half a cosine; None leaves it as it is."""
+    """The size to which it falls along half a cosine, after the last step; None leaves it as it is."""
     clip_norm: float | None = 1e-3
     """Bound on the gradient's global norm; None leaves it as it is."""
     b1: float = 0.9

@@ -22,7 +22,7 @@ function leading(kind) {
 function plateaus() {
   const stuck = data.dial.wide.heads[breaks.heads].stuck[breaks.share];
   const names = stuck.flatMap((is, seed) => (is ? [`seed ${data.dial.seeds[seed]}`] : []));
-  return names.length ? `Ten inputs: ${names.join(", ")} still on the plateau at this share.` : "";
+  return names.length ? `All inputs: ${names.join(", ")} still on the plateau at this share.` : "";
 }
 
 // Fresh episodes of ten inputs, at the training range; they are scaled where they are used.
@@ -99,11 +99,11 @@ function drawCurve() {
   episode.x.forEach(([x], i) => mark(area, x, episode.y[i], "circle", "plain", 5));
 }
 
-// Ten inputs: what the run measured at every share, every seed.
+// All inputs: what the run measured at every share, every seed.
 function drawDial() {
   const { shares } = data.dial;
   const part = data.dial.wide.heads[breaks.heads];
-  const area = frame(byId("breaks-dial"), "Ten inputs: cosine, norm ratio and loss over GD's at every share", {
+  const area = frame(byId("breaks-dial"), "All inputs: cosine, norm ratio and loss over GD's at every share", {
     x: [-0.04, 1.04], y: [-0.2, 2.1], xticks: [{ at: 0, text: "linear" }, 0.5, { at: 1, text: "softmax" }],
     yticks: [0, 0.5, 1, 1.5, 2], xlabel: "share of softmax", ylabel: "beside one GD step", right: 30,
   });

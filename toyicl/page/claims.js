@@ -68,7 +68,9 @@ function filterClaims(verdict) {
 // Opens an experiment's verdicts where a section links to them.
 function openClaims() {
   const found = document.getElementById(location.hash.slice(1));
-  if (found && found.tagName === "DETAILS") found.open = true;
+  if (!found || found.tagName !== "DETAILS") return;
+  if (found.hidden) document.querySelector('input[name="claims-show"][value="all"]').click();
+  found.open = true;
 }
 
 function startClaims() {
@@ -88,6 +90,7 @@ function startClaims() {
     const names = node.dataset.claims.split(" ").filter((name) => chapters.some((chapter) => chapter.experiment === name));
     if (names.length) {
       node.append("Claims: ", ...names.flatMap((name, i) => [i ? ", " : "", html("a", { href: `#claims-${name}` }, name)]));
+      node.addEventListener("click", () => setTimeout(openClaims)); // also where the hash stays the same
     }
   });
   addEventListener("hashchange", openClaims);

@@ -50,7 +50,11 @@ function phase() {
   const done = (data.learn.zero - data.learn.loss[learn.seed][learn.snapshot]) / (data.learn.zero - data.learn.floor);
   if (done < 0.2) return "Plateau: it has learned next to nothing.";
   if (done < 0.97) return "The drop: both matrices grow together.";
-  return "At the floor: the layer is one step of gradient descent.";
+  const [cosine, ratio] = [data.learn.cosine, data.learn.ratio].map((values) => values[learn.seed][learn.snapshot]);
+  const alike = Math.abs(cosine - 1) < 0.02 && Math.abs(ratio - 1) < 0.05;
+  return alike
+    ? "At the floor, with its cosine and norm ratio: the layer is one step of gradient descent."
+    : "Near the floor, and not yet the step: see cosine and norm ratio.";
 }
 
 function timeAxis() {

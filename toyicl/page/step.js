@@ -7,6 +7,7 @@ const step = {
   drawn: 0,
 };
 const REACH = 1.6;
+const MOST = { x: 1.1, y: 1.5 }; // how far points can be moved
 const PLANE = { x: [-1.15, 1.15], y: [-REACH, REACH], xticks: [-1, 0, 1], yticks: [-1, 0, 1] };
 
 // The prediction by each of the three ways, each computed as that way computes.
@@ -142,7 +143,7 @@ function handles(area, keyboard, queryAt) {
 
 function handle(node, index, keyboard) {
   const isQuery = index === step.points.length;
-  const reach = isQuery ? PLANE.x[1] : REACH;
+  const reach = isQuery ? MOST.x : MOST.y;
   const spoken = isQuery ? "Query: left and right move it" : `Point ${index + 1}: arrow keys move it`;
   const attributes = keyboard
     ? {
@@ -177,8 +178,8 @@ function handle(node, index, keyboard) {
 
 function move(index, x, y) {
   const bound = (value, most) => Math.max(-most, Math.min(most, value));
-  if (index === step.points.length) step.query = bound(x, 1.1);
-  else step.points[index] = [bound(x, 1.1), bound(y, REACH - 0.1)];
+  if (index === step.points.length) step.query = bound(x, MOST.x);
+  else step.points[index] = [bound(x, MOST.x), bound(y, MOST.y)];
   drawStep();
 }
 
