@@ -55,7 +55,7 @@ class Settings(Vehicle):
 
 
 FULL = Settings(most_seeds=2)
-QUICK = Settings(training=replace(FULL.training, steps=600), evaluation_episodes=500, most_seeds=2)
+QUICK = Settings(training=replace(FULL.training, steps=400), evaluation_episodes=500, most_seeds=2)
 
 
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:

@@ -67,6 +67,9 @@ QUICK = Settings(
     training=replace(FULL.training, steps=600),
     tasks=16,
     queries=32,
+    rates=(0.01, 0.1, 0.4, 1.6),
+    draws=(64,),
+    most_seeds=2,
 )
 VARIANT_SEEDS = 2
 """Seeds of the two models beside the vehicle."""
