@@ -34,3 +34,10 @@ def close():
         np.testing.assert_array_less(np.abs(actual - expected).max(initial=0) / scale, tolerance)
 
     return check
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Programs of one module's tests are let go of before the next: a process can hold only so many."""
+    yield
+    jax.clear_caches()

@@ -249,3 +249,11 @@ def test_the_options_of_a_cluster_need_distributed(tmp_path):
     answer = toyicl("run", SMALL, "--out", tmp_path, "--rank=0")
     assert answer.returncode == 2
     assert "need --distributed" in answer.stderr
+
+
+def test_programs_are_forgotten():
+    program = jax.jit(lambda x: x + 1)
+    program(1.0)
+    assert program._cache_size() == 1
+    devices.forget_programs()
+    assert program._cache_size() == 0

@@ -265,6 +265,7 @@ def run(command: Run, words: Sequence[str], leaving: Leaving) -> int:
             screen=Terminal(leaving),
         )
         failed = bool(_say(outcome, command.quick)) or failed
+        devices.forget_programs()
     return int(failed)
 
 

@@ -1,6 +1,7 @@
 """Where runs happen: the cores or accelerators of a process, and the processes of a cluster."""
 
 import contextlib
+import gc
 import hashlib
 import os
 import platform
@@ -139,6 +140,16 @@ def _at_most(seconds: float, message: str) -> Iterator[None]:
         yield
     finally:
         clock.cancel()
+
+
+def forget_programs() -> None:
+    """Let go of all compiled programs of this process; those kept on disk are loaded again if needed.
+
+    Each maps memory of its own, and a process may have only so many maps (65,530 on Linux, unless it is
+    told otherwise): some thirty experiments' programs are more, and the compiler then crashes.
+    """
+    jax.clear_caches()
+    gc.collect()
 
 
 def is_first() -> bool:
