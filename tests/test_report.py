@@ -1,6 +1,7 @@
 """The report: complete, with links that lead to figures, and honest about what has not been run."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,6 +129,7 @@ def checked_in():
     return [one for one in listings() if (FIGURES / one.name / "results.nc").exists()]
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # of losses that overflow
 @pytest.mark.parametrize("listing", checked_in(), ids=lambda listing: listing.name)
 def test_verdicts_that_are_checked_in_are_those_of_the_results(listing):
     """`toyicl draw all --out figures` and `toyicl verify --out figures` write them anew."""
@@ -139,5 +141,10 @@ def test_verdicts_that_are_checked_in_are_those_of_the_results(listing):
         assert [record["id"] for record in kept] == [record["id"] for record in judged]
         for old, new in zip(kept, judged, strict=True):
             assert (old["verdict"], old["statement"]) == (new["verdict"], new["statement"])
-            assert (old["band"], old["note"]) == (new["band"], new["note"])
-            assert old["measured"] == pytest.approx(new["measured"], rel=1e-5, nan_ok=True)
+            ends = [end for end in new["band"] if math.isfinite(end)]  # plain data have no infinity
+            assert [end for end in old["band"] if end is not None and math.isfinite(end)] == ends
+            assert old["note"] == new["note"]
+            if new["measured"] is None:
+                assert old["measured"] is None
+            else:
+                assert old["measured"] == pytest.approx(new["measured"], rel=1e-5)
