@@ -93,13 +93,7 @@ def _ways(cost: Cost) -> dict[str, tuple[Which, Objective]]:
 
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """Train the three models, and compare finetuning with what demonstrations do in each."""
-    history = fit(
-        settings.model,
-        settings.task,
-        settings.training,
-        label="classification",
-        at_most=settings.most_seeds,
-    )
+    history = settings.train(fit)
     trials = settings.trials()
     look = partial(_look, settings, _ways(cross_entropy), settings.draws, contrast.accuracy)
     found = contrast.before_and_after(look, history, trials)

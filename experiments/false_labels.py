@@ -11,7 +11,6 @@ Cost: some 2 minutes on one core.
 
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from toyicl.classification import cross_entropy, with_false_labels
 from toyicl.contrast import KINDS, Trial, Vehicle
 from toyicl.experiment import Fit
 from toyicl.finetuning import WHICH, plain
-from toyicl.settings import require, require_different, require_share
+from toyicl.settings import require, require_increasing, require_share
 
 SIDES = ("in context", "finetuning", "both")
 """Who is told the false labels."""
@@ -47,11 +46,10 @@ class Settings(Vehicle):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_different("shares", self.shares)
+        require_increasing("shares", self.shares)
+        require(self.shares[:1] == (0,), "shares", "from 0 on, true labels", self.shares)
         for share in self.shares:
             require_share("shares", share)
-        ascending = all(a < b for a, b in pairwise(self.shares)) and self.shares[0] == 0
-        require(ascending, "shares", "in increasing order from 0, true labels", self.shares)
 
 
 FULL = Settings()
@@ -62,13 +60,7 @@ QUICK = Settings(
 
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """Train the vehicle, and tell it false labels."""
-    history = fit(
-        settings.model,
-        settings.task,
-        settings.training,
-        label="classification",
-        at_most=settings.most_seeds,
-    )
+    history = settings.train(fit)
     found = contrast.before_and_after(partial(_look, settings), history, settings.trials())
     return study.dataset(
         {

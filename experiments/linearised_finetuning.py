@@ -57,13 +57,7 @@ QUICK = Settings(training=replace(FULL.training, steps=600), tasks=16, queries=3
 
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """Train the vehicle, and finetune it and its linearisation."""
-    history = fit(
-        settings.model,
-        settings.task,
-        settings.training,
-        label="classification",
-        at_most=settings.most_seeds,
-    )
+    history = settings.train(fit)
     found = contrast.before_and_after(partial(_look, settings), history, settings.trials())
     trained = {name: values[:, 1] for name, values in found.items()}
     dims: dict[str, tuple[str, ...]] = {

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from programs import toyicl
 
-from toyicl import axes, cli, experiment, parsing
+from toyicl import axes, cli, commands, experiment, parsing
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -46,7 +46,7 @@ def blocks(page):
         yield match[1], match[2], match[3], text[: match.start(3)].count("\n")
 
 
-def commands(page):
+def commands_of(page):
     """Every command of a page's shell blocks, and those in its text."""
     text = page.read_text(encoding="utf-8")
     for language, _, code, _ in blocks(page):
@@ -153,9 +153,9 @@ def check_names(command):
     for name in getattr(command, "experiments", ()):
         if name != "all" and not (ROOT / name).is_dir() and not name.startswith("runs/"):
             experiment.find(name)
-    if isinstance(command, cli.Run) and command.sweep:
+    if isinstance(command, commands.Run) and command.sweep:
         assert parsing.parse_sweep(command.settings, command.sweep)
-    if isinstance(command, cli.Probe):
+    if isinstance(command, commands.Probe):
         assert all(axes.find(name) for name in command.axis)
         assert all(parsing.parse_values(values) for values in command.values)
 
@@ -169,7 +169,7 @@ def test_the_commands_of_a_page_exist(page, parse, in_folder):
     for name in re.findall(r"toyicl run (\w+\.py)", page.read_text()):
         if not Path(name).exists():  # stands for a file of the reader's
             Path(name).write_text((ROOT / "tests" / "small.py").read_text())
-    for command in commands(page):
+    for command in commands_of(page):
         words = after("toyicl", command)
         if words and words[-1] == "--help":
             words = words[:-1] or ["list"]
@@ -222,10 +222,10 @@ def test_every_command_and_option_is_described():
     page = (DOCS / "command_line.md").read_text()
     kinds = [
         kind
-        for kind in vars(cli).values()
-        if is_dataclass(kind) and kind.__module__ == cli.__name__
+        for kind in vars(commands).values()
+        if is_dataclass(kind) and kind.__module__ == commands.__name__
     ]
-    assert cli.Run in kinds
+    assert commands.Run in kinds
     for kind in kinds:
         assert f"\n## {kind.__name__.lower()}\n" in page, kind
         for field in fields(kind):

@@ -55,6 +55,12 @@ class Vehicle:
         for rate in self.rates:
             require_positive("rates", rate)
 
+    def train(self, fit: Callable[..., Any]) -> Any:
+        """A history of the model on its task, by an experiment's `fit`."""
+        return fit(
+            self.model, self.task, self.training, label="classification", at_most=self.most_seeds
+        )
+
     def trials(self) -> "tuple[Trial, Trial]":
         """The tasks to measure on, and those to choose rates on."""
         draw = partial(draw_trial, self.task, tasks=self.tasks, queries=self.queries)

@@ -22,7 +22,7 @@ from toyicl.episode import Episode, predict
 from toyicl.experiment import Fit
 from toyicl.fitting import History, Job
 from toyicl.references import GradientDescent
-from toyicl.settings import require, require_positive, require_size
+from toyicl.settings import require, require_increasing, require_positive, require_size
 from toyicl.tasks import LinearRegression, Task
 from toyicl.training import Training
 from toyicl.transformer import Architecture
@@ -73,8 +73,7 @@ class Probe:
         given = self.second_axis is not None or not self.second_values
         require(given, "second_values", "left out without second_axis", self.second_values)
         for values in self.along():
-            ordered = all(a < b for a, b in itertools.pairwise(values))
-            require(ordered, "values", "in increasing order, each once", values)
+            require_increasing("values", values)
         # Refused here, before anything is trained.
         places = [self.place(point) for point in self.points()]
         apart = all(place not in places[:index] for index, place in enumerate(places))

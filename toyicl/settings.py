@@ -6,6 +6,7 @@ fields are leaves: they may be traced, so a sweep over them is one `jax.vmap` an
 other values compiles nothing.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -68,6 +69,12 @@ def require_different(name: str, values: Sequence[Any]) -> None:
     """Check that there is at least one value, and none twice: they label results."""
     rule = "one value or more, each once"
     require(0 < len(values) == len(set(values)), name, rule, values)
+
+
+def require_increasing(name: str, values: Sequence[float]) -> None:
+    """Check that values stand in increasing order, each once."""
+    ordered = all(a < b for a, b in itertools.pairwise(values))
+    require(ordered, name, "in increasing order, each once", values)
 
 
 def require_choice(name: str, value: Any, choices: Sequence[str]) -> None:
