@@ -13,6 +13,7 @@ finetuning of an untrained model. Attention maps come no nearer.
 Cost: some 7 minutes on one core.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, contrast, panels, similarity, study
+from toyicl import claims, contrast, metrics, panels, similarity, study
 from toyicl.causal import CausalTransformer
 from toyicl.classification import Cost, ToldRegression, cross_entropy, half_squared
 from toyicl.contrast import KINDS, Trial, Vehicle
@@ -77,6 +78,8 @@ NOISE_RATIO = 3.0
 """|r|^2 over |z|^2 of the noise."""
 KEYS_AND_VALUES = WHICH["keys and values"]
 OWN = "keys and values"
+PUBLISHED: dict[str, Any] = {"which": KEYS_AND_VALUES, "objective": plain(cross_entropy)}
+"""Finetuning as published."""
 Found = dict[str, Any]
 
 
@@ -101,15 +104,19 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
         jax.random.key(0), NOISE_RATIO, settings.noise_width, pairs=64
     )
     arms = [*_ways(cross_entropy), *_controls(settings.draws)]
+    rates = found["chosen_rate"][:, -1, 0]
+    progress = metrics.over_snapshots(_progress(settings.rates), history.learners, trials)
     return study.dataset(
         {name: (("seed", "model", *DIMS[name]), values) for name, values in found.items()},
         {"untrained_model_cosine": (("seed", "layer"), found["similarity"][:, 0, 0, 0])},
+        {"untrained_at_trained_rate": (DIMS_AT_RATE, _untrained_at(rates, history, trials[0]))},
         {"norm_ratio": (("seed", "layer"), found["arm_norm_ratio"][:, 1, 0])},
         {"prediction_difference": ("seed", found["apart"][:, 1])},
+        {name: (("seed", "step"), values) for name, values in progress.items()},
         {"noise": ("kind", [*map(float, noise), np.nan, np.nan])},
         _told_in_parts(settings, fit, trials),
         _on_regression(settings, fit),
-        {"seed": history.seeds},
+        {"seed": history.seeds, "step": history.steps},
         map_length=settings.model.input_tokens,
         longer_map_length=settings.input_tokens,
         undemonstrated=int(jnp.sum(jnp.sum(trials[0].y, axis=1) == 0)),
@@ -129,7 +136,8 @@ DIMS: dict[str, tuple[str, ...]] = {
     "apart": (),
     "score": ("arm",),
     "similarity": ("arm", "kind", "layer"),
-    "absent": ("arm", "kind", "layer"),
+    "unmoved": ("arm", "kind", "layer"),
+    "diverged": ("arm", "kind", "layer"),
     "arm_norm_ratio": ("arm", "layer"),
     "recovered": ("way",),
     "recovered_by_chance": ("way",),
@@ -138,12 +146,50 @@ DIMS: dict[str, tuple[str, ...]] = {
     "map_before": ("layer",),
     "map_after": ("layer",),
     "map_delta": ("layer",),
+    "map_unmoved": ("layer",),
     "kendall": ("layer",),
     "chosen_rate": ("way",),
     "rate_score": ("way", "rate"),
     "rate_diverged": ("way", "rate"),
 }
 """Dimensions of what is found of one model."""
+
+
+def _progress(rates: tuple[float, ...]) -> Callable[..., Found]:
+    """What becomes, as training goes on, of both ways' gains and of their similarity."""
+
+    def look(model: CausalTransformer, trials: tuple[Trial, Trial]) -> Found:
+        trial, held_out = trials
+        rate = contrast.choose_rate(model, held_out, rates, **PUBLISHED).best
+        ways = contrast.three_ways(model, trial, rate, **PUBLISHED)
+        alike = contrast.likeness(*(seen.attended for seen in ways)).similarity[:, -1]
+        zero, told, after = (contrast.accuracy(seen.logits, trial.labels) for seen in ways)
+        return {
+            "similarity_then": alike[KINDS.index("normalised")],
+            "centred_similarity_then": alike[KINDS.index("centred")],
+            "gain_in_context": told - zero,
+            "gain_of_finetuning": after - zero,
+        }
+
+    return look
+
+
+DIMS_AT_RATE = ("seed", "kind", "layer")
+
+
+def _untrained_at(rates: np.ndarray, history: Any, trial: Trial) -> np.ndarray:
+    """Similarity of each seed's model before training, at the rate that was chosen for it trained.
+
+    Rates of untrained models are chosen among accuracies at chance, and so are any rates.
+    """
+
+    def look(model: CausalTransformer, rate: jax.Array) -> jax.Array:
+        ways = contrast.three_ways(model, trial, rate, **PUBLISHED)
+        return contrast.likeness(*(seen.attended for seen in ways)).similarity
+
+    starts = jax.tree.map(lambda leaf: leaf[:, 0], history.learners)
+    each = jax.jit(partial(jax.lax.map, lambda pair: look(*pair)))
+    return jax.device_get(each((starts, rates)))
 
 
 def _controls(draws: tuple[int, ...]) -> list[str]:
@@ -193,7 +239,8 @@ def _look(
         "apart": jnp.mean(jnp.linalg.norm(seen[OWN].logits - told.logits, axis=-1)),
         "score": jnp.stack(scores + [jnp.asarray(jnp.nan)] * (len(alike) - len(seen))),
         "similarity": likenesses.similarity,
-        "absent": likenesses.absent,
+        "unmoved": likenesses.unmoved,
+        "diverged": likenesses.diverged,
         "arm_norm_ratio": likenesses.norm_ratio,
         "recovered": recovery.score,
         "recovered_by_chance": recovery.chance,
@@ -215,7 +262,8 @@ def _other_updates(
     draws: tuple[int, ...],
 ) -> dict[str, Any]:
     """Models of every task after another task's update, a random one, and the best of many."""
-    keys = jax.random.split(jax.random.key(1), len(trial.x))
+    one_key, best_key = jax.random.split(jax.random.key(1))
+    one_keys, best_keys = (jax.random.split(key, len(trial.x)) for key in (one_key, best_key))
 
     def random(key: jax.Array, tuned: CausalTransformer) -> CausalTransformer:
         return random_update(key, model, tuned, which=KEYS_AND_VALUES)
@@ -225,9 +273,9 @@ def _other_updates(
             key, model, tuned, x, y, count=count, which=KEYS_AND_VALUES, objective=objective
         )
 
-    updates = [contrast.shifted_by_one(tuned), jax.vmap(random)(keys, tuned)]
-    for count in draws:
-        task = (keys, tuned, trial.x, trial.y)
+    updates = [contrast.shifted_by_one(tuned), jax.vmap(random)(one_keys, tuned)]
+    for count in draws:  # the first of the same draws
+        task = (best_keys, tuned, trial.x, trial.y)
         updates.append(jax.lax.map(lambda task, count=count: best(count, *task), task))
     return dict(zip(_controls(draws), updates, strict=False))
 
@@ -349,16 +397,24 @@ def draw(results: xr.Dataset) -> Figure:
         "answers": answers,
         "similarity, as published": updates("normalised"),
         "similarity, centred": updates("centred"),
+        "while training, last layer": panels.curves(
+            {"similarity_then": "as published", "centred_similarity_then": "centred"},
+            ylabel="similarity, keys and values",
+        ),
         "each layer, each definition": layers,
         "attention maps": maps,
         "Rec2FTP": panels.rows(sets, "way", xlabel="share of answers"),
+        "while training": panels.curves(
+            {"gain_in_context": "in context", "gain_of_finetuning": "finetuned"},
+            ylabel="accuracy, over zero-shot",
+        ),
     }
     ratio = (results.regression_finetuned / results.regression_zero_shot).mean()
     sentence = (
         "Classification in context; an update is what is set beside in-context learning's. On "
         f"regression finetuning leaves {float(ratio):.3f} of the zero-shot error."
     )
-    return panels.figure(results, drawn, sentence, columns=3)
+    return panels.figure(results, drawn, sentence, columns=4)
 
 
 def _last(name: str, **where: Any) -> claims.Value:
@@ -402,6 +458,12 @@ CLAIMS = claims.read(
         "DAI-4-gaussian": _similarity("Gaussian noise"),
         "DAI-4-other": _over(_similarity("another task's"), _similarity()),
         "DAI-4-untrained": _minus(_similarity(), _similarity(model="untrained")),
+        "DAI-4-untrained-rate": lambda r: (
+            _similarity()(r) - r.untrained_at_trained_rate.sel(kind="normalised").isel(layer=-1)
+        ),
+        "DAI-4-training": lambda r: (
+            r.similarity_then.isel(step=-1) - r.similarity_then.isel(step=1)
+        ),
         "DAI-4-centred": _minus(
             _similarity(**_CENTRED), _similarity(model="untrained", **_CENTRED)
         ),

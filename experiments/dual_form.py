@@ -60,6 +60,7 @@ def _probability_error(logits: jax.Array, label: jax.Array) -> jax.Array:
 
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """The largest gap of each identity in both precisions, and a layer's attention to its training."""
+    drawn = _drawn(settings)
     found = []
     for wide in PRECISIONS.values():
         with jax.enable_x64(wide):
@@ -72,7 +73,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
             name: (("precision", "episode"), np.stack([part[name] for part in found]))
             for name in found[0]
         },
-        _attention(settings),
+        _attention(settings, *drawn),
         epochs=settings.epochs,
     ).assign_coords(precision=list(PRECISIONS))
 
@@ -117,20 +118,34 @@ def _gaps(
     }
 
 
-def _attention(settings: Settings) -> study.Variables:
+def _drawn(settings: Settings) -> tuple[jax.Array, ...]:
+    """Examples and queries of the one task that is drawn, with their labels.
+
+    Raises BadInput where a class has no example or no query: means over each class are drawn.
+    """
+    count = settings.task.context_size
+    both = settings.task.of_size(2 * count).sample(jax.random.key(7), 1)
+    x, y = both.x[..., 0], both.y[..., 0]
+    require_each_class("task.context_size", y[:count])
+    require_each_class("task.context_size", y[count:])
+    return x[:count], y[:count], x[count:], y[count:]
+
+
+def _attention(
+    settings: Settings,
+    examples: jax.Array,
+    labels: jax.Array,
+    queries: jax.Array,
+    answers: jax.Array,
+) -> study.Variables:
     """How the queries of one task attend to the steps that trained a layer on it.
 
     For one query, each step's attention and what it adds to the right answer; and mean attention by
     the classes of example and query.
     """
-    count, classes = settings.task.context_size, settings.task.outputs
-    both = settings.task.of_size(2 * count).sample(jax.random.key(7), 1)
-    x, y = both.x[..., 0], both.y[..., 0]
-    examples, labels, queries, answers = x[:count], y[:count], x[count:], y[count:]
-    for one_hot in (labels, answers):
-        require_each_class(one_hot)
+    count, classes = labels.shape
     inputs, shown = (jnp.tile(values, (settings.epochs, 1)) for values in (examples, labels))
-    start = jnp.zeros((classes, x.shape[1]))
+    start = jnp.zeros((classes, examples.shape[1]))
     trained = dual.train(start, inputs, shown, settings.learning_rate, _probability_error)
     attention = jax.vmap(partial(dual.attention_over_training, trained))(queries)
     asked = int(jnp.argmax(answers[0]))

@@ -78,7 +78,7 @@ def draw(results: xr.Dataset) -> Figure:
 def _smaller_log(results: xr.Dataset, layer: int) -> xr.DataArray:
     """Log10 of the smaller of the model's and GD's losses, undamped; an overflow counts as 10^300."""
     after = results.sel(damping=1.0, layer=layer)
-    smaller = np.fmin(after.rolled_loss, after.rolled_gd_loss)
+    smaller = np.fmin(after.rolled_loss, after.rolled_gd_loss).astype(float)
     return np.log10(smaller.where(np.isfinite(smaller), 1e300))
 
 

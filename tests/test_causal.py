@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from toyicl import training
 from toyicl.causal import CausalArchitecture
 from toyicl.classification import Classification
 from toyicl.errors import BadInput
-from toyicl.fitting import fit
+from toyicl.fitting import Plan, fit, fit_all
 from toyicl.training import Training
 
 TASK = Classification(dim=4, outputs=3, context_size=3)
@@ -197,8 +198,14 @@ def test_training_lowers_the_cross_entropy_of_all_answers():
 
 
 def test_momentums_of_several_decays_train_as_one_program(close):
-    """eta is traced, and eta = 0 trains as vanilla attention does."""
+    """eta is traced: a sweep of decays is each decay by itself, and eta = 0 is vanilla attention."""
     settings = Training(steps=4, batch_size=8, snapshot_every=4, learning_rate=1e-2, clip_norm=1.0)
     vanilla = fit(SMALL, TASK, settings).final
-    still = fit(replace(SMALL, memory="momentum"), TASK, settings).final
-    close(still.inputs[...], vanilla.inputs[...], 1e-9)
+    models = [replace(SMALL, memory="momentum", eta=eta) for eta in (0.0, 0.5)]
+    before = training.advance._cache_size()
+    together = fit_all([Plan(model, TASK, settings, [0]) for model in models])
+    assert training.advance._cache_size() == before + 1
+    alone = [vanilla, fit(models[1], TASK, settings).final]
+    for history, model in zip(together, alone, strict=True):
+        close(history.final.inputs[...], model.inputs[...], 1e-9)
+    assert np.abs(alone[0].inputs[...] - alone[1].inputs[...]).max() > 1e-4

@@ -131,9 +131,10 @@ def test_one_class_has_no_false_label():
 
 
 def test_a_class_without_demonstrations_is_named():
-    classification.require_each_class(jnp.eye(3))
-    with pytest.raises(BadInput, match=r"at least one of each class, got 'none of class \[0, 2\]'"):
-        classification.require_each_class(jnp.eye(3)[jnp.array([1, 1])])
+    classification.require_each_class("task.context_size", jnp.eye(3))
+    rule = r"task.context_size must be large enough .* of each class, of \[0, 2\], too, got 2"
+    with pytest.raises(BadInput, match=rule):
+        classification.require_each_class("task.context_size", jnp.eye(3)[jnp.array([1, 1])])
 
 
 @pytest.mark.parametrize(

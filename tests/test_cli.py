@@ -1,5 +1,6 @@
 """The command line, through the real program: what it prints, writes and returns."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -46,6 +47,20 @@ def test_list_names_every_experiment_and_whether_it_has_been_run(fig2):
         answer.stdout.index(f"\n{name} ") for name in ("fig2", "fig3a", "fig3b", "fig10", "prop1")
     ]
     assert order == sorted(order)
+
+
+def test_list_tells_what_was_begun_from_what_was_not(tmp_path):
+    (tmp_path / "fig3a" / "checkpoint").mkdir(parents=True)
+    answer = toyicl("list", "--out", tmp_path)
+    begun = answer.stdout.split("\nfig3a ")[1].split("\n")[1]
+    assert begun.endswith("Begun; the same command goes on.")
+    assert answer.stdout.count("Begun") == 1
+
+
+def test_the_version_is_that_of_the_package():
+    answer = toyicl("--version")
+    assert answer.stdout == f"toyicl {importlib.metadata.version('toyicl')}\n"
+    assert "--version" in toyicl("--help").stdout
 
 
 def test_run_writes_results_claims_and_figure(fig2):

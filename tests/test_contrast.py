@@ -40,11 +40,7 @@ def test_a_trial_is_episodes_cut_in_two(close, trial):
 
 def test_three_ways_are_a_loop_over_tasks_and_queries(close, model, trial):
     models = contrast.finetuned(model, trial, 0.3, **METHOD)
-    found = (
-        contrast.zero_shot(model, trial),
-        contrast.in_context(model, trial),
-        contrast.with_models(models, trial),
-    )
+    found = contrast.three_ways(model, trial, 0.3, **METHOD)
     ranks = contrast.demonstrations_ranked(model, models, trial)
     for task in range(2):
         x, y = trial.x[task], trial.y[task]
@@ -74,7 +70,8 @@ def test_a_change_beside_itself_is_alike_in_every_way(close):
     found = likeness(before, after, after)
     close(found.similarity, np.ones((len(KINDS), 2)))
     close(found.norm_ratio, np.ones(2))
-    assert not np.asarray(found.absent).any()
+    assert not np.asarray(found.unmoved).any()
+    assert not np.asarray(found.diverged).any()
 
 
 def test_a_change_that_all_queries_share_is_gone_when_centred():
@@ -93,8 +90,28 @@ def test_layers_that_do_not_move_are_counted():
     found = likeness(before, after, still)
     assert np.isnan(found.similarity[0, 0])
     assert np.isfinite(found.similarity[:, 1]).all()
-    assert int(found.absent[0, 0]) == 20
+    assert int(found.unmoved[0, 0]) == 20
     assert float(found.norm_ratio[0]) == 0
+
+
+def test_finetuning_of_mlps_moves_no_attention_of_the_first_layer(model, trial):
+    method = METHOD | {"which": WHICH["MLPs"]}
+    ways = contrast.three_ways(model, trial, 0.3, **method)
+    found = likeness(*(seen.attended for seen in ways))
+    raw = KINDS.index("raw")
+    assert found.unmoved[raw].tolist() == [4, 0]
+    assert np.isnan(found.similarity[raw]).tolist() == [True, False]
+    assert not np.asarray(found.diverged).any()
+    moved = np.asarray(ways[2].attended - ways[0].attended)
+    assert not moved[:, :, 0].any()
+    assert moved[:, :, 1].all()
+
+
+def test_finetuning_that_diverges_is_counted(model, trial):
+    ways = contrast.three_ways(model, trial, 1e300, **METHOD)
+    found = likeness(*(seen.attended for seen in ways))
+    assert np.asarray(found.diverged).all(axis=0).tolist() == [True, True]
+    assert np.isnan(found.similarity).all()
 
 
 def test_noise_is_not_alike():

@@ -1,5 +1,7 @@
 """Finetuning: against loops of gradients, what it leaves alone, linearised, and rates that diverge."""
 
+from itertools import product
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,11 +88,11 @@ def test_layer_causal_descent_teaches_each_layer_by_itself(close, model, example
     after = flat(tune(model, (x, y), 1.0, objective="layer-causal"))
     before = flat(model)
     tokens = model.alone(x[0])
-    for layer in range(2):
+    for layer, name in product(range(2), ("key", "value")):
 
-        def cost(weights, layer=layer, tokens=tokens):
+        def cost(weights, layer=layer, name=name):
             changed = nnx.clone(model)
-            changed.blocks[layer].attention.value[...] = weights
+            getattr(changed.blocks[layer].attention, name)[...] = weights
             rows = tokens
             for index in range(layer):
                 seen = _advance(model, index, rows)
@@ -99,9 +101,11 @@ def test_layer_causal_descent_teaches_each_layer_by_itself(close, model, example
             logits = (changed.norm(rows) @ changed.unembedding[...])[-1]
             return -y[0] @ jax.nn.log_softmax(logits)
 
-        weights = model.blocks[layer].attention.value[...]
-        path = next(p for p in before if p[-1] == "value" and p[1] == layer)
-        close(after[path], weights - jax.grad(cost)(weights), 1e-9)
+        weights = getattr(model.blocks[layer].attention, name)[...]
+        path = next(p for p in before if p[-1] == name and p[1] == layer)
+        slope = jax.grad(cost)(weights)
+        assert np.abs(slope).max() > 1e-6
+        close(after[path], weights - slope, 1e-9)
     path = next(p for p in before if p[-1] == "value" and p[1] == 0)
     assert np.abs(flat(tune(model, (x, y), 1.0))[path] - after[path]).max() > 1e-6
 

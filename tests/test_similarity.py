@@ -73,17 +73,27 @@ def test_similarity_of_attention_outputs_is_a_loop(close, normalised, centre):
     ]
     if centre:
         found = [similarity.centred(rows) for rows in found]
-    mean, count = similarity.mean_cosine(*found)
+    mean, unmoved, diverged = similarity.mean_cosine(*found)
     close(mean, expected)
-    np.testing.assert_array_equal(count, absent)
+    np.testing.assert_array_equal(unmoved, absent)
+    assert not np.asarray(diverged).any()
     assert absent[0] == (0 if centre else 1)
 
 
 def test_where_nothing_moves_there_is_no_similarity():
     still = jnp.zeros((2, 3, 1, 4))
-    mean, absent = similarity.mean_cosine(still, jnp.ones_like(still))
-    assert np.isnan(mean).all()
-    assert int(absent[0]) == 6
+    found = similarity.mean_cosine(still, jnp.ones_like(still))
+    assert np.isnan(found.mean).all()
+    assert (int(found.unmoved[0]), int(found.diverged[0])) == (6, 0)
+
+
+@pytest.mark.parametrize("lost", [np.nan, np.inf])
+def test_what_diverged_is_counted_apart_and_left_out_of_the_mean(close, lost):
+    one = jnp.ones((2, 3, 1, 4))
+    other = one.at[0, 1, 0, 2].set(lost).at[1, 2].set(0.0)
+    found = similarity.mean_cosine(one, other)
+    close(found.mean, [1.0])
+    assert (int(found.unmoved[0]), int(found.diverged[0])) == (1, 1)
 
 
 def test_normalised_and_raw_can_differ_in_sign():
@@ -108,7 +118,8 @@ def test_maps_are_compared_head_by_head(close):
     zero, told, tuned = np.random.default_rng(1).normal(size=(3, 3, 4, 2, 5, 6))
     found = similarity.map_similarity(*map(jnp.asarray, (zero, told, tuned)))
     pairs = ((told, zero), (told, tuned), (told - zero, tuned - zero))
-    for values, (one, other) in zip(found, pairs, strict=True):
+    assert not np.asarray(found.unmoved).any()
+    for values, (one, other) in zip(found[:3], pairs, strict=True):
         expected = np.zeros((3, 4, 2, 5))
         for place in np.ndindex(expected.shape):
             a, b = one[place], other[place]
@@ -121,6 +132,15 @@ def test_a_map_of_one_token_has_a_sign_and_no_more():
     signs = similarity.cosine(told, tuned)
     np.testing.assert_allclose(np.abs(signs), 1)
     assert similarity.map_similarity(zero, told, tuned).before.shape == (1,)
+
+
+def test_maps_that_do_not_move_are_counted():
+    zero, told, tuned = np.random.default_rng(3).normal(size=(3, 2, 3, 2, 4, 5))
+    tuned[:, :, 0] = zero[:, :, 0]  # a layer that finetuning leaves alone
+    tuned[1, 2, 1, 3] = zero[1, 2, 1, 3]
+    found = similarity.map_similarity(*map(jnp.asarray, (zero, told, tuned)))
+    assert found.unmoved.tolist() == [24, 1]
+    assert np.isnan(found.delta).tolist() == [True, False]
 
 
 @settings(deadline=None)
@@ -147,7 +167,7 @@ def test_the_noise_artefact_is_a_quarter_at_ratio_three(close):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_dtypes(dtype):
     rows = jnp.asarray(changes(3), dtype)
-    assert similarity.mean_cosine(rows[0], rows[1])[0].dtype.name == dtype
+    assert similarity.mean_cosine(rows[0], rows[1]).mean.dtype.name == dtype
     assert similarity.updates(rows[0], rows[1], normalised=True).dtype.name == dtype
 
 

@@ -156,10 +156,12 @@ def with_false_labels(key: jax.Array, y: jax.Array, share: float | jax.Array) ->
     return jnp.where(replaced[:, None], false, y)
 
 
-def require_each_class(y: jax.Array) -> None:
+def require_each_class(field: str, y: jax.Array) -> None:
     """Check that every class of one-hot labels (N, m) has a demonstration.
 
-    Raises BadInput that names the classes without one: a mean over a class needs it.
+    Raises BadInput that names the field, how many there are, and the classes without one: a mean
+    over a class needs it.
     """
     missing = np.flatnonzero(np.asarray(y).sum(axis=0) == 0).tolist()
-    require(not missing, "demonstrations", "at least one of each class", f"none of class {missing}")
+    rule = f"large enough for a demonstration of each class, of {missing}, too"
+    require(not missing, field, rule, len(y))

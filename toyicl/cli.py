@@ -1,6 +1,7 @@
 """The command line: parse, call, print; nothing else. Nothing here imports JAX before it must."""
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import shlex
@@ -18,7 +19,7 @@ from toyicl.terminal import Leaving, Terminal, print_floors, print_verdicts
 if TYPE_CHECKING:
     from toyicl import laboratory
 
-RESULTS = "results.nc"
+RESULTS, CHECKPOINT = "results.nc", "checkpoint"
 
 
 def main(words: Sequence[str] | None = None, leaving: Leaving | None = None) -> None:
@@ -49,6 +50,9 @@ def _obey(words: list[str], leaving: Leaving) -> int:
         "floors": Floors,
         "demo": Demo,
     }
+    if words == ["--version"]:
+        print(f"toyicl {importlib.metadata.version('toyicl')}")
+        return 0
     if words[:1] == ["run"]:
         kinds["run"] = _with_own_settings(words[1:])
     command = parsing.parse_command(kinds, words)
@@ -75,12 +79,18 @@ def list_experiments(command: List) -> int:
     from toyicl.experiment import listings
 
     for listing in listings():
-        done = (command.out / listing.name / RESULTS).exists()
-        kept = command.out == RUNS and (FIGURES / listing.name / RESULTS).exists()
-        where = "Has been run." if done else "Kept in figures/." if kept else "Not run yet."
         print(f"{listing.name:<8} {listing.claim}")
-        print(f"{'':<8} costs {listing.cost} {where}")
+        print(f"{'':<8} costs {listing.cost} {_state(listing.name, command.out)}")
     return 0
+
+
+def _state(name: str, out: Path) -> str:
+    if (out / name / RESULTS).exists():
+        return "Has been run."
+    if (out / name / CHECKPOINT).exists():
+        return "Begun; the same command goes on."
+    kept = out == RUNS and (FIGURES / name / RESULTS).exists()
+    return "Kept in figures/." if kept else "Not run yet."
 
 
 def list_runs(command: List) -> int:

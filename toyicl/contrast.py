@@ -38,8 +38,8 @@ class Vehicle:
         steps=1200, batch_size=64, snapshot_every=200, learning_rate=3e-3, clip_norm=1.0
     )
     """Its training."""
-    most_seeds: int = 3
-    """Seeds beyond these are not trained: they differ little."""
+    most_seeds: int = 5
+    """Seeds beyond these are not trained."""
     tasks: int = 48
     """Tasks on which it is measured, and as many others on which rates are chosen."""
     queries: int = 48
@@ -143,6 +143,19 @@ def finetuned(
     return jax.vmap(tune)(trial.x, trial.y)
 
 
+def three_ways(
+    model: CausalTransformer,
+    trial: Trial,
+    rate: float | jax.Array,
+    *,
+    which: Which,
+    objective: Objective,
+) -> tuple[Seen, Seen, Seen]:
+    """What is seen of each query zero-shot, in context, and zero-shot after finetuning."""
+    tuned = finetuned(model, trial, rate, which=which, objective=objective)
+    return zero_shot(model, trial), in_context(model, trial), with_models(tuned, trial)
+
+
 def choose_rate(
     model: CausalTransformer,
     trial: Trial,
@@ -172,8 +185,10 @@ class Likeness(NamedTuple):
 
     similarity: jax.Array
     """SimAOU of each kind, (kind, layer), in the order of `KINDS`."""
-    absent: jax.Array
-    """Tasks and queries without one, since a change is 0, (kind, layer)."""
+    unmoved: jax.Array
+    """Number of tasks and queries without one, since a change is 0, (kind, layer)."""
+    diverged: jax.Array
+    """Number of those where a change is not finite, (kind, layer)."""
     norm_ratio: jax.Array
     """Mean norm of the second change over that of the first, as they are, (layer,)."""
 
@@ -193,10 +208,11 @@ def changes_alike(
     """How alike changes are, which are given of directions and as they are."""
     pairs = [(one, other), (one_raw, other_raw)]
     pairs += [(similarity.centred(a), similarity.centred(b)) for a, b in pairs]
-    means, absent = zip(*(similarity.mean_cosine(a, b) for a, b in pairs), strict=True)
+    found = [similarity.mean_cosine(a, b) for a, b in pairs]
+    means, unmoved, diverged = (jnp.stack(parts) for parts in zip(*found, strict=True))
     first, second = (jnp.mean(jnp.linalg.norm(v, axis=-1), axis=(0, 1)) for v in pairs[1])
     ratio = jnp.where(first > 0, second / jnp.where(first > 0, first, 1), jnp.nan)
-    return Likeness(jnp.stack(means), jnp.stack(absent), ratio)
+    return Likeness(means, unmoved, diverged, ratio)
 
 
 def noise_alike(before: jax.Array, one: jax.Array, noise: jax.Array) -> Likeness:

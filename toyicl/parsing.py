@@ -22,7 +22,9 @@ def parse_command(kinds: dict[str, Callable[..., Any]], words: Sequence[str]) ->
     Raises BadInput with what tyro has to say of bad ones.
     """
     with _complaints():
-        return tyro.extras.subcommand_cli_from_dict(kinds, prog="toyicl", args=words)
+        return tyro.extras.subcommand_cli_from_dict(
+            kinds, prog="toyicl", description="`toyicl --version` prints the version.", args=words
+        )
 
 
 def parse_sweep(settings: Any, words: Sequence[str]) -> dict[str, list[Any]]:

@@ -72,17 +72,30 @@ def centred(changes: jax.Array) -> jax.Array:
     return changes - jnp.mean(changes, axis=(0, 1), keepdims=True)
 
 
-def mean_cosine(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean cosine of changes (tasks, queries, ..., width) over both, and how many had none.
+class MeanCosine(NamedTuple):
+    """Mean cosine of two changes over tasks and queries, and of how many it is not."""
 
-    SimAOU, if the changes are those of attention outputs. NaN where all are 0.
+    mean: jax.Array
+    """Of those that have one; NaN where none has."""
+    unmoved: jax.Array
+    """Number of tasks and queries where a change is 0."""
+    diverged: jax.Array
+    """Number of those where a change is not finite."""
+
+
+def mean_cosine(one: jax.Array, other: jax.Array) -> MeanCosine:
+    """Mean cosine of changes (tasks, queries, ..., width) over tasks and queries.
+
+    SimAOU, if the changes are those of attention outputs.
     """
     values = cosine(one, other)
-    absent = jnp.isnan(values)
-    count = jnp.sum(~absent, axis=(0, 1))
-    total = jnp.sum(jnp.where(absent, 0, values), axis=(0, 1))
+    finite = jnp.all(jnp.isfinite(one) & jnp.isfinite(other), axis=-1)
+    able = jnp.isfinite(values)
+    count = jnp.sum(able, axis=(0, 1))
+    total = jnp.sum(jnp.where(able, values, 0), axis=(0, 1))
     mean = jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
-    return mean, jnp.sum(absent, axis=(0, 1))
+    lost = finite & ~able, ~finite
+    return MeanCosine(mean, *(jnp.sum(where, axis=(0, 1)) for where in lost))
 
 
 class MapSimilarity(NamedTuple):
@@ -93,7 +106,9 @@ class MapSimilarity(NamedTuple):
     after: jax.Array
     """In context beside finetuned."""
     delta: jax.Array
-    """Of the two changes; NaN where a map does not move."""
+    """Of the two changes, where both maps move; NaN where none does."""
+    unmoved: jax.Array
+    """Number of maps of which one of the two changes is 0."""
 
 
 def map_similarity(
@@ -104,16 +119,11 @@ def map_similarity(
     Demonstrations and BOS are left out, as in Dai et al. (2022). Of a map of L = 1 the cosine is a
     sign, which says next to nothing.
     """
-    return MapSimilarity(
-        *(
-            jnp.nanmean(cosine(one, other), axis=(0, 1, 3))
-            for one, other in (
-                (in_context, zero_shot),
-                (in_context, finetuned),
-                (in_context - zero_shot, finetuned - zero_shot),
-            )
-        )
-    )
+    told, tuned = in_context - zero_shot, finetuned - zero_shot
+    pairs = ((in_context, zero_shot), (in_context, finetuned), (told, tuned))
+    still = jnp.all(told == 0, axis=-1) | jnp.all(tuned == 0, axis=-1)
+    before, after, delta = (jnp.nanmean(cosine(one, other), axis=(0, 1, 3)) for one, other in pairs)
+    return MapSimilarity(before, after, delta, jnp.sum(still, axis=(0, 1, 3)))
 
 
 def kendall(one: jax.Array, other: jax.Array) -> jax.Array:
