@@ -26,7 +26,8 @@ lint: install
 figures: install
 	$(BIN)/toyicl run attention_cost classroom context_order context_sizes cosine_blindness dials explained \
 		preconditioned probe softmax_identities softmax_rivals untaught views --out figures
-	$(BIN)/toyicl run dai_momentum dai_similarity dual_form false_labels linearised_finetuning --out figures
+	$(BIN)/toyicl run dai_maps dai_momentum dai_regression dai_similarity dual_form false_labels \
+		linearised_finetuning --out figures
 	$(BIN)/toyicl run prop1 prop2 prop3 fig1 fig2 fig3a fig10 fig11 fig12 fig16 labels --out figures
 	$(BIN)/toyicl run fig3b --out figures --seeds 3 --settings.training.batch-size 512 \
 		--settings.training.steps 30000 --settings.unclipped-training.batch-size 512

@@ -4,13 +4,11 @@ A small causal transformer, trained on in-context classification with a shared p
 three ways: without demonstrations, with them in its context, and finetuned on them, one example at a
 time, W_K and W_V alone. The measures of Dai et al. (2022), as published and centred, beside other ways
 of finetuning, another task's update, random updates of the same norm, the best of many by the loss on
-the demonstrations, noise, and the same model before training. A model whose inputs are told in several
-tokens has attention maps longer than one; one that was trained on regression shows what is left where
-finetuning has nothing to gain.
+the demonstrations, noise, and the same model before and while it is trained.
 
 Expected: similar, as published; but a random update that happens to help is similar, too, and so is
-finetuning of an untrained model. Attention maps come no nearer.
-Cost: some 7 minutes on one core.
+finetuning of an untrained model; as training goes on, similarity and what finetuning gains fall.
+Cost: some 9 minutes on one core.
 """
 
 from collections.abc import Callable
@@ -26,20 +24,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, contrast, metrics, panels, similarity, study
+from toyicl import claims, contrast, metrics, panels, similarity, study, updates
 from toyicl.causal import CausalTransformer
-from toyicl.classification import Cost, ToldRegression, cross_entropy, half_squared
+from toyicl.classification import cross_entropy
 from toyicl.contrast import KINDS, Trial, Vehicle
 from toyicl.experiment import Fit
-from toyicl.finetuning import (
-    WHICH,
-    Objective,
-    Which,
-    best_random_update,
-    layer_causal,
-    plain,
-    random_update,
-)
+from toyicl.finetuning import WHICH, Objective, Which, layer_causal, plain
 from toyicl.settings import require_size
 
 
@@ -49,10 +39,6 @@ class Settings(Vehicle):
 
     draws: tuple[int, ...] = (64, 1024)
     """Numbers of random updates of which the best is taken."""
-    regression: ToldRegression = ToldRegression()
-    """The regression on which another model is trained."""
-    input_tokens: int = 2
-    """Tokens in which a third model is told each input."""
     noise_width: int = 4096
     """Width of the noise whose similarity is known."""
 
@@ -72,69 +58,24 @@ QUICK = Settings(
     draws=(64,),
     most_seeds=2,
 )
-VARIANT_SEEDS = 2
-"""Seeds of the two models beside the vehicle."""
 NOISE_RATIO = 3.0
 """|r|^2 over |z|^2 of the noise."""
-KEYS_AND_VALUES = WHICH["keys and values"]
 OWN = "keys and values"
-PUBLISHED: dict[str, Any] = {"which": KEYS_AND_VALUES, "objective": plain(cross_entropy)}
+PUBLISHED: dict[str, Any] = {"which": WHICH[OWN], "objective": plain(cross_entropy)}
 """Finetuning as published."""
-Found = dict[str, Any]
-
-
-def _ways(cost: Cost) -> dict[str, tuple[Which, Objective]]:
-    """Ways of finetuning: what changes, and by which objective."""
-    return {
-        OWN: (KEYS_AND_VALUES, plain(cost)),
-        "layer-causal": (KEYS_AND_VALUES, layer_causal(cost)),
-        "queries": (WHICH["queries"], plain(cost)),
-        "MLPs": (WHICH["MLPs"], plain(cost)),
-        "all": (WHICH["all"], plain(cost)),
-    }
-
-
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
-    """Train the three models, and compare finetuning with what demonstrations do in each."""
-    history = settings.train(fit)
-    trials = settings.trials()
-    look = partial(_look, settings, _ways(cross_entropy), settings.draws, contrast.accuracy)
-    found = contrast.before_and_after(look, history, trials)
-    noise = similarity.noise_similarity(
-        jax.random.key(0), NOISE_RATIO, settings.noise_width, pairs=64
-    )
-    arms = [*_ways(cross_entropy), *_controls(settings.draws)]
-    rates = found["chosen_rate"][:, -1, 0]
-    progress = metrics.over_snapshots(_progress(settings.rates), history.learners, trials)
-    return study.dataset(
-        {name: (("seed", "model", *DIMS[name]), values) for name, values in found.items()},
-        {"untrained_model_cosine": (("seed", "layer"), found["similarity"][:, 0, 0, 0])},
-        {"untrained_at_trained_rate": (DIMS_AT_RATE, _untrained_at(rates, history, trials[0]))},
-        {"norm_ratio": (("seed", "layer"), found["arm_norm_ratio"][:, 1, 0])},
-        {"prediction_difference": ("seed", found["apart"][:, 1])},
-        {name: (("seed", "step"), values) for name, values in progress.items()},
-        {"noise": ("kind", [*map(float, noise), np.nan, np.nan])},
-        _told_in_parts(settings, fit, trials),
-        _on_regression(settings, fit),
-        {"seed": history.seeds, "step": history.steps},
-        map_length=settings.model.input_tokens,
-        longer_map_length=settings.input_tokens,
-        undemonstrated=int(jnp.sum(jnp.sum(trials[0].y, axis=1) == 0)),
-    ).assign_coords(
-        model=["untrained", "trained"],
-        arm=arms,
-        kind=list(KINDS),
-        layer=np.arange(1, settings.model.depth + 1),
-        rate=list(settings.rates),
-        way=arms[: len(_ways(cross_entropy))],
-    )
-
-
+WAYS: dict[str, tuple[Which, Objective]] = {
+    OWN: (WHICH[OWN], plain(cross_entropy)),
+    "layer-causal": (WHICH[OWN], layer_causal(cross_entropy)),
+    "queries": (WHICH["queries"], plain(cross_entropy)),
+    "MLPs": (WHICH["MLPs"], plain(cross_entropy)),
+    "all": (WHICH["all"], plain(cross_entropy)),
+}
+"""Ways of finetuning: what changes, and by which objective."""
 DIMS: dict[str, tuple[str, ...]] = {
     "zero_shot": (),
     "in_context": (),
     "apart": (),
-    "score": ("arm",),
+    "score": ("tuned",),
     "similarity": ("arm", "kind", "layer"),
     "unmoved": ("arm", "kind", "layer"),
     "diverged": ("arm", "kind", "layer"),
@@ -143,16 +84,97 @@ DIMS: dict[str, tuple[str, ...]] = {
     "recovered_by_chance": ("way",),
     "gained": ("way",),
     "missed": ("way",),
-    "map_before": ("layer",),
-    "map_after": ("layer",),
-    "map_delta": ("layer",),
-    "map_unmoved": ("layer",),
-    "kendall": ("layer",),
     "chosen_rate": ("way",),
     "rate_score": ("way", "rate"),
     "rate_diverged": ("way", "rate"),
 }
 """Dimensions of what is found of one model."""
+Found = dict[str, Any]
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Train the vehicle, and compare finetuning with what demonstrations do in it."""
+    history = settings.train(fit)
+    trials = settings.trials()
+    found = contrast.before_and_after(partial(_look, settings), history, trials)
+    rates = found["chosen_rate"][:, -1, 0]
+    progress = metrics.over_snapshots(_progress(settings.rates), history.learners, trials)
+    noise = similarity.noise_similarity(
+        jax.random.key(0), NOISE_RATIO, settings.noise_width, pairs=64
+    )
+    best = [f"best of {count} random" for count in settings.draws]
+    tuned = [*WAYS, "another task's", "random", *best]
+    return study.dataset(
+        {name: (("seed", "model", *DIMS[name]), values) for name, values in found.items()},
+        {name: (("seed", "step"), values) for name, values in progress.items()},
+        {
+            "untrained_at_trained_rate": (
+                ("seed", "kind", "layer"),
+                _untrained_at(rates, history, trials[0]),
+            ),
+            "untrained_model_cosine": (("seed", "layer"), found["similarity"][:, 0, 0, 0]),
+            "norm_ratio": (("seed", "layer"), found["arm_norm_ratio"][:, 1, 0]),
+            "prediction_difference": ("seed", found["apart"][:, 1]),
+            "noise": ("kind", [*map(float, noise), np.nan, np.nan]),
+        },
+        {"seed": history.seeds, "step": history.steps},
+        undemonstrated=int(jnp.sum(jnp.sum(trials[0].y, axis=1) == 0)),
+    ).assign_coords(
+        model=["untrained", "trained"],
+        way=list(WAYS),
+        tuned=tuned,
+        arm=[*tuned, "Gaussian noise", "uniform noise"],
+        kind=list(KINDS),
+        layer=np.arange(1, settings.model.depth + 1),
+        rate=list(settings.rates),
+    )
+
+
+def _look(settings: Settings, model: CausalTransformer, trial: Trial, held_out: Trial) -> Found:
+    """All measures of one model."""
+    zero, told = contrast.zero_shot(model, trial), contrast.in_context(model, trial)
+    searches, models = [], {}
+    for name, (which, objective) in WAYS.items():
+        way: dict[str, Any] = {"which": which, "objective": objective}
+        searches.append(contrast.choose_rate(model, held_out, settings.rates, **way))
+        models[name] = contrast.finetuned(model, trial, searches[-1].best, **way)
+    models |= updates.of_weights(
+        jax.random.key(1), model, models[OWN], trial, draws=settings.draws, **PUBLISHED
+    )
+    seen = {name: contrast.with_models(each, trial) for name, each in models.items()}
+    alike = {
+        name: contrast.likeness(zero.attended, told.attended, one.attended)
+        for name, one in seen.items()
+    } | updates.of_outputs(jax.random.key(2), zero.attended, told.attended)
+    right = {
+        name: contrast.right(one.logits, trial.labels)
+        for name, one in ({"zero": zero, "told": told} | seen).items()
+    }
+    recoveries = [similarity.recovery(right["zero"], right["told"], right[name]) for name in WAYS]
+    likenesses: contrast.Likeness = _stacked(alike.values())
+    recovery: similarity.Recovery = _stacked(recoveries)
+    search = _stacked(searches)
+    return {
+        "zero_shot": jnp.mean(right["zero"]),
+        "in_context": jnp.mean(right["told"]),
+        "apart": jnp.mean(jnp.linalg.norm(seen[OWN].logits - told.logits, axis=-1)),
+        "score": jnp.stack([jnp.mean(right[name]) for name in seen]),
+        "similarity": likenesses.similarity,
+        "unmoved": likenesses.unmoved,
+        "diverged": likenesses.diverged,
+        "arm_norm_ratio": likenesses.norm_ratio,
+        "recovered": recovery.score,
+        "recovered_by_chance": recovery.chance,
+        "gained": recovery.gained,
+        "missed": recovery.missed,
+        "chosen_rate": search.best,
+        "rate_score": search.scores,
+        "rate_diverged": search.diverged,
+    }
+
+
+def _stacked(parts: Any) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
 
 
 def _progress(rates: tuple[float, ...]) -> Callable[..., Found]:
@@ -174,9 +196,6 @@ def _progress(rates: tuple[float, ...]) -> Callable[..., Found]:
     return look
 
 
-DIMS_AT_RATE = ("seed", "kind", "layer")
-
-
 def _untrained_at(rates: np.ndarray, history: Any, trial: Trial) -> np.ndarray:
     """Similarity of each seed's model before training, at the rate that was chosen for it trained.
 
@@ -192,147 +211,6 @@ def _untrained_at(rates: np.ndarray, history: Any, trial: Trial) -> np.ndarray:
     return jax.device_get(each((starts, rates)))
 
 
-def _controls(draws: tuple[int, ...]) -> list[str]:
-    best = [f"best of {count} random" for count in draws]
-    return ["another task's", "random", *best, "Gaussian noise", "uniform noise"]
-
-
-def _look(
-    settings: Settings,
-    ways: dict[str, tuple[Which, Objective]],
-    draws: tuple[int, ...],
-    score: contrast.Score,
-    model: CausalTransformer,
-    trial: Trial,
-    held_out: Trial,
-) -> Found:
-    """All measures of one model."""
-    zero, told = contrast.zero_shot(model, trial), contrast.in_context(model, trial)
-    searches, tuned = {}, {}
-    for name, (which, objective) in ways.items():
-        searches[name] = contrast.choose_rate(
-            model, held_out, settings.rates, which=which, objective=objective, score=score
-        )
-        rate = searches[name].best
-        tuned[name] = contrast.finetuned(model, trial, rate, which=which, objective=objective)
-    others = _other_updates(model, tuned[OWN], trial, ways[OWN][1], draws) if draws else {}
-    seen = {name: contrast.with_models(models, trial) for name, models in (tuned | others).items()}
-    alike = [contrast.likeness(zero.attended, told.attended, one.attended) for one in seen.values()]
-    if draws:
-        alike += _noise(zero.attended, told.attended)
-    right, in_context = (contrast.right(one.logits, trial.labels) for one in (zero, told))
-    recoveries = [
-        similarity.recovery(right, in_context, contrast.right(seen[name].logits, trial.labels))
-        for name in ways
-    ]
-    likenesses: contrast.Likeness = jax.tree.map(lambda *parts: jnp.stack(parts), *alike)
-    recovery: similarity.Recovery = jax.tree.map(lambda *parts: jnp.stack(parts), *recoveries)
-    search = jax.tree.map(lambda *parts: jnp.stack(parts), *searches.values())
-    maps = similarity.map_similarity(
-        *(contrast.own_scores(model, one) for one in (zero, told, seen[OWN]))
-    )
-    scores = [score(one.logits, trial.labels) for one in seen.values()]
-    ranks = contrast.demonstrations_ranked(model, tuned[OWN], trial)
-    return {
-        "zero_shot": score(zero.logits, trial.labels),
-        "in_context": score(told.logits, trial.labels),
-        "apart": jnp.mean(jnp.linalg.norm(seen[OWN].logits - told.logits, axis=-1)),
-        "score": jnp.stack(scores + [jnp.asarray(jnp.nan)] * (len(alike) - len(seen))),
-        "similarity": likenesses.similarity,
-        "unmoved": likenesses.unmoved,
-        "diverged": likenesses.diverged,
-        "arm_norm_ratio": likenesses.norm_ratio,
-        "recovered": recovery.score,
-        "recovered_by_chance": recovery.chance,
-        "gained": recovery.gained,
-        "missed": recovery.missed,
-        **{f"map_{name}": values for name, values in maps._asdict().items()},
-        "kendall": jnp.nanmean(similarity.kendall(*ranks), axis=(0, 1)),
-        "chosen_rate": search.best,
-        "rate_score": search.scores,
-        "rate_diverged": search.diverged,
-    }
-
-
-def _other_updates(
-    model: CausalTransformer,
-    tuned: Any,
-    trial: Trial,
-    objective: Objective,
-    draws: tuple[int, ...],
-) -> dict[str, Any]:
-    """Models of every task after another task's update, a random one, and the best of many."""
-    one_key, best_key = jax.random.split(jax.random.key(1))
-    one_keys, best_keys = (jax.random.split(key, len(trial.x)) for key in (one_key, best_key))
-
-    def random(key: jax.Array, tuned: CausalTransformer) -> CausalTransformer:
-        return random_update(key, model, tuned, which=KEYS_AND_VALUES)
-
-    def best(count: int, key: jax.Array, tuned: Any, x: jax.Array, y: jax.Array) -> Any:
-        return best_random_update(
-            key, model, tuned, x, y, count=count, which=KEYS_AND_VALUES, objective=objective
-        )
-
-    updates = [contrast.shifted_by_one(tuned), jax.vmap(random)(one_keys, tuned)]
-    for count in draws:  # the first of the same draws
-        task = (best_keys, tuned, trial.x, trial.y)
-        updates.append(jax.lax.map(lambda task, count=count: best(count, *task), task))
-    return dict(zip(_controls(draws), updates, strict=False))
-
-
-def _noise(before: jax.Array, told: jax.Array) -> list[contrast.Likeness]:
-    """How alike noise is: Gaussian, and U[0, 1) as published, which is not centred."""
-    gaussian_key, uniform_key = jax.random.split(jax.random.key(2))
-    gaussian = jax.random.normal(gaussian_key, told.shape, told.dtype)
-    uniform = jax.random.uniform(uniform_key, told.shape, told.dtype)
-    return [contrast.noise_alike(before, told, noise) for noise in (gaussian, uniform)]
-
-
-def _told_in_parts(settings: Settings, fit: Fit, trials: tuple[Trial, Trial]) -> Found:
-    """Attention maps of a model whose queries have several tokens of their own."""
-    architecture = replace(settings.model, input_tokens=settings.input_tokens)
-    history = fit(
-        architecture,
-        settings.task,
-        settings.training,
-        label="inputs in several tokens",
-        at_most=VARIANT_SEEDS,
-    )
-    look = partial(_look, settings, _only(cross_entropy), (), contrast.accuracy)
-    found = contrast.trained(look, history, trials)
-    names = ("map_before", "map_after", "map_delta")
-    return {f"longer_{name}": (("variant_seed", "layer"), found[name]) for name in names}
-
-
-def _on_regression(settings: Settings, fit: Fit) -> Found:
-    """Errors and similarity of a model that was trained on regression."""
-    task = settings.regression
-    history = fit(
-        settings.model, task, settings.training, label="regression", at_most=VARIANT_SEEDS
-    )
-    trials = tuple(
-        contrast.draw_trial(task, jax.random.key(k), tasks=settings.tasks, queries=settings.queries)
-        for k in (2022, 2023)
-    )
-    look = partial(_look, settings, _only(half_squared), (), contrast.minus_error)
-    found = contrast.trained(look, history, trials)
-    return {
-        "regression_zero_shot": ("variant_seed", -found["zero_shot"]),
-        "regression_in_context": ("variant_seed", -found["in_context"]),
-        "regression_finetuned": ("variant_seed", -found["score"][:, 0]),
-        "regression_similarity": (("variant_seed", "kind", "layer"), found["similarity"][:, 0]),
-    }
-
-
-def _only(cost: Cost) -> dict[str, tuple[Which, Objective]]:
-    return {OWN: _ways(cost)[OWN]}
-
-
-def _of(name: str, **where: Any) -> claims.Value:
-    """A variable at some coordinates."""
-    return lambda results: results[name].sel(where) if where else results[name]
-
-
 def _alike(model: str, kind: str) -> claims.Value:
     """SimAOU at the last layer, (arm, seed)."""
     return lambda results: (
@@ -341,21 +219,20 @@ def _alike(model: str, kind: str) -> claims.Value:
 
 
 def draw(results: xr.Dataset) -> Figure:
-    """Answers, similarities of attention outputs by update and by layer, maps, and recovery."""
+    """Answers, similarities of attention outputs by update, layer and training step, and recovery."""
 
     def answers(axes: Axes, results: xr.Dataset) -> None:
-        shown = results.sel(model="trained", way=OWN)
+        shown = results.sel(model="trained")
         for name, style in (("zero_shot", ":"), ("in_context", "--")):
             value = float(shown[name].mean())
             label = f"{name.replace('_', ' ')}: {value:.2f}"
             axes.axvline(value, color="0.3", linestyle=style, label=label)
-        kept = results.arm.values[:-2]  # noise gives no answers
-        panels.rows({"after the update": lambda r: r.score.sel(model="trained", arm=kept)}, "arm")(
+        panels.rows({"after the update": lambda r: r.score.sel(model="trained")}, "tuned")(
             axes, results
         )
         axes.set(xlabel="accuracy")
 
-    def updates(kind: str) -> panels.Panel:
+    def arms(kind: str) -> panels.Panel:
         sets = {model: _alike(model, kind) for model in ("trained", "untrained")}
         return panels.rows(sets, "arm", levels={"0": 0.0}, xlabel=f"{kind} similarity, last layer")
 
@@ -369,61 +246,37 @@ def draw(results: xr.Dataset) -> Figure:
             axes, results
         )
 
-    def maps(axes: Axes, results: xr.Dataset) -> None:
-        last = results.isel(layer=-1)
-        for number, (prefix, length) in enumerate(
-            (("", results.map_length), ("longer_", results.longer_map_length))
-        ):
-            for row, name in enumerate(("before", "after", "delta")):
-                values = last[f"{prefix}map_{name}"]
-                values = values.sel(model="trained") if "model" in values.dims else values
-                axes.plot(
-                    values.values.ravel(),
-                    np.full(values.size, row + 0.2 * number),
-                    "os"[number],
-                    color=panels.LOOKS[number][0],
-                    markersize=4,
-                    label=f"map of {length}" if row == 0 else None,
-                )
-        axes.set_yticks(range(3), ["before: ICL, ZSL", "after: ICL, FT", "of the changes"])
-        axes.set(ylim=(2.6, -0.5), xlim=(-1.05, 1.05), xlabel="similarity of attention maps")
-        axes.legend()
-
-    sets = {
+    recoveries = {
         "score": lambda r: r.recovered.sel(model="trained"),
         "by chance": lambda r: r.recovered_by_chance.sel(model="trained"),
     }
     drawn: dict[str, panels.Panel] = {
         "answers": answers,
-        "similarity, as published": updates("normalised"),
-        "similarity, centred": updates("centred"),
+        "similarity, as published": arms("normalised"),
+        "similarity, centred": arms("centred"),
+        "each layer, each definition": layers,
+        "Rec2FTP": panels.rows(recoveries, "way", xlabel="share of answers"),
         "while training, last layer": panels.curves(
             {"similarity_then": "as published", "centred_similarity_then": "centred"},
             ylabel="similarity, keys and values",
         ),
-        "each layer, each definition": layers,
-        "attention maps": maps,
-        "Rec2FTP": panels.rows(sets, "way", xlabel="share of answers"),
         "while training": panels.curves(
             {"gain_in_context": "in context", "gain_of_finetuning": "finetuned"},
             ylabel="accuracy, over zero-shot",
         ),
     }
-    ratio = (results.regression_finetuned / results.regression_zero_shot).mean()
-    sentence = (
-        "Classification in context; an update is what is set beside in-context learning's. On "
-        f"regression finetuning leaves {float(ratio):.3f} of the zero-shot error."
-    )
+    sentence = "Classification in context; an update is what is set beside in-context learning's."
     return panels.figure(results, drawn, sentence, columns=4)
 
 
-def _last(name: str, **where: Any) -> claims.Value:
-    """A variable at the last layer."""
-    return lambda results: _of(name, **where)(results).isel(layer=-1)
+def _of(name: str, **where: Any) -> claims.Value:
+    """A variable of trained models, or of others, at some coordinates."""
+    return lambda results: results[name].sel({"model": "trained"} | where)
 
 
 def _similarity(arm: str = OWN, model: str = "trained", kind: str = "normalised") -> claims.Value:
-    return _last("similarity", arm=arm, model=model, kind=kind)
+    """SimAOU at the last layer."""
+    return lambda results: _alike(model, kind)(results).sel(arm=arm)
 
 
 def _minus(one: claims.Value, other: claims.Value) -> claims.Value:
@@ -444,37 +297,32 @@ def _owned(model: str) -> claims.Value:
     return _minus(_similarity(model=model), _similarity("another task's", model=model))
 
 
-_TRAINED = {"model": "trained"}
-_CENTRED = {"kind": "centred"}
+def _at_trained_rate(results: xr.Dataset) -> xr.DataArray:
+    return results.untrained_at_trained_rate.sel(kind="normalised").isel(layer=-1)
+
+
 CLAIMS = claims.read(
     Path(__file__).with_name("finetuning.toml"),
     {
-        "DAI-icl": _minus(_of("in_context", **_TRAINED), _of("zero_shot", **_TRAINED)),
-        "DAI-ft": _minus(_of("score", arm=OWN, **_TRAINED), _of("zero_shot", **_TRAINED)),
-        "DAI-3": _minus(
-            _of("recovered", way=OWN, **_TRAINED), _of("recovered_by_chance", way=OWN, **_TRAINED)
-        ),
-        "DAI-4": _of("similarity", arm=OWN, kind="normalised", **_TRAINED),
+        "DAI-icl": _minus(_of("in_context"), _of("zero_shot")),
+        "DAI-ft": _minus(_of("score", tuned=OWN), _of("zero_shot")),
+        "DAI-3": _minus(_of("recovered", way=OWN), _of("recovered_by_chance", way=OWN)),
+        "DAI-4": _of("similarity", arm=OWN, kind="normalised"),
         "DAI-4-gaussian": _similarity("Gaussian noise"),
         "DAI-4-other": _over(_similarity("another task's"), _similarity()),
         "DAI-4-untrained": _minus(_similarity(), _similarity(model="untrained")),
-        "DAI-4-untrained-rate": lambda r: (
-            _similarity()(r) - r.untrained_at_trained_rate.sel(kind="normalised").isel(layer=-1)
-        ),
+        "DAI-4-untrained-rate": _minus(_similarity(), _at_trained_rate),
         "DAI-4-training": lambda r: (
             r.similarity_then.isel(step=-1) - r.similarity_then.isel(step=1)
         ),
         "DAI-4-centred": _minus(
-            _similarity(**_CENTRED), _similarity(model="untrained", **_CENTRED)
+            _similarity(kind="centred"), _similarity(model="untrained", kind="centred")
         ),
         "DAI-4-own": _minus(_owned("trained"), _owned("untrained")),
         "DAI-4-raw": _similarity(kind="raw"),
         "DAI-4-causal": _minus(_similarity("layer-causal"), _similarity()),
         "DAI-4-mlps": _minus(_similarity(), _similarity("MLPs")),
         "DAI-4-best": _minus(_similarity(), _best),
-        "DAI-5": _minus(_last("map_after", **_TRAINED), _last("map_before", **_TRAINED)),
-        "DAI-5-longer": _minus(_last("longer_map_after"), _last("longer_map_before")),
-        "DAI-6": _minus(_last("kendall", **_TRAINED), _last("kendall", model="untrained")),
     },
 ) + claims.read(
     Path(__file__).with_name("critics.toml"),
@@ -484,9 +332,7 @@ CLAIMS = claims.read(
         "CR-10-between": _over(
             _minus(_best, _similarity("random")), _minus(_similarity(), _similarity("random"))
         ),
-        "CR-10-noise": _of("noise", kind="normalised"),
+        "CR-10-noise": lambda results: results.noise.sel(kind="normalised"),
         "CR-10-noise-raw": lambda results: abs(results.noise.sel(kind="raw")),
-        "CR-10-regression-icl": _over(_of("regression_in_context"), _of("regression_zero_shot")),
-        "CR-10-regression": _over(_of("regression_finetuned"), _of("regression_zero_shot")),
     },
 )

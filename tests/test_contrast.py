@@ -114,18 +114,6 @@ def test_finetuning_that_diverges_is_counted(model, trial):
     assert np.isnan(found.similarity).all()
 
 
-def test_noise_is_not_alike():
-    before, after, _ = np.random.default_rng(3).normal(size=(3, 40, 40, 1, 64))
-    noise = jax.random.normal(jax.random.key(0), before.shape)
-    found = contrast.noise_alike(jnp.asarray(before), jnp.asarray(after), noise)
-    assert np.all(np.abs(np.asarray(found.similarity)) < 0.02)
-
-
-def test_another_tasks_models(close):
-    models = {"weights": jnp.arange(3.0)}
-    close(contrast.shifted_by_one(models)["weights"], [2.0, 0.0, 1.0])
-
-
 def test_the_rate_is_chosen_by_score_and_one_that_diverges_is_named(model, trial):
     found = contrast.choose_rate(model, trial, (0.1, 1e300), **METHOD)
     assert found.diverged.tolist() == [False, True]

@@ -26,7 +26,9 @@ OPTIONS = {
     " --settings.separate-training.batch-size=8",
     "context_sizes": f"{SHORT} {FEW}",
     "cosine_blindness": "--settings.episodes=50 --settings.depth=2",
+    "dai_maps": f"{SHORT} {FEW_TASKS}",
     "dai_momentum": f"{SHORT} {FEW}",
+    "dai_regression": f"{SHORT} {FEW_TASKS}",
     "dai_similarity": f"{SHORT} {FEW_TASKS}",
     "dials": " ".join(
         f"--settings.probe.{option}"

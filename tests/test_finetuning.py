@@ -185,37 +185,6 @@ def test_real_finetuning_nears_its_linearisation_as_the_rate_falls(model, exampl
     assert gaps[0] > 4 * gaps[1]
 
 
-# Random updates.
-
-
-def test_random_updates_have_the_norm_of_finetunings(close, model, examples):
-    tuned = tune(model, examples, 0.3)
-    random = finetuning.random_update(
-        jax.random.key(0), model, tuned, which=WHICH["keys and values"]
-    )
-    before, after, other = flat(model), flat(random), flat(tuned)
-    for path, value in before.items():
-        close(np.linalg.norm(after[path] - value), np.linalg.norm(other[path] - value), 1e-9)
-    assert not np.array_equal(ravel_pytree(random)[0], ravel_pytree(tuned)[0])
-
-
-def test_the_best_random_update_is_the_one_that_costs_least(model, examples):
-    x, y, _ = examples
-    which = WHICH["keys and values"]
-    tuned = tune(model, examples, 0.3)
-    best = finetuning.best_random_update(
-        jax.random.key(0), model, tuned, x, y, count=5, which=which, objective=OBJECTIVES["plain"]
-    )
-    costs = []
-    for key in jax.random.split(jax.random.key(0), 5):
-        changed = finetuning.random_update(key, model, tuned, which=which)
-        costs.append(
-            np.mean([OBJECTIVES["plain"](changed, a, b) for a, b in zip(x, y, strict=True)])
-        )
-    own = np.mean([OBJECTIVES["plain"](best, a, b) for a, b in zip(x, y, strict=True)])
-    np.testing.assert_allclose(own, min(costs))
-
-
 # Rates.
 
 

@@ -55,11 +55,9 @@ class Vehicle:
         for rate in self.rates:
             require_positive("rates", rate)
 
-    def train(self, fit: Callable[..., Any]) -> Any:
+    def train(self, fit: Callable[..., Any], label: str = "a causal transformer") -> Any:
         """A history of the model on its task, by an experiment's `fit`."""
-        return fit(
-            self.model, self.task, self.training, label="classification", at_most=self.most_seeds
-        )
+        return fit(self.model, self.task, self.training, label=label, at_most=self.most_seeds)
 
     def trials(self) -> "tuple[Trial, Trial]":
         """The tasks to measure on, and those to choose rates on."""
@@ -175,11 +173,6 @@ def choose_rate(
     return search(rates, attempt)
 
 
-def shifted_by_one(models: Any) -> Any:
-    """Models stacked over tasks, each in the place of the task before: another task's update."""
-    return jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=0), models)
-
-
 class Likeness(NamedTuple):
     """Similarity of the changes of attention outputs, means over tasks and queries, layer by layer."""
 
@@ -213,14 +206,6 @@ def changes_alike(
     first, second = (jnp.mean(jnp.linalg.norm(v, axis=-1), axis=(0, 1)) for v in pairs[1])
     ratio = jnp.where(first > 0, second / jnp.where(first > 0, first, 1), jnp.nan)
     return Likeness(means, unmoved, diverged, ratio)
-
-
-def noise_alike(before: jax.Array, one: jax.Array, noise: jax.Array) -> Likeness:
-    """How alike attention outputs changed and noise, which is taken for the change itself."""
-    changes = [
-        similarity.updates(one, before, normalised=normalised) for normalised in (True, False)
-    ]
-    return changes_alike(changes[0], noise, changes[1], noise)
 
 
 def demonstrations_ranked(

@@ -174,44 +174,6 @@ def label_step(
     return gradient, simplified
 
 
-def random_update(
-    key: jax.Array, model: CausalTransformer, tuned: CausalTransformer, *, which: Which
-) -> CausalTransformer:
-    """The model after a random change, of each matrix by as much as it was finetuned, in norm."""
-    divided, moved = parts(model, which), parts(tuned, which).chosen
-    values, structure = jax.tree.flatten(divided.chosen)
-    keys = jax.random.split(key, len(values))
-
-    def change(key: jax.Array, value: jax.Array, other: jax.Array) -> jax.Array:
-        noise = jax.random.normal(key, value.shape, value.dtype)
-        return value + noise * (jnp.linalg.norm(other - value) / jnp.linalg.norm(noise))
-
-    changed = list(map(change, keys, values, jax.tree.leaves(moved)))
-    return divided.model(jax.tree.unflatten(structure, changed))
-
-
-def best_random_update(
-    key: jax.Array,
-    model: CausalTransformer,
-    tuned: CausalTransformer,
-    x: jax.Array,
-    y: jax.Array,
-    *,
-    count: int,
-    which: Which,
-    objective: Objective,
-) -> CausalTransformer:
-    """That of `count` random updates which costs least on the demonstrations, (N, d), (N, m)."""
-
-    def cost(key: jax.Array) -> jax.Array:
-        changed = random_update(key, model, tuned, which=which)
-        return jnp.mean(jax.vmap(objective, (None, 0, 0))(changed, x, y))
-
-    keys = jax.random.split(key, count)
-    best = jnp.nanargmin(jax.lax.map(cost, keys, batch_size=min(count, 64)))
-    return random_update(keys[best], model, tuned, which=which)
-
-
 class Search(NamedTuple):
     """Rates that were tried, and the one that did best."""
 

@@ -1,0 +1,97 @@
+"""dai_regression: where finetuning gains nothing, a likeness to it says nothing.
+
+The causal transformer of dai_similarity, trained on linear regression whose tasks share nothing: alone
+a query can only be answered by 0. Errors zero-shot, in context and finetuned on the demonstrations,
+and the similarity of the changes of attention outputs.
+
+Expected: in-context learning removes most of the error, finetuning one example at a time none of it.
+Cost: a minute on one core.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from toyicl import claims, contrast, panels, study
+from toyicl.causal import CausalTransformer
+from toyicl.classification import ToldRegression, half_squared
+from toyicl.contrast import KINDS, Trial, Vehicle
+from toyicl.experiment import Fit
+from toyicl.finetuning import WHICH, plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Vehicle):
+    """Settings of the vehicle, on another task."""
+
+    task: ToldRegression = ToldRegression()  # type: ignore[assignment]
+    """The task."""
+    most_seeds: int = 3
+    """Seeds beyond these are not trained."""
+
+
+FULL = Settings()
+QUICK = Settings(training=replace(FULL.training, steps=600), tasks=16, queries=32, most_seeds=2)
+METHOD: dict[str, Any] = {"which": WHICH["keys and values"], "objective": plain(half_squared)}
+WAYS = ("zero-shot", "in context", "finetuned")
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Train the model, and measure its errors and similarities."""
+    history = settings.train(fit)
+    found = contrast.trained(partial(_look, settings.rates), history, settings.trials())
+    return study.dataset(
+        {
+            "error": (("way", "seed"), np.transpose(found["error"])),
+            "similarity": (("seed", "kind", "layer"), found["similarity"]),
+            "chosen_rate": ("seed", found["rate"]),
+        },
+        {"seed": history.seeds},
+    ).assign_coords(way=list(WAYS), kind=list(KINDS), layer=np.arange(1, settings.model.depth + 1))
+
+
+def _look(
+    rates: tuple[float, ...], model: CausalTransformer, trial: Trial, held_out: Trial
+) -> dict[str, Any]:
+    """Errors of the three ways at the best rate, and similarities."""
+    rate = contrast.choose_rate(model, held_out, rates, **METHOD, score=contrast.minus_error).best
+    ways = contrast.three_ways(model, trial, rate, **METHOD)
+    return {
+        "error": -jnp.stack([contrast.minus_error(w.logits, trial.labels) for w in ways]),
+        "similarity": contrast.likeness(*(seen.attended for seen in ways)).similarity,
+        "rate": rate,
+    }
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """Errors of the three ways, and similarities by definition."""
+    drawn = {
+        "error": panels.rows({"trained": lambda r: r.error}, "way", xlabel="1/2 squared error"),
+        "similarity, last layer": panels.rows(
+            {"trained": lambda r: r.similarity.isel(layer=-1)},
+            "kind",
+            levels={"0": 0.0},
+            xlabel="similarity of attention outputs",
+        ),
+    }
+    sentence = "Linear regression in context, told as a sequence; finetuning of W_K and W_V."
+    return panels.figure(results, drawn, sentence)
+
+
+def _over_zero_shot(way: str) -> claims.Value:
+    return lambda results: results.error.sel(way=way) / results.error.sel(way="zero-shot")
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("critics.toml"),
+    {
+        "CR-10-regression-icl": _over_zero_shot("in context"),
+        "CR-10-regression": _over_zero_shot("finetuned"),
+    },
+)
