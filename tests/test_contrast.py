@@ -94,17 +94,24 @@ def test_layers_that_do_not_move_are_counted():
     assert float(found.norm_ratio[0]) == 0
 
 
-def test_finetuning_of_mlps_moves_no_attention_of_the_first_layer(model, trial):
-    method = METHOD | {"which": WHICH["MLPs"]}
-    ways = contrast.three_ways(model, trial, 0.3, **method)
-    found = likeness(*(seen.attended for seen in ways))
-    raw = KINDS.index("raw")
-    assert found.unmoved[raw].tolist() == [4, 0]
-    assert np.isnan(found.similarity[raw]).tolist() == [True, False]
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_finetuning_of_mlps_moves_no_attention_of_the_first_layer(dtype):
+    """In one program, which may compute one output in two ways, up to rounding."""
+    with jax.enable_x64(dtype == "float64"):
+        task = Classification()
+        model = CausalArchitecture()(task, jax.random.key(1))
+        trial = contrast.draw_trial(task, jax.random.key(0), tasks=6, queries=7)
+
+        @jax.jit
+        def alike(model, trial):
+            method = METHOD | {"which": WHICH["MLPs"]}
+            ways = contrast.three_ways(model, trial, 0.3, **method)
+            return likeness(*(seen.attended for seen in ways))
+
+        found = alike(model, trial)
+    assert found.unmoved.tolist() == [[42, 0]] * len(KINDS)
+    assert np.isnan(found.similarity).tolist() == [[True, False]] * len(KINDS)
     assert not np.asarray(found.diverged).any()
-    moved = np.asarray(ways[2].attended - ways[0].attended)
-    assert not moved[:, :, 0].any()
-    assert moved[:, :, 1].all()
 
 
 def test_finetuning_that_diverges_is_counted(model, trial):

@@ -109,6 +109,19 @@ def test_normalised_and_raw_can_differ_in_sign():
     assert values[False] < 0
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("normalised", [True, False])
+def test_a_change_by_rounding_is_none(dtype, normalised):
+    """Of outputs that differ by a few roundings, and, if normalised, in length alone."""
+    rows = jnp.asarray(changes(4)[0], dtype)
+    eps = jnp.finfo(dtype).eps
+    rounded = rows * (1 + 4 * eps) + 4 * eps * jnp.roll(rows, 1, axis=-1)
+    assert not np.array_equal(rounded, rows)
+    assert not np.asarray(similarity.updates(rounded, rows, normalised=normalised)).any()
+    moved = similarity.updates(rows * (1 + 1e-4), rows, normalised=normalised)
+    assert bool(np.asarray(moved).any()) != normalised
+
+
 def test_an_output_that_is_zero_has_no_direction(close):
     moved = similarity.updates(jnp.zeros((1, 3)), jnp.array([[0.0, 2.0, 0.0]]), normalised=True)
     close(moved, [[0.0, -1.0, 0.0]])

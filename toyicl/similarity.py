@@ -11,6 +11,9 @@ import jax.numpy as jnp
 
 from toyicl.settings import require_positive
 
+ROUNDINGS = 32
+"""Roundings by which two computations of one attention output may differ, in its norm."""
+
 
 class Recovery(NamedTuple):
     """Rec2FTP: what in-context learning recovers of the answers that finetuning newly got right."""
@@ -50,11 +53,15 @@ def cosine(one: jax.Array, other: jax.Array) -> jax.Array:
 def updates(after: jax.Array, before: jax.Array, *, normalised: bool) -> jax.Array:
     """Changes of attention outputs (..., width); of their directions, |h| = 1, if `normalised`.
 
-    Dai et al. (2022) normalise, their critics do not; the two can differ in sign.
+    Dai et al. (2022) normalise, their critics do not; the two can differ in sign. What differs by
+    rounding alone has not changed: 0, which has no direction.
     """
-    if not normalised:
-        return after - before
-    return _unit(after) - _unit(before)
+    if normalised:
+        after, before = _unit(after), _unit(before)
+    change = after - before
+    sizes = [jnp.linalg.norm(rows, axis=-1, keepdims=True) for rows in (change, after, before)]
+    rounding = ROUNDINGS * jnp.finfo(change.dtype).eps * jnp.maximum(sizes[1], sizes[2])
+    return jnp.where(sizes[0] <= rounding, 0, change)
 
 
 def _unit(rows: jax.Array) -> jax.Array:
