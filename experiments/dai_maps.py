@@ -4,14 +4,14 @@ Similarity of attention maps (Dai et al., 2022): cosines of a query's scores ove
 context beside zero-shot and beside finetuned; and how both ways rank the demonstrations. Of models
 that are told an input in one token, whose maps have one entry, and in several.
 
-Expected: no nearer; a map of one token says nothing, and finetuning hardly moves longer ones.
+Expected: maps come no nearer: one of one token says nothing, and finetuning hardly moves longer ones.
+Ranks of demonstrations are alike where an input is one token, and hardly where it is two.
 Cost: some 2 minutes on one core.
 """
 
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,8 @@ from toyicl.causal import CausalTransformer
 from toyicl.classification import cross_entropy
 from toyicl.contrast import Trial, Vehicle
 from toyicl.experiment import Fit
-from toyicl.finetuning import WHICH, plain
-from toyicl.settings import require_different
+from toyicl.finetuning import published
+from toyicl.settings import require, require_different, require_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,21 +41,17 @@ class Settings(Vehicle):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_different("lengths", self.lengths)
+        for length in self.lengths:
+            require_size("lengths", length)
+            whole = self.task.dim % length == 0
+            require(whole, "lengths", f"divisors of task.dim ({self.task.dim})", length)
+        told = self.model.input_tokens
+        require(told == 1, "model.input_tokens", "1: set `lengths`, which takes its place", told)
 
 
 FULL = Settings()
-QUICK = Settings(
-    training=replace(FULL.training, steps=600),
-    tasks=16,
-    queries=32,
-    rates=(0.01, 0.1, 0.4, 1.6),
-    most_seeds=2,
-)
-PUBLISHED: dict[str, Any] = {
-    "which": WHICH["keys and values"],
-    "objective": plain(cross_entropy),
-}
-"""Finetuning as published."""
+QUICK = FULL.quick(rates=(0.01, 0.1, 0.4, 1.6), most_seeds=2)
+PUBLISHED = published(cross_entropy)
 
 
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
@@ -140,12 +136,22 @@ def _nearer(length: int) -> claims.Value:
     return value
 
 
-def _rank_gain(results: xr.Dataset) -> xr.DataArray:
-    ranks = results.kendall.sel(map_length=1).isel(layer=-1)
-    return ranks.sel(model="trained") - ranks.sel(model="untrained")
+def _rank_gain(length: int) -> claims.Value:
+    """How much more alike a trained model's ranks are than an untrained one's, at the last layer."""
+
+    def value(results: xr.Dataset) -> xr.DataArray:
+        ranks = results.kendall.sel(map_length=length).isel(layer=-1)
+        return ranks.sel(model="trained") - ranks.sel(model="untrained")
+
+    return value
 
 
 CLAIMS = claims.read(
     Path(__file__).with_name("finetuning.toml"),
-    {"DAI-5": _nearer(1), "DAI-5-longer": _nearer(2), "DAI-6": _rank_gain},
+    {
+        "DAI-5": _nearer(1),
+        "DAI-5-longer": _nearer(2),
+        "DAI-6": _rank_gain(1),
+        "DAI-6-longer": _rank_gain(2),
+    },
 )

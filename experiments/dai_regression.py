@@ -8,7 +8,7 @@ Expected: in-context learning removes most of the error, finetuning one example 
 Cost: a minute on one core.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from toyicl.causal import CausalTransformer
 from toyicl.classification import ToldRegression, half_squared
 from toyicl.contrast import KINDS, Trial, Vehicle
 from toyicl.experiment import Fit
-from toyicl.finetuning import WHICH, plain
+from toyicl.finetuning import published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +34,13 @@ class Settings(Vehicle):
     """The task."""
     most_seeds: int = 3
     """Seeds beyond these are not trained."""
+    rates: tuple[float, ...] = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
+    """Rates of finetuning to choose from: the best is the least, nearest to none."""
 
 
 FULL = Settings()
-QUICK = Settings(training=replace(FULL.training, steps=600), tasks=16, queries=32, most_seeds=2)
-METHOD: dict[str, Any] = {"which": WHICH["keys and values"], "objective": plain(half_squared)}
+QUICK = FULL.quick(most_seeds=2)
+PUBLISHED = published(half_squared)
 WAYS = ("zero-shot", "in context", "finetuned")
 
 
@@ -60,8 +62,10 @@ def _look(
     rates: tuple[float, ...], model: CausalTransformer, trial: Trial, held_out: Trial
 ) -> dict[str, Any]:
     """Errors of the three ways at the best rate, and similarities."""
-    rate = contrast.choose_rate(model, held_out, rates, **METHOD, score=contrast.minus_error).best
-    ways = contrast.three_ways(model, trial, rate, **METHOD)
+    rate = contrast.choose_rate(
+        model, held_out, rates, **PUBLISHED, score=contrast.minus_error
+    ).best
+    ways = contrast.three_ways(model, trial, rate, **PUBLISHED)
     return {
         "error": -jnp.stack([contrast.minus_error(w.logits, trial.labels) for w in ways]),
         "similarity": contrast.likeness(*(seen.attended for seen in ways)).similarity,

@@ -11,7 +11,7 @@ the similarity is that of the real model; the simplified step is not the gradien
 Cost: some 3 minutes on one core.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,19 @@ from toyicl.causal import CausalTransformer, Seen
 from toyicl.classification import cross_entropy
 from toyicl.contrast import KINDS, Trial, Vehicle
 from toyicl.experiment import Fit
-from toyicl.finetuning import WHICH, label_step, parts, plain, see_linearised, tangent_steps
+from toyicl.finetuning import (
+    WHICH,
+    label_step,
+    parts,
+    published,
+    see_linearised,
+    tangent_steps,
+)
 from toyicl.settings import require_different, require_positive
 from toyicl.similarity import cosine
 
 KEYS_AND_VALUES = WHICH["keys and values"]
-METHOD: dict[str, Any] = {"which": KEYS_AND_VALUES, "objective": plain(cross_entropy)}
+PUBLISHED = published(cross_entropy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +59,7 @@ class Settings(Vehicle):
 
 
 FULL = Settings()
-QUICK = Settings(training=replace(FULL.training, steps=600), tasks=16, queries=32)
+QUICK = FULL.quick()
 
 
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
@@ -84,11 +91,11 @@ def _look(
     settings: Settings, model: CausalTransformer, trial: Trial, held_out: Trial
 ) -> dict[str, Any]:
     """Both ways of finetuning at each rate, and the steps on each demonstration."""
-    best = contrast.choose_rate(model, held_out, settings.rates, **METHOD).best
+    best = contrast.choose_rate(model, held_out, settings.rates, **PUBLISHED).best
     zero, told = contrast.zero_shot(model, trial), contrast.in_context(model, trial)
 
     def both(factor: jax.Array) -> dict[str, jax.Array]:
-        tuned = contrast.finetuned(model, trial, factor * best, **METHOD)
+        tuned = contrast.finetuned(model, trial, factor * best, **PUBLISHED)
         seen = contrast.with_models(tuned, trial), _linearised(model, trial, factor * best)
         gap = jnp.linalg.norm(seen[1].logits - seen[0].logits, axis=-1)
         moved = jnp.linalg.norm(seen[0].logits - zero.logits, axis=-1)

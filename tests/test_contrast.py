@@ -114,6 +114,16 @@ def test_finetuning_of_mlps_moves_no_attention_of_the_first_layer(dtype):
     assert not np.asarray(found.diverged).any()
 
 
+def test_a_task_that_diverges_takes_nothing_from_the_others():
+    before, one, other = outputs(4)
+    found = likeness(before, one, other.at[3, 4].set(jnp.nan))
+    rest = likeness(*(rows.reshape(1, 20, 2, 6)[:, :19] for rows in (before, one, other)))
+    np.testing.assert_allclose(found.norm_ratio, rest.norm_ratio)
+    np.testing.assert_allclose(found.similarity[:2], rest.similarity[:2])
+    assert np.isfinite(found.similarity).all()
+    assert found.diverged.tolist() == [[1, 1]] * len(KINDS)
+
+
 def test_finetuning_that_diverges_is_counted(model, trial):
     ways = contrast.three_ways(model, trial, 1e300, **METHOD)
     found = likeness(*(seen.attended for seen in ways))
@@ -152,6 +162,15 @@ def test_regression_is_scored_by_its_error(close):
     close(found.best, (1e-6, 10.0)[int(np.argmax(found.scores))])
     still = contrast.zero_shot(model, trial).logits
     close(found.scores[0], contrast.minus_error(still, trial.labels), 1e-4)
+
+
+def test_untrained_models_are_told_each_its_own(close):
+    history = SimpleNamespace(learners={"w": np.arange(6.0).reshape(2, 3)})
+
+    def look(model, rate, factor):
+        return factor * rate * model["w"]
+
+    close(contrast.untrained_with(look, history, np.array([10.0, 100.0]), (2.0,)), [0.0, 600.0])
 
 
 def test_every_seed_is_looked_at_before_and_after(close):

@@ -1,12 +1,15 @@
 """Every experiment, run short through the command line, and drawn again from what it saved."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import xarray as xr
 from programs import toyicl
 
 from toyicl import experiment
+from toyicl.causal import CausalArchitecture
+from toyicl.errors import BadInput
 
 FEW = "--settings.evaluation-episodes=50"
 SHORT = (
@@ -116,3 +119,26 @@ def test_runs_saves_judges_and_draws(tmp_path, name):
     figure.unlink()
     assert toyicl("draw", name, "--out", tmp_path).returncode == 0
     assert figure.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "message"),
+    [
+        ("dai_similarity", {"draws": (64, 64)}, "draws must be one value or more, each once"),
+        ("dai_maps", {"lengths": (1, 3)}, r"lengths must be divisors of task.dim \(4\), got 3"),
+        ("dai_maps", {"lengths": (0,)}, "lengths must be a whole number of at least 1, got 0"),
+        ("dai_maps", {"model": CausalArchitecture(input_tokens=2)}, "model.input_tokens must be 1"),
+        ("false_labels", {"shares": (0.0,)}, "shares must be two or more, from 0"),
+    ],
+)
+def test_bad_settings_are_named_before_anything_runs(name, bad, message):
+    settings = experiment.load(experiment.find(name)).full
+    with pytest.raises(BadInput, match=message):
+        replace(settings, **bad)
+
+
+def test_a_class_without_examples_is_named_before_anything_is_measured():
+    one = experiment.load(experiment.find("dual_form"))
+    few = replace(one.full, task=replace(one.full.task, context_size=2))
+    with pytest.raises(BadInput, match=r"task\.context_size must be large enough"):
+        one.measure(few, None)

@@ -122,6 +122,29 @@ def test_a_change_by_rounding_is_none(dtype, normalised):
     assert bool(np.asarray(moved).any()) != normalised
 
 
+@pytest.mark.parametrize("normalised", [True, False])
+@pytest.mark.parametrize("lost", [np.nan, np.inf, 1e25])
+def test_outputs_beyond_the_numbers_have_diverged(normalised, lost):
+    """Also those whose norm alone is no number in single precision."""
+    before = jnp.asarray(changes(5)[0], jnp.float32)
+    after = before.at[1, 2].set(lost)
+    change = similarity.updates(after, before, normalised=normalised)
+    found = similarity.mean_cosine(change, jnp.ones_like(change))
+    assert found.diverged.tolist() == [1, 1]
+    assert found.unmoved.tolist() == [19, 19]
+
+
+def test_one_that_diverged_leaves_the_others_their_centre(close):
+    rows, _, other = map(jnp.asarray, changes(6))
+    lost = rows.at[3, 4].set(jnp.nan)
+    found = similarity.centred(lost)
+    flat = rows.reshape(20, 2, 6)
+    close(found.reshape(20, 2, 6)[:19], flat[:19] - jnp.mean(flat[:19], axis=0, keepdims=True))
+    alike = similarity.mean_cosine(found, similarity.centred(other))
+    assert np.isfinite(alike.mean).all()
+    assert alike.diverged.tolist() == [1, 1]
+
+
 def test_an_output_that_is_zero_has_no_direction(close):
     moved = similarity.updates(jnp.zeros((1, 3)), jnp.array([[0.0, 2.0, 0.0]]), normalised=True)
     close(moved, [[0.0, -1.0, 0.0]])
@@ -150,10 +173,13 @@ def test_a_map_of_one_token_has_a_sign_and_no_more():
 def test_maps_that_do_not_move_are_counted():
     zero, told, tuned = np.random.default_rng(3).normal(size=(3, 2, 3, 2, 4, 5))
     tuned[:, :, 0] = zero[:, :, 0]  # a layer that finetuning leaves alone
-    tuned[1, 2, 1, 3] = zero[1, 2, 1, 3]
+    tuned[1, 2, 1, 3] = zero[1, 2, 1, 3] * (1 + 1e-15)
+    tuned[0, 0, 1, 0] = np.nan
     found = similarity.map_similarity(*map(jnp.asarray, (zero, told, tuned)))
     assert found.unmoved.tolist() == [24, 1]
+    assert found.diverged.tolist() == [0, 1]
     assert np.isnan(found.delta).tolist() == [True, False]
+    assert np.isfinite(found.after).all()
 
 
 @settings(deadline=None)

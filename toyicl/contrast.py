@@ -6,9 +6,9 @@ are a `jax.vmap` outside.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ class Vehicle:
     """Tasks on which it is measured, and as many others on which rates are chosen."""
     queries: int = 48
     """Queries of each."""
-    rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+    rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
     """Rates of finetuning to choose from, by accuracy on the other tasks."""
 
     def __post_init__(self) -> None:
@@ -54,6 +54,12 @@ class Vehicle:
         require_different("rates", self.rates)
         for rate in self.rates:
             require_positive("rates", rate)
+
+    def quick(self, **changes: Any) -> Self:
+        """Half the training, measured on fewer tasks and queries, with other changes."""
+        training = replace(self.training, steps=self.training.steps // 2)
+        fewer: dict[str, Any] = {"training": training, "tasks": 16, "queries": 32}
+        return replace(self, **(fewer | changes))
 
     def train(self, fit: Callable[..., Any], label: str = "a causal transformer") -> Any:
         """A history of the model on its task, by an experiment's `fit`."""
@@ -183,7 +189,7 @@ class Likeness(NamedTuple):
     diverged: jax.Array
     """Number of those where a change is not finite, (kind, layer)."""
     norm_ratio: jax.Array
-    """Mean norm of the second change over that of the first, as they are, (layer,)."""
+    """Mean norm of the second change over that of the first, as they are, where both are finite."""
 
 
 def likeness(before: jax.Array, one: jax.Array, other: jax.Array) -> Likeness:
@@ -203,7 +209,9 @@ def changes_alike(
     pairs += [(similarity.centred(a), similarity.centred(b)) for a, b in pairs]
     found = [similarity.mean_cosine(a, b) for a, b in pairs]
     means, unmoved, diverged = (jnp.stack(parts) for parts in zip(*found, strict=True))
-    first, second = (jnp.mean(jnp.linalg.norm(v, axis=-1), axis=(0, 1)) for v in pairs[1])
+    first, second = (jnp.linalg.norm(v, axis=-1) for v in pairs[1])
+    finite = jnp.isfinite(first) & jnp.isfinite(second)
+    first, second = (jnp.sum(jnp.where(finite, v, 0), axis=(0, 1)) for v in (first, second))
     ratio = jnp.where(first > 0, second / jnp.where(first > 0, first, 1), jnp.nan)
     return Likeness(means, unmoved, diverged, ratio)
 
@@ -239,6 +247,20 @@ def before_and_after(look: Callable[..., Any], history: Any, context: Any) -> An
     """`look(model, *context)` of each seed's model untrained and trained: leaves (seed, 2, ...)."""
     ends = jax.tree.map(lambda leaf: leaf[:, [0, -1]], history.learners)
     return _each(look, ends, context)
+
+
+def untrained_with(look: Callable[..., Any], history: Any, own: jax.Array, context: Any) -> Any:
+    """`look(model, its own, *context)` of each seed's untrained model: leaves (seed, ...).
+
+    `own` (seed, ...) holds what is told to the model of each seed alone.
+    """
+    starts = jax.tree.map(lambda leaf: leaf[:, 0], history.learners)
+
+    @jax.jit
+    def each(models: Any, own: jax.Array, context: Any) -> Any:
+        return jax.lax.map(lambda pair: look(*pair, *context), (models, own))
+
+    return jax.device_get(each(starts, own, context))
 
 
 def trained(look: Callable[..., Any], history: Any, context: Any) -> Any:

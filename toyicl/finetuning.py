@@ -6,7 +6,7 @@ descent, descent layer by layer, and descent linearised in the tangent space at 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -44,9 +44,21 @@ WHICH: dict[str, Which] = {
 """What may be finetuned; Dai et al. (2022) restrict it to keys and values, W_K and W_V."""
 
 
+class Method(TypedDict):
+    """A way of finetuning, as the keyword arguments of what finetunes."""
+
+    which: Which
+    objective: Objective
+
+
 def plain(cost: Cost) -> Objective:
     """The cost of the zero-shot answer."""
     return lambda model, x, y: cost(model.zero_shot(x).logits, y)
+
+
+def published(cost: Cost) -> Method:
+    """Plain descent of W_K and W_V alone, as in Dai et al. (2022)."""
+    return {"which": WHICH["keys and values"], "objective": plain(cost)}
 
 
 def layer_causal(cost: Cost) -> Objective:

@@ -54,29 +54,39 @@ def updates(after: jax.Array, before: jax.Array, *, normalised: bool) -> jax.Arr
     """Changes of attention outputs (..., width); of their directions, |h| = 1, if `normalised`.
 
     Dai et al. (2022) normalise, their critics do not; the two can differ in sign. What differs by
-    rounding alone has not changed: 0, which has no direction.
+    rounding alone has not changed: 0, which has no direction. NaN where a norm is not finite.
     """
-    if normalised:
-        after, before = _unit(after), _unit(before)
-    change = after - before
-    sizes = [jnp.linalg.norm(rows, axis=-1, keepdims=True) for rows in (change, after, before)]
-    rounding = ROUNDINGS * jnp.finfo(change.dtype).eps * jnp.maximum(sizes[1], sizes[2])
-    return jnp.where(sizes[0] <= rounding, 0, change)
+    return _change(_unit(after), _unit(before)) if normalised else _change(after, before)
+
+
+def _change(after: jax.Array, before: jax.Array) -> jax.Array:
+    """Differences of rows; 0 where they are roundings, NaN where a norm is not finite."""
+    size, *norms = (_norms(rows) for rows in (after - before, after, before))
+    rounding = ROUNDINGS * jnp.finfo(size.dtype).eps * jnp.maximum(*norms)
+    change = jnp.where(size <= rounding, 0, after - before)
+    return jnp.where(jnp.isfinite(rounding), change, jnp.nan)
 
 
 def _unit(rows: jax.Array) -> jax.Array:
-    """Rows of norm 1; a row that is 0 stays so."""
-    norms = jnp.linalg.norm(rows, axis=-1, keepdims=True)
-    return rows / jnp.where(norms > 0, norms, 1)
+    """Rows of norm 1; a row that is 0 stays so, one whose norm is not finite is NaN."""
+    norms = _norms(rows)
+    return jnp.where(jnp.isfinite(norms), rows / jnp.where(norms > 0, norms, 1), jnp.nan)
+
+
+def _norms(rows: jax.Array) -> jax.Array:
+    return jnp.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 def centred(changes: jax.Array) -> jax.Array:
-    """Changes (tasks, queries, ..., width) minus their mean over tasks and queries.
+    """Changes (tasks, queries, ..., width) minus their mean over tasks and queries, of finite ones.
 
     What all queries share, such as that demonstrations move the query to another position, is no
     likeness of what was learned from them.
     """
-    return changes - jnp.mean(changes, axis=(0, 1), keepdims=True)
+    finite = jnp.all(jnp.isfinite(changes), axis=-1, keepdims=True)
+    total = jnp.sum(jnp.where(finite, changes, 0), axis=(0, 1), keepdims=True)
+    count = jnp.sum(finite, axis=(0, 1), keepdims=True)
+    return changes - total / jnp.maximum(count, 1)
 
 
 class MeanCosine(NamedTuple):
@@ -116,6 +126,8 @@ class MapSimilarity(NamedTuple):
     """Of the two changes, where both maps move; NaN where none does."""
     unmoved: jax.Array
     """Number of maps of which one of the two changes is 0."""
+    diverged: jax.Array
+    """Number of those of which one is not finite."""
 
 
 def map_similarity(
@@ -126,11 +138,16 @@ def map_similarity(
     Demonstrations and BOS are left out, as in Dai et al. (2022). Of a map of L = 1 the cosine is a
     sign, which says next to nothing.
     """
-    told, tuned = in_context - zero_shot, finetuned - zero_shot
-    pairs = ((in_context, zero_shot), (in_context, finetuned), (told, tuned))
-    still = jnp.all(told == 0, axis=-1) | jnp.all(tuned == 0, axis=-1)
-    before, after, delta = (jnp.nanmean(cosine(one, other), axis=(0, 1, 3)) for one, other in pairs)
-    return MapSimilarity(before, after, delta, jnp.sum(still, axis=(0, 1, 3)))
+    zero, told, tuned = (_heads_as_queries(maps) for maps in (zero_shot, in_context, finetuned))
+    before, after = mean_cosine(told, zero).mean, mean_cosine(told, tuned).mean
+    changes = mean_cosine(_change(told, zero), _change(tuned, zero))
+    return MapSimilarity(before, after, changes.mean, changes.unmoved, changes.diverged)
+
+
+def _heads_as_queries(maps: jax.Array) -> jax.Array:
+    """Maps (tasks, queries, layer, heads, L) as (tasks, queries x heads, layer, L)."""
+    moved = jnp.moveaxis(maps, 3, 2)
+    return moved.reshape(moved.shape[0], -1, *moved.shape[3:])
 
 
 def kendall(one: jax.Array, other: jax.Array) -> jax.Array:
