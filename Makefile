@@ -60,7 +60,7 @@ slow: install
 # The documentation as a site, into site/: nothing is fetched. The theme's own notice is not about it.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "wrote site/index.html"
+	@echo "wrote site/index.html; its search needs a server: $(PYTHON) -m http.server --directory site"
 
 # The tutorial's notebook, made from docs/tutorial.md and run.
 notebook: install
