@@ -60,7 +60,13 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     found = []
     for length in settings.lengths:
         model = replace(settings.model, input_tokens=length)
-        history = replace(settings, model=model).train(fit, label=f"inputs in {length} tokens")
+        history = fit(
+            model,
+            settings.task,
+            settings.training,
+            label=f"inputs in {length} tokens",
+            at_most=settings.most_seeds,
+        )
         found.append(contrast.before_and_after(look, history, settings.trials()))
     return study.dataset(
         {

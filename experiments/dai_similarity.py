@@ -281,6 +281,12 @@ def _owned(model: str) -> claims.Value:
     return _minus(_similarity(model=model), _similarity("another task's", model=model))
 
 
+def _since_a_third(results: xr.Dataset) -> xr.DataArray:
+    """How much the similarity has grown since the snapshot nearest to a third of the training."""
+    then, last = results.similarity_then, results.step[-1]
+    return then.sel(step=last) - then.sel(step=last / 3, method="nearest")
+
+
 def _at_trained_rate(results: xr.Dataset) -> xr.DataArray:
     return results.untrained_at_trained_rate.sel(kind="normalised").isel(layer=-1)
 
@@ -299,9 +305,7 @@ CLAIMS = claims.read(
         "DAI-4-centred": _minus(
             _similarity(kind="centred"), _similarity(model="untrained", kind="centred")
         ),
-        "DAI-4-training": lambda r: (
-            r.similarity_then.isel(step=-1) - r.similarity_then.sel(step=400)
-        ),
+        "DAI-4-training": _since_a_third,
         "DAI-4-own": _minus(_owned("trained"), _owned("untrained")),
         "DAI-4-raw": _similarity(kind="raw"),
         "DAI-4-causal": _minus(_similarity("layer-causal"), _similarity()),

@@ -14,6 +14,7 @@ from toyicl.errors import BadInput
 from toyicl.fitting import Plan, fit, fit_all
 from toyicl.training import Training
 
+pytestmark = pytest.mark.usefixtures("plain_compiler")
 TASK = Classification(dim=4, outputs=3, context_size=3)
 SMALL = CausalArchitecture(width=8, heads=2, mlp_size=6)
 

@@ -15,6 +15,7 @@ from toyicl.errors import BadInput
 from toyicl.finetuning import WHICH, finetune, plain
 from toyicl.tasks import LinearRegression
 
+pytestmark = pytest.mark.usefixtures("plain_compiler")
 TASK = Classification(dim=4, outputs=3, context_size=3)
 METHOD = {"which": WHICH["keys and values"], "objective": plain(cross_entropy)}
 

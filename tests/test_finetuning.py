@@ -15,6 +15,7 @@ from toyicl.classification import Classification, cross_entropy
 from toyicl.errors import BadInput
 from toyicl.finetuning import WHICH, finetune, layer_causal, parts, plain
 
+pytestmark = pytest.mark.usefixtures("plain_compiler")
 TASK = Classification(dim=4, outputs=3, context_size=5)
 OBJECTIVES = {"plain": plain(cross_entropy), "layer-causal": layer_causal(cross_entropy)}
 CHANGED = {

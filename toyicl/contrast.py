@@ -61,9 +61,15 @@ class Vehicle:
         fewer: dict[str, Any] = {"training": training, "tasks": 16, "queries": 32}
         return replace(self, **(fewer | changes))
 
-    def train(self, fit: Callable[..., Any], label: str = "a causal transformer") -> Any:
+    def train(self, fit: Callable[..., Any]) -> Any:
         """A history of the model on its task, by an experiment's `fit`."""
-        return fit(self.model, self.task, self.training, label=label, at_most=self.most_seeds)
+        return fit(
+            self.model,
+            self.task,
+            self.training,
+            label="a causal transformer",
+            at_most=self.most_seeds,
+        )
 
     def trials(self) -> "tuple[Trial, Trial]":
         """The tasks to measure on, and those to choose rates on."""
