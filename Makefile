@@ -49,8 +49,9 @@ figures: install
 	$(BIN)/toyicl verify --out figures || true
 	$(BIN)/python benchmarks/scaling.py
 
+# A file's tests share what they compile: each file is one process's.
 test: lint
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadfile
 
 slow: install
 	$(BIN)/pytest -n auto -m slow

@@ -94,6 +94,7 @@ def test_one_batch_divided_among_four_devices_trains_the_same_run(one_device, tm
     assert_close(results(tmp_path), one_device)
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together_and_one_carries_on(tmp_path):
     """The wish to leave may reach any of them; the checkpoint has the runs of both."""
     long = ["--seeds=3", "--settings.training.steps=6000"]

@@ -87,13 +87,8 @@ TOO_MUCH_FOR_QUICK = {"dai_similarity": {"CR-10-1024"}}
 QUICKEST = (
     "dual_form",
     "fig1",
-    "fig3a",
-    "fig16",
     "prop1",
     "prop2",
-    "prop3",
-    "softmax_identities",
-    "views",
 )
 NAMES = [
     name if name in QUICKEST else pytest.param(name, marks=pytest.mark.slow) for name in OPTIONS

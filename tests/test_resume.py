@@ -103,7 +103,9 @@ def test_killed_at_25_random_moments_it_carries_on_to_the_same_bits(tmp_path):
     assert carried_on > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_says_so_and_carries_on(whole, tmp_path, number):
     process = begin("run", SMALL, "--out", tmp_path, *LONG)
     wait_for_checkpoint(tmp_path, process)
