@@ -155,6 +155,20 @@ def test_other_settings_are_refused_unless_fresh(tmp_path):
     assert results(tmp_path).sizes["seed"] == 1
 
 
+def test_a_finished_quick_run_gives_way_to_a_full_one_and_not_the_other_way(tmp_path):
+    short = ["--settings.training.steps=40", "--seeds=1", "--out", tmp_path]
+    assert toyicl("run", SMALL, *short, "--quick", "--settings.task.input-range=2").returncode == 0
+    answer = toyicl("run", SMALL, *short)
+    assert answer.returncode == 0, answer.stderr
+    assert (
+        f"starting over: the quick run that {tmp_path / 'small'} holds gives way" in answer.stderr
+    )
+    assert results(tmp_path).attrs["level"] == "full"
+    answer = toyicl("run", SMALL, *short, "--quick", "--settings.task.input-range=2")
+    assert answer.returncode == 2
+    assert results(tmp_path).attrs["level"] == "full"
+
+
 def test_results_alone_refuse_other_settings_too(tmp_path):
     short = ["--settings.training.steps=40", "--seeds=1", "--out", tmp_path]
     assert toyicl("run", SMALL, *short).returncode == 0

@@ -102,7 +102,7 @@ class Verify:
     experiments: Names = ()
     """Experiments to verify; all if none is named."""
     out: Path | None = None
-    """Folder of the runs; left out, runs/, and figures/ for experiments that are not there."""
+    """Folder of the runs; left out, runs/, or figures/ where runs/ has none or a quick one alone."""
     json: bool = False
     """Print one JSON document and nothing else."""
 

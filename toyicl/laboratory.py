@@ -72,15 +72,16 @@ def run(
 ) -> Outcome:
     """Run an experiment into a folder, or carry on where an earlier run of it stopped.
 
-    Raises BadInput, before anything is computed, if the folder cannot be written, is in use, or holds
-    a run with other settings and `fresh` is not set; Unfinished if the run was stopped, or could not
+    A finished quick run gives way to one that is not quick. Raises BadInput, before anything is
+    computed, if the folder cannot be written, is in use, or holds another run with other settings and
+    `fresh` is not set; Unfinished if the run was stopped, or could not
     be saved. Every process of a cluster calls this; process 0 alone reads and writes.
     """
     spread.require_work(seeds * len(grid.points))
     identity = runs.identity(experiment.name, grid.base, seeds, grid.sweep)
     origin = runs.origin(experiment.digest)
     with contextlib.ExitStack() as held:
-        begin = partial(_begin, folder, identity, origin, fresh, screen, held)
+        begin = partial(_begin, folder, identity, origin, fresh, quick, screen, held)
         kept = _on_first_process(begin)
         origins = [*kept.origins, origin]
         keeper = Keeper(
@@ -217,6 +218,7 @@ def _begin(
     identity: dict[str, Any],
     origin: dict[str, Any],
     fresh: bool,
+    quick: bool,
     screen: Screen,
     held: contextlib.ExitStack,
 ) -> Checkpoint:
@@ -232,6 +234,10 @@ def _begin(
         there = runs.identity_of(runs.load_results(folder)) if done else identity
         kept = Checkpoint(there, [], {})
     differences = runs.differences(kept.identity, identity)
+    if differences and not quick and has_results(folder) and not is_full(folder):
+        screen.warn(f"starting over: the quick run that {folder} holds gives way")
+        checkpoints.discard(folder)
+        return Checkpoint(identity, [], {})
     if differences:
         raise BadInput(
             f"settings must be those of the run in {folder}, got other {', '.join(differences)}; "

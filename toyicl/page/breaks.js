@@ -64,7 +64,7 @@ function drawBreaks() {
   write("breaks-loss", shown(found.loss / found.descent, 2));
   announce(
     "breaks-live",
-    `${Math.round(100 * share)} percent softmax, ${breaks.heads} heads, inputs times ${shown(breaks.scale, 1)}: ` +
+    `${Math.round(100 * share)} percent softmax, ${breaks.heads} head${breaks.heads === 1 ? "" : "s"}, inputs times ${shown(breaks.scale, 1)}: ` +
       `cosine ${shown(found.cosine, 2)}, norm ratio ${shown(found.ratio, 2)}, loss over gradient descent's ` +
       `${shown(found.loss / found.descent, 2)}.`,
   );
@@ -173,7 +173,7 @@ function drawMultiples(model, found, zero) {
   const grid = Array.from({ length: 61 }, (_, i) => i / 20);
   const loss = (factor) => 0.5 * mean(all.map(({ label }, i) => (factor * base.answers[i] - label) ** 2));
   const area = frame(byId("trap-curve"), "Cosine, norm ratio and loss as the update is multiplied", {
-    x: [0, 3], y: [0, 2.5], xticks: [0, 1, 2, 3], yticks: [0, 1, 2], xlabel: "update, times", ylabel: "beside the step",
+    x: [0, 3], y: [0, 3.2], xticks: [0, 1, 2, 3], yticks: [0, 1, 2, 3], xlabel: "update, times", ylabel: "beside the step",
   });
   line(area, [[0, 1], [3, 1]], "quiet thin");
   line(area, grid.map((c) => [c, loss(c) / zero]), "reference dashed");
