@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
-from programs import toyicl
+from programs import SMALL, toyicl
 
 from toyicl import cli, files
 from toyicl.axes import AXES
@@ -373,3 +373,15 @@ def test_importing_the_command_line_is_quick():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert answer.stdout.strip() == "[]"
+
+
+def test_verify_says_that_a_quick_run_was_passed_over(tmp_path):
+    short = [SMALL, "--settings.training.steps=40", "--seeds=1"]
+    assert toyicl("run", *short, "--out", "figures", cwd=tmp_path).returncode == 0
+    alone = toyicl("verify", SMALL, cwd=tmp_path)
+    assert toyicl("run", *short, "--quick", cwd=tmp_path).returncode == 0
+    beside = toyicl("verify", SMALL, cwd=tmp_path)
+    assert alone.stderr == ""
+    passed = "runs/small, a quick run, is judged by --out runs"
+    assert beside.stderr == f"toyicl: small: judged figures/small; {passed}\n"
+    assert beside.stdout == alone.stdout
