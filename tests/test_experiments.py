@@ -82,7 +82,11 @@ OPTIONS = {
     "untaught": f"{SHORT} {FEW}",
     "views": "--settings.episodes=5 --settings.steps=3",
 }
-TOO_MUCH_FOR_QUICK = {"dai_similarity": {"CR-10-1024"}}
+TOO_MUCH_FOR_QUICK = {
+    "dai_similarity": {"CR-10-1024"},
+    "fig6": {"VO-6-2"},
+    "fig13": {"VO-13-1-N50", "VO-13-1-N100"},
+}
 """Claims that need what quick settings leave out."""
 QUICKEST = (
     "dual_form",
