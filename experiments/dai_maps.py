@@ -6,7 +6,7 @@ that are told an input in one token, whose maps have one entry, and in several.
 
 Expected: maps come no nearer: one of one token says nothing, and finetuning hardly moves longer ones.
 Ranks of demonstrations are alike where an input is one token, and hardly where it is two.
-Cost: some 2 minutes on one core.
+Cost: some 2 minutes on two cores.
 """
 
 from dataclasses import dataclass, replace

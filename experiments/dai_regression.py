@@ -5,7 +5,7 @@ a query can only be answered by 0. Errors zero-shot, in context and finetuned on
 and the similarity of the changes of attention outputs.
 
 Expected: in-context learning removes most of the error, finetuning one example at a time none of it.
-Cost: a minute on one core.
+Cost: a minute on two cores.
 """
 
 from dataclasses import dataclass

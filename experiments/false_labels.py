@@ -6,7 +6,7 @@ to attention outputs, at the rate of finetuning that was chosen with true labels
 
 Expected: accuracy falls with the share; the similarity falls where one side alone is told false labels
 and stays where both are, while that of an untrained model does not notice.
-Cost: some 2 minutes on one core.
+Cost: some 2 minutes on two cores.
 """
 
 from dataclasses import dataclass

@@ -12,12 +12,12 @@ from toyicl.causal import CausalArchitecture
 from toyicl.classification import Classification, ToldRegression, cross_entropy, half_squared
 from toyicl.contrast import KINDS, Vehicle, likeness
 from toyicl.errors import BadInput
-from toyicl.finetuning import WHICH, finetune, plain
+from toyicl.finetuning import WHICH, finetune, published
 from toyicl.tasks import LinearRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 TASK = Classification(dim=4, outputs=3, context_size=3)
-METHOD = {"which": WHICH["keys and values"], "objective": plain(cross_entropy)}
+METHOD = published(cross_entropy)
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +156,7 @@ def test_regression_is_scored_by_its_error(close):
         model,
         trial,
         (1e-6, 10.0),
-        which=WHICH["keys and values"],
-        objective=plain(half_squared),
+        **published(half_squared),
         score=contrast.minus_error,
     )
     close(found.best, (1e-6, 10.0)[int(np.argmax(found.scores))])

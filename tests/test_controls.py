@@ -9,12 +9,12 @@ from flax import nnx
 from toyicl import contrast, controls
 from toyicl.causal import CausalArchitecture
 from toyicl.classification import Classification, cross_entropy
-from toyicl.finetuning import WHICH, finetune, plain
+from toyicl.finetuning import finetune, published
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 TASK = Classification(dim=4, outputs=3, context_size=3)
-KEYS_AND_VALUES, OBJECTIVE = WHICH["keys and values"], plain(cross_entropy)
-METHOD = {"which": KEYS_AND_VALUES, "objective": OBJECTIVE}
+METHOD = published(cross_entropy)
+KEYS_AND_VALUES, OBJECTIVE = METHOD["which"], METHOD["objective"]
 
 
 @pytest.fixture(scope="module")

@@ -240,3 +240,9 @@ def test_dtypes(dtype):
         episode = TASK.sample(jax.random.key(0), 1)
         tuned = tune(model, (episode.x[..., 0], episode.y[..., 0]), jnp.asarray(0.1))
         assert {leaf.dtype.name for leaf in jax.tree.leaves(tuned)} == {dtype}
+
+
+def test_finetuning_as_published_is_of_keys_and_values_alone_by_plain_descent(model, examples):
+    found = flat(finetune(model, *examples[:2], 0.3, **finetuning.published(cross_entropy)))
+    expected = flat(tune(model, examples, 0.3, "keys and values", "plain"))
+    assert all(np.array_equal(found[path], value) for path, value in expected.items())
