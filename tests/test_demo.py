@@ -250,7 +250,7 @@ def test_points_and_query_are_moved_by_keys(page):
     assert grip.get_attribute("aria-valuetext") == "x -0.40, y -0.30"
     outline = "(node) => getComputedStyle(node.querySelector('circle')).strokeWidth"
     assert grip.evaluate(outline) == "4px", "the focus is seen"
-    page.wait_for_function("document.querySelector('#step-live').textContent.includes('predict')")
+    page.wait_for_function("() => document.querySelector('#step-live').textContent.includes('predict')")
 
 
 def test_new_points_are_other_points(page):
