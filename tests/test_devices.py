@@ -1,6 +1,7 @@
 """Devices and hosts: one device, four, or two processes of two devices train the same runs."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -137,6 +138,19 @@ print(len(missed))
         missed.append(int(answer.stdout.splitlines()[-1]))
     assert missed[0] > 10
     assert missed[1] == 0
+
+
+def test_what_was_used_longest_ago_is_removed_first(tmp_path):
+    for age, name in enumerate(["newest", "newer", "older", "oldest"]):
+        path = tmp_path / name
+        path.write_bytes(bytes(100))
+        os.utime(path, (1e9 - age, 1e9 - age))
+    os.utime(tmp_path / "older", (2e9, 1e9))  # written long ago, but read since
+    devices.remove_oldest(tmp_path, 400)
+    assert len(list(tmp_path.iterdir())) == 4
+    devices.remove_oldest(tmp_path, 250)
+    assert {path.name for path in tmp_path.iterdir()} == {"newest", "older"}
+    devices.remove_oldest(tmp_path / "nothing", 0)
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):

@@ -45,9 +45,31 @@ def keep_compiled() -> None:
     """
     if jax.config.values["jax_compilation_cache_dir"] is None:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(caches / "toyicl" / _kind_of_cpu()))
+        folder = caches / "toyicl" / _kind_of_cpu()
+        # JAX's own limit reads the whole folder for each program that it adds: of thousands, that takes
+        # several times as long as compiling. Once a start is enough.
+        remove_oldest(folder, CACHE_BYTES)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+
+
+def remove_oldest(folder: Path, most_bytes: int) -> None:
+    """Remove the files of a folder that were used longest ago, until the others fit `most_bytes`.
+
+    A folder that does not exist, and files that another process removes meanwhile, are no error.
+    """
+    files = []
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.scandir(folder):
+            with contextlib.suppress(FileNotFoundError):
+                status = entry.stat()
+                files.append((max(status.st_atime, status.st_mtime), status.st_size, entry.path))
+    surplus = sum(size for _, size, _ in files) - most_bytes
+    for _, size, path in sorted(files):
+        if surplus <= 0:
+            break
+        Path(path).unlink(missing_ok=True)
+        surplus -= size
 
 
 def _kind_of_cpu() -> str:
