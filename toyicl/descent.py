@@ -7,7 +7,6 @@ left; so the laws of scaling hold to rounding. A rate h is eta / N.
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.optimize import minimize
 
 Problem = tuple[np.ndarray, np.ndarray, float]
 """Eigenvalues, their weights, and lambda."""
@@ -67,6 +66,8 @@ def tune(
     problem: Problem, steps: int, rates: Vector, curvatures: Vector
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rates and curvatures at the optimum reached from a start; one that is alone is shared."""
+    from scipy.optimize import minimize  # takes most of a second, and few commands tune
+
     start = np.concatenate([rates, curvatures])
     unit = np.where(start == 0, rates[0], start)
 

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from scipy.optimize import minimize
 
 from toyicl import anisotropic, theory
 from toyicl.references import Rates, as_rates
@@ -223,6 +222,7 @@ def _search(
     starts: tuple[list[float], ...],
 ) -> np.ndarray:
     """The parameters that lose least, from the best of some starts; `ready` makes rates of them."""
+    from scipy.optimize import minimize  # takes most of a second, and few commands tune
 
     def loss(point: np.ndarray) -> float:
         def residual(values: np.ndarray) -> np.ndarray:

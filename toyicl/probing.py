@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from scipy.optimize import minimize_scalar
 
 from toyicl import axes, metrics, spectrum, theory
 from toyicl.episode import Episode, predict
@@ -159,6 +158,8 @@ def best_descent(task: Task, steps: int) -> GradientDescent:
 
     Elsewhere the step size is searched for on 20,000 episodes of its own.
     """
+    from scipy.optimize import minimize_scalar  # takes most of a second, and few commands tune
+
     if _has_closed_form(task):
         return GradientDescent.shared(task, steps)  # type: ignore[arg-type]
     episodes = task.sample(jax.random.key(2021), TUNING_EPISODES)

@@ -232,12 +232,12 @@ def ridge(task: LinearRegression) -> tuple[float, float]:
     for distractors and for weights of scale 0.
     """
     require_positive("task.weight_scale", task.weight_scale)
+    require_no_distractors(task)
     penalty = (float(task.label_noise or 0.0) / float(task.weight_scale)) ** 2
-
-    def residual(values: np.ndarray) -> np.ndarray:
-        return penalty / (values + penalty) if penalty else np.where(values > 0, 0.0, 1.0)
-
-    return population_loss(task, residual), penalty
+    if penalty == 0:  # N points leave d - N directions unseen, and no doubt about the others
+        unseen = max(task.dim - task.context_size, 0) / task.dim
+        return predict_zero_loss(task) * unseen, 0.0
+    return population_loss(task, lambda values: penalty / (values + penalty)), penalty
 
 
 def bayes_loss(task: LinearRegression) -> float:
