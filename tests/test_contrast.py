@@ -1,5 +1,6 @@
 """Three ways to answer, against a loop over tasks and queries, and what stands beside them."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -39,16 +40,20 @@ def test_a_trial_is_episodes_cut_in_two(close, trial):
         close(trial.labels[task], y[3:, :, task])
 
 
+zero_shot = jax.jit(lambda model, query: model.zero_shot(query))
+in_context = jax.jit(lambda model, x, y, query: model.in_context(x, y, query))
+
+
 def test_three_ways_are_a_loop_over_tasks_and_queries(close, model, trial):
-    models = contrast.finetuned(model, trial, 0.3, **METHOD)
-    found = contrast.three_ways(model, trial, 0.3, **METHOD)
-    ranks = contrast.demonstrations_ranked(model, models, trial)
+    models = jax.jit(partial(contrast.finetuned, **METHOD))(model, trial, 0.3)
+    found = jax.jit(partial(contrast.three_ways, **METHOD))(model, trial, 0.3)
+    ranks = jax.jit(contrast.demonstrations_ranked)(model, models, trial)
     for task in range(2):
         x, y = trial.x[task], trial.y[task]
-        tuned = finetune(model, x, y, 0.3, **METHOD)
+        tuned = jax.jit(lambda x, y: finetune(model, x, y, 0.3, **METHOD))(x, y)
         for place, query in enumerate(trial.queries[task]):
-            told = model.in_context(x, y, query)
-            expected = (model.zero_shot(query), told, tuned.zero_shot(query))
+            told = in_context(model, x, y, query)
+            expected = (zero_shot(model, query), told, zero_shot(tuned, query))
             for seen, other in zip(found, expected, strict=True):
                 close(seen.logits[task, place], other.logits, 1e-9)
                 close(seen.attended[task, place], other.attended, 1e-9)
@@ -57,8 +62,8 @@ def test_three_ways_are_a_loop_over_tasks_and_queries(close, model, trial):
                 for i in range(3):
                     read = weights[layer, :, 1 + 2 * i] + weights[layer, :, 2 + 2 * i]
                     close(ranks[0][task, place, layer, i], read.sum(), 1e-9)
-                    asked = tuned.zero_shot(query).queries[layer]
-                    example = tuned.zero_shot(x[i]).queries[layer]
+                    asked = zero_shot(tuned, query).queries[layer]
+                    example = zero_shot(tuned, x[i]).queries[layer]
                     close(ranks[1][task, place, layer, i], np.sum(asked * example), 1e-9)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from browser import launched, opened
-from programs import toyicl
+from programs import here, toyicl
 
 from toyicl import demo, report, runs
 from toyicl.errors import BadInput
@@ -58,13 +58,13 @@ def test_the_page_is_one_small_file_that_refers_to_nothing(page_file):
 
 def test_the_page_holds_the_runs_weights_to_the_bit(page_file):
     data, results = held(page_file), runs.load_results(RUN)
-    for here, name in (
+    for kept, name in (
         (data["learn"]["keyQuery"], "key_query"),
         (data["deep"]["valueOutput"], "deep_value_output"),
         (data["dial"]["line"]["heads"]["2"]["keyQuery"], "line_2_key_query"),
     ):
-        values = np.frombuffer(base64.b64decode(here["base64"]), "<f4")
-        np.testing.assert_array_equal(values.reshape(here["shape"]), results[name].values)
+        values = np.frombuffer(base64.b64decode(kept["base64"]), "<f4")
+        np.testing.assert_array_equal(values.reshape(kept["shape"]), results[name].values)
 
 
 def test_the_page_says_where_it_comes_from_and_every_verdict(page_file):
@@ -146,7 +146,7 @@ def test_the_command_writes_the_page(tmp_path):
     ("out", "why"), [("missing/page.html", "there is no folder missing"), (".", "is a folder")]
 )
 def test_a_place_that_cannot_be_written_is_refused(tmp_path, out, why):
-    answer = toyicl("demo", "--out", out, "--no-open", cwd=tmp_path)
+    answer = here("demo", "--out", out, "--no-open", cwd=tmp_path)
     assert answer.returncode == 2
     assert answer.stderr.startswith(
         "toyicl: out must be a file in a folder that exists and can be written"
@@ -250,7 +250,9 @@ def test_points_and_query_are_moved_by_keys(page):
     assert grip.get_attribute("aria-valuetext") == "x -0.40, y -0.30"
     outline = "(node) => getComputedStyle(node.querySelector('circle')).strokeWidth"
     assert grip.evaluate(outline) == "4px", "the focus is seen"
-    page.wait_for_function("() => document.querySelector('#step-live').textContent.includes('predict')")
+    page.wait_for_function(
+        "() => document.querySelector('#step-live').textContent.includes('predict')"
+    )
 
 
 def test_new_points_are_other_points(page):
@@ -377,8 +379,11 @@ def test_the_dial_heads_and_inputs_change_what_breaks(page):
     page.check("input[name='breaks-head'] >> nth=1")
     two = number(page, "breaks-loss")
     assert two < softmax - 0.1
+    caution = "Gradient descent's step is too large for these inputs"
+    assert caution not in texts(page, "breaks-say")[0]
     slide(page, "breaks-scale", 2)
     assert number(page, "breaks-loss") != two
+    assert caution in texts(page, "breaks-say")[0]
     before = drawing(page, "breaks-curve")
     page.click("#breaks-new")
     assert drawing(page, "breaks-curve") != before

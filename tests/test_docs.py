@@ -14,7 +14,7 @@ import jax
 import nbformat
 import pytest
 import yaml
-from programs import toyicl
+from programs import here
 
 from toyicl import axes, cli, commands, experiment, parsing
 
@@ -101,7 +101,7 @@ def test_the_code_of_a_page_runs(page, in_folder):
             for command in code.splitlines():
                 words = after("toyicl", command) or []
                 if any(word.endswith(".py") and Path(word).exists() for word in words):
-                    answer = toyicl(*words, cwd=in_folder, PYTHONPATH=python_path())
+                    answer = here(*words, cwd=in_folder)
                     assert answer.returncode == 0, answer.stderr[-3000:]
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import xarray as xr
-from programs import toyicl
+from programs import here, toyicl
 
 from toyicl import experiment
 from toyicl.causal import CausalArchitecture
@@ -121,7 +121,7 @@ def test_runs_saves_judges_and_draws(tmp_path, name):
     figure = tmp_path / name / "figure.png"
     before = figure.read_bytes()
     figure.unlink()
-    assert toyicl("draw", name, "--out", tmp_path).returncode == 0
+    assert here("draw", name, "--out", tmp_path).returncode == 0
     assert figure.read_bytes() == before
 
 

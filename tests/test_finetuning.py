@@ -1,5 +1,6 @@
 """Finetuning: against loops of gradients, what it leaves alone, linearised, and rates that diverge."""
 
+from functools import partial
 from itertools import product
 
 import jax
@@ -40,6 +41,7 @@ def flat(model):
     return {path: np.asarray(v[...]) for path, v in nnx.to_flat_state(nnx.state(model))}
 
 
+@partial(jax.jit, static_argnames=("which", "objective"))
 def tune(model, examples, rate, which="keys and values", objective="plain"):
     return finetune(model, *examples[:2], rate, which=WHICH[which], objective=OBJECTIVES[objective])
 
@@ -57,14 +59,16 @@ def test_one_example_at_a_time_in_the_order_of_the_prompt(close, model, examples
     x, y, _ = examples
     divided = parts(model, WHICH["keys and values"])
     chosen = divided.chosen
+
+    @jax.jit
+    @jax.grad
+    def slope_of(chosen, row, label):
+        no_y = jnp.zeros((0, 3))
+        logits = divided.model(chosen)(jnp.zeros((0, 4)), no_y, row)
+        return jnp.log(jnp.sum(jnp.exp(logits))) - logits @ label
+
     for row, label in zip(x, y, strict=True):
-
-        def cost(chosen, row=row, label=label):
-            no_y = jnp.zeros((0, 3))
-            logits = divided.model(chosen)(jnp.zeros((0, 4)), no_y, row)
-            return jnp.log(jnp.sum(jnp.exp(logits))) - logits @ label
-
-        slope = jax.grad(cost)(chosen)
+        slope = slope_of(chosen, row, label)
         chosen = jax.tree.map(lambda a, b: a - 0.3 * b, chosen, slope)
     expected, found = flat(divided.model(chosen)), flat(tune(model, examples, 0.3))
     for path, value in expected.items():
@@ -122,10 +126,21 @@ def _advance(model, index, tokens):
 # Linearised.
 
 
-def lin(model, examples, rate, which="keys and values"):
-    return finetuning.tangent_steps(
-        model, *examples[:2], rate, which=WHICH[which], cost=cross_entropy
-    )
+@jax.jit
+def lin(model, examples, rate):
+    which = WHICH["keys and values"]
+    return finetuning.tangent_steps(model, *examples[:2], rate, which=which, cost=cross_entropy)
+
+
+@jax.jit
+def jacobian(model, row):
+    """Of the logits, in the flattened keys and values."""
+    divided = parts(model, WHICH["keys and values"])
+    start, unravel = ravel_pytree(divided.chosen)
+    return jax.jacrev(lambda v: divided.model(unravel(v)).zero_shot(row).logits)(start)
+
+
+logits_of = jax.jit(lambda model, row: model.zero_shot(row).logits)
 
 
 def test_a_linearised_model_starts_where_the_model_is(model, examples):
@@ -141,35 +156,27 @@ def test_one_linearised_step_is_the_jacobian_times_the_error(close, dtype, toler
         episode = TASK.sample(jax.random.key(0), 1)
         x, y = episode.x[:1, :, 0], episode.y[:1, :, 0]
         change = ravel_pytree(lin(model, (x, y), 0.25))[0]
-        divided = parts(model, WHICH["keys and values"])
-        start, unravel = ravel_pytree(divided.chosen)
-        jacobian = jax.jacrev(lambda v: divided.model(unravel(v)).zero_shot(x[0]).logits)(start)
-        error = jax.nn.softmax(model.zero_shot(x[0]).logits) - y[0]
-        close(change, -0.25 * jacobian.T @ error, tolerance)
-        gradient, simplified = finetuning.label_step(
-            model, x[0], y[0], which=WHICH["keys and values"]
-        )
-        close(ravel_pytree(gradient)[0], jacobian.T @ error, tolerance)
-        weighted = y[0] * jax.nn.log_softmax(model.zero_shot(x[0]).logits)
-        close(ravel_pytree(simplified)[0], jacobian.T @ weighted, tolerance)
+        slopes, logits = jacobian(model, x[0]).T, logits_of(model, x[0])
+        error = jax.nn.softmax(logits) - y[0]
+        close(change, -0.25 * slopes @ error, tolerance)
+        label_step = jax.jit(partial(finetuning.label_step, which=WHICH["keys and values"]))
+        gradient, simplified = label_step(model, x[0], y[0])
+        close(ravel_pytree(gradient)[0], slopes @ error, tolerance)
+        weighted = y[0] * jax.nn.log_softmax(logits)
+        close(ravel_pytree(simplified)[0], slopes @ weighted, tolerance)
 
 
 def test_several_linearised_steps_are_a_loop_with_the_jacobians(close, model, examples):
     x, y, x_query = examples
-    divided = parts(model, WHICH["keys and values"])
-    start, unravel = ravel_pytree(divided.chosen)
-
-    def jacobian(row):
-        return jax.jacfwd(lambda v: divided.model(unravel(v)).zero_shot(row).logits)(start)
-
-    change = np.zeros_like(start)
+    change = np.zeros(jacobian(model, x_query).shape[1])
     for row, label in zip(x, y, strict=True):
-        logits = model.zero_shot(row).logits + jacobian(row) @ change
-        change = change - 0.3 * jacobian(row).T @ (jax.nn.softmax(logits) - label)
+        slopes = jacobian(model, row)
+        logits = logits_of(model, row) + slopes @ change
+        change = change - 0.3 * slopes.T @ (jax.nn.softmax(logits) - label)
     found = lin(model, examples, 0.3)
     close(ravel_pytree(found)[0], change, 1e-10)
     seen = finetuning.see_linearised(model, found, x_query, which=WHICH["keys and values"])
-    close(seen.logits, model.zero_shot(x_query).logits + jacobian(x_query) @ change, 1e-10)
+    close(seen.logits, logits_of(model, x_query) + jacobian(model, x_query) @ change, 1e-10)
     moved = seen.attended - model.zero_shot(x_query).attended
     assert np.abs(np.asarray(moved)).max() > 0, "attention outputs move, too"
 
@@ -180,8 +187,8 @@ def test_real_finetuning_nears_its_linearisation_as_the_rate_falls(model, exampl
         seen = finetuning.see_linearised(
             model, lin(model, examples, rate), examples[2], which=WHICH["keys and values"]
         )
-        real = tune(model, examples, rate).zero_shot(examples[2]).logits
-        moved = real - model.zero_shot(examples[2]).logits
+        real = logits_of(tune(model, examples, rate), examples[2])
+        moved = real - logits_of(model, examples[2])
         gaps.append(np.linalg.norm(seen.logits - real) / np.linalg.norm(moved))
     assert gaps[0] > 4 * gaps[1]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from programs import SMALL, begin, toyicl
+from programs import SMALL, begin, here, toyicl
 
 from toyicl import checkpoints
 
@@ -59,14 +59,14 @@ def test_a_killed_run_carries_on_to_the_same_bits(whole, tmp_path):
     wait_for_checkpoint(tmp_path, process, number=3)
     process.kill()
     process.communicate()
-    listed = toyicl("list", "--runs", "--out", tmp_path).stdout
+    listed = here("list", "--runs", "--out", tmp_path).stdout
     assert "training: first, 3 runs" in listed
     assert "results" not in listed
     answer = toyicl("run", SMALL, "--out", tmp_path, *LONG)
     assert answer.returncode == 0, answer.stderr
     assert same(results(tmp_path), whole)
     assert not list((tmp_path / "small").rglob(".draft-*"))
-    listed = toyicl("list", "--runs", "--out", tmp_path).stdout
+    listed = here("list", "--runs", "--out", tmp_path).stdout
     assert "full settings, 3 seeds, float32" in listed
     assert "900 of 900 chunks" in listed
 
@@ -141,39 +141,39 @@ def test_a_program_that_is_still_importing_is_stopped_at_once(tmp_path, number):
 
 def test_other_settings_are_refused_unless_fresh(tmp_path):
     short = ["--settings.training.steps=40", "--seeds=2", "--out", tmp_path]
-    assert toyicl("run", SMALL, *short).returncode == 0
+    assert here("run", SMALL, *short).returncode == 0
     before = results(tmp_path)
     other = [*short, "--settings.task.input-range=2", "--seeds=1"]
-    answer = toyicl("run", SMALL, *other)
+    answer = here("run", SMALL, *other)
     assert answer.returncode == 2
     assert answer.stderr.count("\n") == 1
     assert "settings.task.input_range (1.0 there, 2.0 here)" in answer.stderr
     assert "seeds ([0, 1] there, [0] here)" in answer.stderr
     assert "--fresh starts over" in answer.stderr
     assert same(results(tmp_path), before)
-    assert toyicl("run", SMALL, *other, "--fresh").returncode == 0
+    assert here("run", SMALL, *other, "--fresh").returncode == 0
     assert results(tmp_path).sizes["seed"] == 1
 
 
 def test_a_finished_quick_run_gives_way_to_a_full_one_and_not_the_other_way(tmp_path):
     short = ["--settings.training.steps=40", "--seeds=1", "--out", tmp_path]
-    assert toyicl("run", SMALL, *short, "--quick", "--settings.task.input-range=2").returncode == 0
-    answer = toyicl("run", SMALL, *short)
+    assert here("run", SMALL, *short, "--quick", "--settings.task.input-range=2").returncode == 0
+    answer = here("run", SMALL, *short)
     assert answer.returncode == 0, answer.stderr
     assert (
         f"starting over: the quick run that {tmp_path / 'small'} holds gives way" in answer.stderr
     )
     assert results(tmp_path).attrs["level"] == "full"
-    answer = toyicl("run", SMALL, *short, "--quick", "--settings.task.input-range=2")
+    answer = here("run", SMALL, *short, "--quick", "--settings.task.input-range=2")
     assert answer.returncode == 2
     assert results(tmp_path).attrs["level"] == "full"
 
 
 def test_results_alone_refuse_other_settings_too(tmp_path):
     short = ["--settings.training.steps=40", "--seeds=1", "--out", tmp_path]
-    assert toyicl("run", SMALL, *short).returncode == 0
+    assert here("run", SMALL, *short).returncode == 0
     shutil.rmtree(tmp_path / "small" / "checkpoint")
-    answer = toyicl("run", SMALL, *short, "--settings.task.dim=2")
+    answer = here("run", SMALL, *short, "--settings.task.dim=2")
     assert answer.returncode == 2
     assert "settings.task.dim (3 there, 2 here)" in answer.stderr
 
@@ -193,12 +193,12 @@ def test_a_folder_in_use_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["results.nc", "checkpoint"])
 def test_damage_is_one_line(tmp_path, name):
     short = ["--settings.training.steps=40", "--seeds=1", "--out", tmp_path]
-    assert toyicl("run", SMALL, *short).returncode == 0
+    assert here("run", SMALL, *short).returncode == 0
     place = tmp_path / "small" / name
     for path in [place] if place.is_file() else place.glob("*/about.json"):
         path.write_bytes(path.read_bytes()[:-9])
     command = ["verify", SMALL, "--out", tmp_path] if place.is_file() else ["run", SMALL, *short]
-    answer = toyicl(*command)
+    answer = here(*command)
     assert answer.returncode == 1
     assert "is damaged" in answer.stderr
     assert "Traceback" not in answer.stderr
@@ -260,7 +260,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_saved(whole, small_disk):
     assert "o space left on device" in errors
     assert "Traceback" not in errors
     filler.unlink()
-    kept = toyicl("list", "--runs", "--out", small_disk).stdout
+    kept = here("list", "--runs", "--out", small_disk).stdout
     assert "training: first, 3 runs" in kept
     answer = toyicl("run", SMALL, "--out", small_disk, *LONG)
     assert answer.returncode == 0, answer.stderr
