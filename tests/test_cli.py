@@ -286,7 +286,7 @@ def test_the_program_exits_with_what_went_wrong(tmp_path):
         ),
         (
             ["run", "fig1", "fig2", "--settings.task.dim=3"],
-            "settings must follow the name of one experiment, got --settings.task.dim=3 after fig1 fig2",
+            "of one experiment, got --settings.task.dim=3 after fig1 fig2",
         ),
         (["floors", "--steps=0"], "steps must be a whole number of at least 1, got 0"),
         (["probe", "--axis=attention.softmx"], "axis must be one of attention.softmax, "),

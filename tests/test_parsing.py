@@ -50,17 +50,27 @@ def test_words_become_values_of_the_setting_s_kind():
         (["inner.rate.more=1"], "must name a setting"),
         (["inner=1"], "must name a single value, got inner, which holds several"),
         (["values=1"], "must name a single value, got values, which holds several"),
-        (["inner.rate="], "must be SETTING=VALUE,VALUE,..., got 'inner.rate='"),
+        (
+            ["inner.rate="],
+            "must be SETTING=VALUE,VALUE,... or SETTING=FIRST:LAST:COUNT, got 'inner.rate='",
+        ),
         (["inner.rate"], "must be SETTING=VALUE"),
-        (["inner.rate=1,,2"], "sweep of inner.rate: .*could not convert"),
+        (["inner.rate=1,,2"], "sweep of inner.rate must be a number, got ''"),
+        (["inner.rate=0:1"], "sweep of inner.rate: values must be FIRST:LAST:COUNT"),
         (["inner.rate=1,1.0"], "must have values that differ, got 1.0 twice"),
-        (["size=1.5"], "sweep of size: .*invalid literal"),
+        (["size=1.5"], "sweep of size must be a whole number, got '1.5'"),
+        (["size=1:2:3"], "sweep of size must be a whole number, got '1.5'"),
         (["size=1", "size=2"], "must name a setting once, got size again"),
     ],
 )
 def test_bad_sweeps_are_named(words, message):
     with pytest.raises(BadInput, match=message):
         parse_sweep(Outer(), words)
+
+
+def test_evenly_spaced_numbers_are_swept_as_well():
+    sweep = parse_sweep(Outer(), ["inner.rate=0:0.3:4", "size=2:6:3"])
+    assert sweep == {"inner.rate": [0.0, 0.1, 0.2, 0.3], "size": [2, 4, 6]}
 
 
 @pytest.mark.parametrize(

@@ -353,6 +353,12 @@ def _with_own_settings(words: Sequence[str]) -> type[Run]:
     first_option = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     names = words[:first_option]
     if len(names) != 1 or names[0] == "all":
+        settings = [word for word in words if word.startswith("--settings")]
+        if settings:
+            raise BadInput(
+                "settings must follow the name of one experiment, "
+                f"got {settings[0]} after {' '.join(names) or 'none'}"
+            )
         return Run
     listing = experiment.find(names[0])
     _prepare_devices()

@@ -40,7 +40,8 @@ class Run:
     checkpoint_every: float | None = None
     """Seconds between two checkpoints; left out, so many that they cost little."""
     sweep: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """SETTING=VALUE,VALUE,... such as task.input_range=0.5,1,2; given again, a grid is run."""
+    """SETTING=VALUE,VALUE,... such as task.input_range=0.5,1,2, or SETTING=FIRST:LAST:COUNT; given
+    again, a grid is run."""
     shard: Literal["run", "batch"] = "run"
     """What devices share: each has runs of its own, or all have their part of one run's batches."""
     distributed: bool = False

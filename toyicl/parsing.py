@@ -15,6 +15,9 @@ import tyro.extras
 
 from toyicl.errors import BadInput
 
+KINDS = {int: " must be a whole number, got", float: " must be a number, got"}
+"""What is said of a word that is not of a kind."""
+
 
 def parse_command(kinds: dict[str, Callable[..., Any]], words: Sequence[str]) -> Any:
     """The command that the words stand for.
@@ -30,6 +33,8 @@ def parse_command(kinds: dict[str, Callable[..., Any]], words: Sequence[str]) ->
 def parse_sweep(settings: Any, words: Sequence[str]) -> dict[str, list[Any]]:
     """The values of each swept setting by its path, from words such as task.input_range=0.5,1,2.
 
+    FIRST:LAST:COUNT stands for evenly spaced numbers, as in `parse_values`.
+
     Raises BadInput for a setting that does not exist or is not a single value, and for values that are
     missing, alike, or of the wrong kind.
     """
@@ -38,10 +43,17 @@ def parse_sweep(settings: Any, words: Sequence[str]) -> dict[str, list[Any]]:
         name, equals, texts = word.partition("=")
         path = name.strip().removeprefix("settings.").replace("-", "_")
         if not equals or not texts.strip():
-            raise BadInput(f"sweep must be SETTING=VALUE,VALUE,..., got {word!r}")
+            raise BadInput(
+                f"sweep must be SETTING=VALUE,VALUE,... or SETTING=FIRST:LAST:COUNT, got {word!r}"
+            )
         if path in sweep:
             raise BadInput(f"sweep must name a setting once, got {path} again")
         kind = _kind(settings, path)
+        if ":" in texts:
+            try:
+                texts = ",".join(f"{value:.12g}" for value in parse_values(texts))
+            except BadInput as error:
+                raise BadInput(f"sweep of {path}: {error}") from None
         values = [_parse_value(kind, path, text.strip()) for text in texts.split(",")]
         twice = [value for value in values if values.count(value) > 1]
         if twice:
@@ -138,14 +150,16 @@ def _complaints(before: str = "") -> Iterator[None]:
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise BadInput(before + _one_line(complaint.getvalue())) from None
+        raise BadInput(_one_line(before, complaint.getvalue())) from None
 
 
-def _one_line(box: str) -> str:
-    """The message in tyro's framed text: its lines up to the first rule, joined."""
+def _one_line(before: str, box: str) -> str:
+    """The message in tyro's framed text: its lines up to the first rule, joined, in our words."""
     lines = [line.strip("│ ") for line in box.splitlines()[1:] if not line.startswith("╰")]
-    text = " ".join(line for line in lines if not line.startswith("───"))
+    text = before + " ".join(line for line in lines if not line.startswith("───"))
     text = text.split("For full helptext")[0].split("Argument helptext")[0]
     text = re.sub(r" in toyicl (\w+ )?--help", "", text)
     text = text.replace("Error parsing ", "").replace("__tyro-dummy-inner__.", "")
+    text = re.sub(r":( INT:)? invalid literal for int\(\) with base 10:", KINDS[int], text)
+    text = re.sub(r":( FLOAT:)? could not convert string to float:", KINDS[float], text)
     return re.sub(r"\s+", " ", text).strip()

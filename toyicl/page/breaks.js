@@ -46,7 +46,8 @@ function beside(model, factor) {
   const error = (answers) => 0.5 * mean(answers.map((answer, i) => (answer - all[i].label) ** 2));
   const loss = error(all.map(({ x, y, query }) => transformer(model, x, y, query)));
   const descent = error(all.map(({ query }, i) => dot(other[i], query)));
-  return { ...alignment(own, other), loss, descent };
+  const zero = 0.5 * mean(all.map(({ label }) => label ** 2));
+  return { ...alignment(own, other), loss, descent, zero };
 }
 
 function drawBreaks() {
@@ -58,7 +59,8 @@ function drawBreaks() {
   byId("breaks-share").setAttribute("aria-valuetext", `${Math.round(100 * share)} percent softmax`);
   write("breaks-share-out", `${Math.round(100 * share)}% softmax`);
   write("breaks-scale-out", `\u00d7 ${shown(breaks.scale, 1)}`);
-  write("breaks-say", plateaus());
+  const caution = overshoots(found);
+  write("breaks-say", [caution, plateaus()].filter(Boolean).join(" "));
   write("breaks-cosine", shown(found.cosine));
   write("breaks-ratio", shown(found.ratio));
   write("breaks-loss", shown(found.loss / found.descent, 2));
@@ -66,8 +68,14 @@ function drawBreaks() {
     "breaks-live",
     `${Math.round(100 * share)} percent softmax, ${breaks.heads} head${breaks.heads === 1 ? "" : "s"}, inputs times ${shown(breaks.scale, 1)}: ` +
       `cosine ${shown(found.cosine, 2)}, norm ratio ${shown(found.ratio, 2)}, loss over gradient descent's ` +
-      `${shown(found.loss / found.descent, 2)}.`,
+      `${shown(found.loss / found.descent, 2)}. ${caution}`,
   );
+}
+
+// Far from training the step that was best there overshoots: to lose less than it is then no merit.
+function overshoots({ descent, zero }) {
+  if (descent <= zero) return "";
+  return `Gradient descent's step is too large for these inputs: it loses ${shown(descent, 2)}, answering 0 ${shown(zero, 2)}.`;
 }
 
 // One input: what the trained layer answers to every query, on one context.
