@@ -37,8 +37,7 @@ figures: install
 		--settings.training.steps 30000
 	$(BIN)/toyicl run fig6 --out figures --settings.deep-training.batch-size 256 \
 		--settings.deep-training.steps 10000 --settings.deep-seeds 2
-	$(BIN)/toyicl run fig7 --out figures --seeds 2 --settings.training.batch-size 256 \
-		--settings.training.steps 15000
+	$(BIN)/toyicl run fig7 --out figures --seeds 2
 	$(BIN)/toyicl run fig8 --out figures --seeds 1 --settings.training.batch-size 256 \
 		--settings.training.steps 10000
 	$(BIN)/toyicl run fig9 --out figures

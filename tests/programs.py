@@ -32,7 +32,10 @@ def toyicl(*words, cwd=None, timeout=300, **changes):
 
 
 def here(*words, cwd=None):
-    """What `toyicl` answers, from this process: in float64, and on its devices as they are."""
+    """What `toyicl` answers, from this process: in float64, and on its devices as they are.
+
+    Not for what precision, devices, signals or the order of starting have a part in.
+    """
     staying = SimpleNamespace(wished=False, training=False)
     said, complained = io.StringIO(), io.StringIO()
     with (

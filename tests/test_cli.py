@@ -1,4 +1,4 @@
-"""The command line: what it prints, writes and returns; trainings through the real program."""
+"""The command line: what it prints, writes and returns, from here or from a process of its own."""
 
 import importlib.metadata
 import json
@@ -188,7 +188,7 @@ def test_an_experiment_file_of_ones_own_runs_by_its_path(tmp_path):
     """It may make arrays when it is loaded; the command of its results names the path."""
     path = tmp_path / "mine.py"
     path.write_text(MINE + "import jax.numpy as jnp\nARRAY = jnp.ones(2)\n")
-    right = here("run", path, "--out", tmp_path)
+    right = toyicl("run", path, "--out", tmp_path)
     assert right.returncode == 0, right.stderr
     results = xr.load_dataset(tmp_path / "mine" / "results.nc", engine="h5netcdf")
     assert results.attrs["command"] == f"toyicl run {path}"
@@ -226,8 +226,8 @@ def test_the_command_of_results_makes_them_again(words, expected):
 
 
 def test_a_diverged_seed_is_named_and_the_results_are_kept(tmp_path):
-    options = ["--settings.training.clip-norm=None", "--settings.training.learning-rate=1e300"]
-    answer = here("run", SMALL, "--out", tmp_path, "--seeds=2", *options)
+    options = ["--settings.training.clip-norm=None", "--settings.training.learning-rate=1e30"]
+    answer = toyicl("run", SMALL, "--out", tmp_path, "--seeds=2", *options)
     assert answer.returncode == 1
     assert "first: seed 0 diverged, its loss is not finite at step" in answer.stderr
     assert "Traceback" not in answer.stderr
@@ -286,7 +286,15 @@ def test_the_program_exits_with_what_went_wrong(tmp_path):
         ),
         (
             ["run", "fig1", "fig2", "--settings.task.dim=3"],
-            "of one experiment, got --settings.task.dim=3 after fig1 fig2",
+            "of one experiment, which comes first, got --settings.task.dim=3 after fig1 fig2",
+        ),
+        (
+            ["run", "--quick", "fig2", "--settings.task.dim=3"],
+            "which comes first, got --settings.task.dim=3 before any name",
+        ),
+        (
+            ["run", "fig2", "--settings.training.clip-norm=fast"],
+            "--settings.training.clip-norm must be None or a number, got 'fast'",
         ),
         (["floors", "--steps=0"], "steps must be a whole number of at least 1, got 0"),
         (["probe", "--axis=attention.softmx"], "axis must be one of attention.softmax, "),

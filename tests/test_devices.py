@@ -115,7 +115,7 @@ def test_two_processes_stop_together_and_one_carries_on(tmp_path):
     assert len(json.loads(results(tmp_path / "two").attrs["origins"])) == 2
 
 
-def test_a_second_start_compiles_nothing(tmp_path):
+def test_a_second_start_compiles_nothing_but_what_was_broken(tmp_path):
     code = f"""
 import contextlib, jax
 missed = []
@@ -127,7 +127,7 @@ with contextlib.suppress(SystemExit):
 print(len(missed))
 """
     missed = []
-    for _ in range(2):
+    for start in range(3):
         answer = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
@@ -136,8 +136,13 @@ print(len(missed))
             env=environment(XDG_CACHE_HOME=tmp_path / "cache"),
         )
         missed.append(int(answer.stdout.splitlines()[-1]))
+        assert answer.stderr == ""
+        if start == 0:  # as a kill or a full disk may leave them
+            for path in list((tmp_path / "cache").rglob("jit_advance*")):
+                path.write_bytes(path.read_bytes()[:-9])
     assert missed[0] > 10
-    assert missed[1] == 0
+    assert 0 < missed[1] < 5
+    assert missed[2] == 0
 
 
 def test_what_was_used_longest_ago_is_removed_first(tmp_path):
@@ -150,6 +155,9 @@ def test_what_was_used_longest_ago_is_removed_first(tmp_path):
     assert len(list(tmp_path.iterdir())) == 4
     devices.remove_oldest(tmp_path, 250)
     assert {path.name for path in tmp_path.iterdir()} == {"newest", "older"}
+    (tmp_path / "folder").mkdir()
+    devices.remove_oldest(tmp_path, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
     devices.remove_oldest(tmp_path / "nothing", 0)
 
 

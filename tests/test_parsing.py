@@ -59,6 +59,7 @@ def test_words_become_values_of_the_setting_s_kind():
         (["inner.rate=0:1"], "sweep of inner.rate: values must be FIRST:LAST:COUNT"),
         (["inner.rate=1,1.0"], "must have values that differ, got 1.0 twice"),
         (["size=1.5"], "sweep of size must be a whole number, got '1.5'"),
+        (["inner.maybe=None,x"], "sweep of inner.maybe must be None or a number, got 'x'"),
         (["size=1:2:3"], "sweep of size must be a whole number, got '1.5'"),
         (["size=1", "size=2"], "must name a setting once, got size again"),
     ],
@@ -69,8 +70,12 @@ def test_bad_sweeps_are_named(words, message):
 
 
 def test_evenly_spaced_numbers_are_swept_as_well():
-    sweep = parse_sweep(Outer(), ["inner.rate=0:0.3:4", "size=2:6:3"])
-    assert sweep == {"inner.rate": [0.0, 0.1, 0.2, 0.3], "size": [2, 4, 6]}
+    words = ["inner.rate=0:0.3:4", "size=2:2000000000000:2", "inner.maybe=1:-1:3"]
+    assert parse_sweep(Outer(), words) == {
+        "inner.rate": [0.0, 0.1, 0.2, 0.3],
+        "size": [2, 2_000_000_000_000],
+        "inner.maybe": [1.0, 0.0, -1.0],
+    }
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
-from programs import SMALL, here
+from programs import SMALL, here, toyicl
 
 from toyicl import checkpoints, laboratory, sweeps, training
 from toyicl.checkpoints import Checkpoint, Keeper
@@ -279,7 +279,7 @@ def swept(tmp_path_factory):
     out = tmp_path_factory.mktemp("swept")
     words = ["--sweep=task.input_range=0.5,2", "--sweep=task.context_size=4,5", "--seeds=2"]
     short = ["--settings.training.steps=40", "--settings.second"]
-    return out, here("run", SMALL, "--out", out, *words, *short), short
+    return out, toyicl("run", SMALL, "--out", out, *words, *short), short
 
 
 def test_a_sweep_through_the_program_equals_its_points_alone(swept, tmp_path):
@@ -287,7 +287,7 @@ def test_a_sweep_through_the_program_equals_its_points_alone(swept, tmp_path):
     assert answer.returncode == 0, answer.stderr
     results = xr.load_dataset(out / "small" / "results.nc", engine="h5netcdf")
     assert results.loss.dims == ("task.input_range", "task.context_size", "seed", "step")
-    alone = here(
+    alone = toyicl(
         "run", SMALL, "--out", tmp_path, "--seeds=2", *short,
         "--settings.task.input-range=2", "--settings.task.context-size=5",
     )  # fmt: skip

@@ -355,10 +355,9 @@ def _with_own_settings(words: Sequence[str]) -> type[Run]:
     if len(names) != 1 or names[0] == "all":
         settings = [word for word in words if word.startswith("--settings")]
         if settings:
-            raise BadInput(
-                "settings must follow the name of one experiment, "
-                f"got {settings[0]} after {' '.join(names) or 'none'}"
-            )
+            before = f"after {' '.join(names)}" if names else "before any name"
+            rule = "settings must follow the name of one experiment, which comes first"
+            raise BadInput(f"{rule}, got {settings[0]} {before}")
         return Run
     listing = experiment.find(names[0])
     _prepare_devices()

@@ -5,12 +5,14 @@ import gc
 import hashlib
 import os
 import platform
+import re
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -21,7 +23,7 @@ from toyicl.errors import BadInput, Unfinished
 
 Tree = TypeVar("Tree")
 CACHE_BYTES = 2**30
-"""Largest size of the folder of compiled programs; what was used longest ago goes first."""
+"""Size of the folder of compiled programs at each start; what was used longest ago goes first."""
 
 
 def use_all_cores() -> None:
@@ -49,6 +51,7 @@ def keep_compiled() -> None:
         # JAX's own limit reads the whole folder for each program that it adds: of thousands, that takes
         # several times as long as compiling. Once a start is enough.
         remove_oldest(folder, CACHE_BYTES)
+        _remove_broken(folder)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
@@ -56,20 +59,46 @@ def keep_compiled() -> None:
 def remove_oldest(folder: Path, most_bytes: int) -> None:
     """Remove the files of a folder that were used longest ago, until the others fit `most_bytes`.
 
-    A folder that does not exist, and files that another process removes meanwhile, are no error.
+    A folder that cannot be read, and files that cannot be removed, or that another process removes
+    meanwhile, are left as they are: a cache is worth no error.
     """
     files = []
-    with contextlib.suppress(FileNotFoundError):
-        for entry in os.scandir(folder):
-            with contextlib.suppress(FileNotFoundError):
-                status = entry.stat()
-                files.append((max(status.st_atime, status.st_mtime), status.st_size, entry.path))
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                if path.is_file():
+                    used = max(status.st_atime, status.st_mtime)
+                    files.append((used, status.st_size, path))
     surplus = sum(size for _, size, _ in files) - most_bytes
     for _, size, path in sorted(files):
         if surplus <= 0:
             break
-        Path(path).unlink(missing_ok=True)
-        surplus -= size
+        with contextlib.suppress(OSError):
+            path.unlink()
+            surplus -= size
+
+
+def _remove_broken(folder: Path) -> None:
+    """From now on, remove kept programs that JAX warns that it cannot read, and pass the warning over.
+
+    A kill or a full disk leaves half a file, which JAX would neither read nor write again. It names the
+    program; what is left of it is compiled and kept anew.
+    """
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, *more: Any, **options: Any) -> None:
+        broken = re.match(
+            r"Error reading persistent compilation cache entry for '(\w+)'", str(message)
+        )
+        if broken is None:
+            shown(message, *more, **options)
+            return
+        for path in folder.glob(f"{broken[1]}-*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    warnings.showwarning = show
 
 
 def _kind_of_cpu() -> str:

@@ -15,8 +15,15 @@ import tyro.extras
 
 from toyicl.errors import BadInput
 
-KINDS = {int: " must be a whole number, got", float: " must be a number, got"}
-"""What is said of a word that is not of a kind."""
+NONE_OR = r":( \S+:)? no type matching \{{None\}}\|{} could .* \['(.*?)'\]\. .*"
+REWORDED = {
+    r":( INT:)? invalid literal for int\(\) with base 10:": " must be a whole number, got",
+    r":( FLOAT:)? could not convert string to float:": " must be a number, got",
+    NONE_OR.format("INT"): r" must be None or a whole number, got '\2'",
+    NONE_OR.format("FLOAT"): r" must be None or a number, got '\2'",
+    r" for argument 'value'": "",
+}
+"""What is said of words that are not of a kind, by what tyro says."""
 
 
 def parse_command(kinds: dict[str, Callable[..., Any]], words: Sequence[str]) -> Any:
@@ -49,9 +56,9 @@ def parse_sweep(settings: Any, words: Sequence[str]) -> dict[str, list[Any]]:
         if path in sweep:
             raise BadInput(f"sweep must name a setting once, got {path} again")
         kind = _kind(settings, path)
-        if ":" in texts:
+        if ":" in texts and {int, float} & {kind, *typing.get_args(kind)}:
             try:
-                texts = ",".join(f"{value:.12g}" for value in parse_values(texts))
+                texts = ",".join(map(_as_text, parse_values(texts)))
             except BadInput as error:
                 raise BadInput(f"sweep of {path}: {error}") from None
         values = [_parse_value(kind, path, text.strip()) for text in texts.split(",")]
@@ -133,6 +140,11 @@ def _paths(settings: Any, before: str = "") -> list[str]:
     return found
 
 
+def _as_text(value: float) -> str:
+    """A number as one would type it: a whole one without a point."""
+    return str(int(value)) if value.is_integer() else repr(value)
+
+
 def _parse_value(kind: Any, path: str, text: str) -> Any:
     value = dataclasses.make_dataclass(path, [("value", Annotated[kind, tyro.conf.Positional])])
     with _complaints(f"sweep of {path}: "):
@@ -160,6 +172,7 @@ def _one_line(before: str, box: str) -> str:
     text = text.split("For full helptext")[0].split("Argument helptext")[0]
     text = re.sub(r" in toyicl (\w+ )?--help", "", text)
     text = text.replace("Error parsing ", "").replace("__tyro-dummy-inner__.", "")
-    text = re.sub(r":( INT:)? invalid literal for int\(\) with base 10:", KINDS[int], text)
-    text = re.sub(r":( FLOAT:)? could not convert string to float:", KINDS[float], text)
-    return re.sub(r"\s+", " ", text).strip()
+    text = re.sub(r"\s+", " ", text).strip()
+    for found, ours in REWORDED.items():
+        text = re.sub(found, ours, text)
+    return text

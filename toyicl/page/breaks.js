@@ -153,7 +153,7 @@ function drawTrap() {
   const model = (factor) =>
     modelOf(part[0], part[1].map((matrix) => matrix.map((row) => row.map((entry) => factor * entry))));
   const found = beside(model(breaks.multiple), 1); // from the multiplied weights, not from those of 1
-  const zero = 0.5 * mean(episodes().map(({ label }) => label ** 2));
+  const { zero } = found;
   drawMultiples(model, found, zero);
   write("trap-multiple-out", `\u00d7 ${shown(breaks.multiple, 2)}`);
   write("trap-cosine", shown(found.cosine));
