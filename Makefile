@@ -9,6 +9,7 @@ install: $(STAMP)
 
 # PIP_CONSTRAINT, unlike -c, also pins what builds the package.
 $(STAMP): pyproject.toml constraints.txt
+	@echo "Installing into .venv: a minute or two, in silence."
 	$(PYTHON) -m venv .venv
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@

@@ -119,8 +119,12 @@ def test_verify_agrees_with_the_run_and_fails_when_a_claim_does(fig2):
 
 def test_verify_says_what_has_not_been_run(tmp_path):
     answer = here("verify", "--json", "--out", tmp_path)
-    assert {record["verdict"] for record in json.loads(answer.stdout)} == {"not run"}
+    records = json.loads(answer.stdout)
+    assert {record["verdict"] for record in records} == {"not run"}
     assert answer.returncode == 0
+    last = here("verify", "--out", tmp_path).stdout.splitlines()[-1]
+    count = f"0 hold, 0 fail, {len(records)} not run"
+    assert last == f"{count}; `toyicl run fig2 --quick` makes first results"
 
 
 def test_draw_repeats_the_figure_to_the_byte(fig2):

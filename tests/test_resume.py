@@ -169,6 +169,21 @@ def test_a_finished_quick_run_gives_way_to_a_full_one_and_not_the_other_way(tmp_
     assert results(tmp_path).attrs["level"] == "full"
 
 
+def test_a_full_run_that_was_begun_after_a_quick_one_does_not_give_way(tmp_path):
+    short = ["--settings.training.steps=40", "--seeds=1"]
+    quick, full = tmp_path / "quick", tmp_path / "full"
+    assert here("run", SMALL, *short, "--quick", "--out", quick).returncode == 0
+    assert here("run", SMALL, *short, "--settings.task.dim=2", "--out", full).returncode == 0
+    shutil.rmtree(quick / "small" / "checkpoint")
+    shutil.copytree(full / "small" / "checkpoint", quick / "small" / "checkpoint")  # as if stopped
+    answer = here("run", SMALL, *short, "--out", quick)
+    assert answer.returncode == 2
+    assert "settings.task.dim (2 there, 3 here)" in answer.stderr
+    answer = here("run", SMALL, *short, "--settings.task.dim=2", "--out", quick)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert results(quick).attrs["level"] == "full"
+
+
 def test_results_alone_refuse_other_settings_too(tmp_path):
     short = ["--settings.training.steps=40", "--seeds=1", "--out", tmp_path]
     assert here("run", SMALL, *short).returncode == 0

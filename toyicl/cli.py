@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -254,10 +254,22 @@ def verify(command: Verify) -> int:
         print(json.dumps(records, indent=1))
     else:
         print_verdicts(records)
+    if not command.experiments and not command.json:
+        print(_counted(records))
     if not command.experiments and any(chapter.results is not None for chapter in chapters):
         for path in report.write(chapters, command.out or FIGURES):
             print(f"wrote {path}", file=sys.stderr)
     return int(damaged or any(record["verdict"] == "fails" for record in records))
+
+
+def _counted(records: Sequence[Mapping[str, Any]]) -> str:
+    """How many claims there are of each verdict, in one line."""
+    holds, fails, not_run = (
+        sum(record["verdict"] == verdict for record in records)
+        for verdict in ("holds", "fails", "not run")
+    )
+    hint = "; `toyicl run fig2 --quick` makes first results" if not_run == len(records) else ""
+    return f"{holds} hold, {fails} fail, {not_run} not run{hint}"
 
 
 def _folder(out: Path | None, listing: experiment.Listing) -> Path:

@@ -234,7 +234,7 @@ def _begin(
         there = runs.identity_of(runs.load_results(folder)) if done else identity
         kept = Checkpoint(there, [], {})
     differences = runs.differences(kept.identity, identity)
-    if differences and not quick and has_results(folder) and not is_full(folder):
+    if differences and not quick and _is_of_quick_run(kept, folder):
         screen.warn(f"starting over: the quick run that {folder} holds gives way")
         checkpoints.discard(folder)
         return Checkpoint(identity, [], {})
@@ -247,6 +247,13 @@ def _begin(
     if changed:
         screen.warn(f"carrying on a run that {changed} began; --fresh starts over")
     return kept
+
+
+def _is_of_quick_run(kept: Checkpoint, folder: Path) -> bool:
+    """Whether what is kept belongs to the finished quick run in a folder, not to one begun after it."""
+    if not has_results(folder) or is_full(folder):
+        return False
+    return not runs.differences(kept.identity, runs.identity_of(runs.load_results(folder)))
 
 
 def _on_first_process(begin: Callable[[], Checkpoint]) -> Checkpoint:

@@ -162,6 +162,8 @@ def on_plateau(final_loss: jax.Array, reference_loss: jax.Array, zero_loss: floa
 
     Training stays on a plateau just below the loss of predicting 0, for a time that depends on the
     seed, before it drops: a seed that was stopped there says nothing about where training leads.
+    With two or three inputs the layer can rest at other, lower losses as well, which this does not
+    see: every seed's curve is drawn.
     """
     return np.asarray(final_loss) > (np.asarray(reference_loss) + zero_loss) / 2
 

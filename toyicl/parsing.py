@@ -56,12 +56,7 @@ def parse_sweep(settings: Any, words: Sequence[str]) -> dict[str, list[Any]]:
         if path in sweep:
             raise BadInput(f"sweep must name a setting once, got {path} again")
         kind = _kind(settings, path)
-        if ":" in texts and {int, float} & {kind, *typing.get_args(kind)}:
-            try:
-                texts = ",".join(map(_as_text, parse_values(texts)))
-            except BadInput as error:
-                raise BadInput(f"sweep of {path}: {error}") from None
-        values = [_parse_value(kind, path, text.strip()) for text in texts.split(",")]
+        values = _values(kind, path, texts)
         twice = [value for value in values if values.count(value) > 1]
         if twice:
             raise BadInput(f"sweep of {path} must have values that differ, got {twice[0]!r} twice")
@@ -138,6 +133,20 @@ def _paths(settings: Any, before: str = "") -> list[str]:
         elif "tuple" not in str(kind):
             found.append(path)
     return found
+
+
+def _values(kind: Any, path: str, texts: str) -> list[Any]:
+    """The values that a word lists, or those of the range that it gives."""
+    if ":" not in texts or not {int, float} & {kind, *typing.get_args(kind)}:
+        return [_parse_value(kind, path, text.strip()) for text in texts.split(",")]
+    try:
+        numbers = parse_values(texts)
+    except BadInput as error:
+        raise BadInput(f"sweep of {path}: {error}") from None
+    try:
+        return [_parse_value(kind, path, _as_text(number)) for number in numbers]
+    except BadInput as error:
+        raise BadInput(f"{error}, from {texts}") from None
 
 
 def _as_text(value: float) -> str:
