@@ -129,6 +129,21 @@ def test_a_program_that_only_begins_is_stopped_at_once():
     assert errors == "toyicl: stopped\n"
 
 
+def test_a_stop_between_trainings_says_that_the_command_carries_on():
+    code = """
+import os, signal
+from toyicl.terminal import Leaving, Terminal
+with Terminal(Leaving()).progress("first", 1):
+    pass
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 1
+    assert answer.stderr.endswith("toyicl: stopped; the same command carries on\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_program_that_is_still_importing_is_stopped_at_once(tmp_path, number):
     """By a signal that comes with the first slow import, and only once."""

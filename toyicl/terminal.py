@@ -28,13 +28,16 @@ class Leaving:
     def __init__(self) -> None:
         self.wished = False
         self.training = False
+        self.begun = False
+        """Whether a training has begun, of which something may have been saved."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """What Python calls on a signal."""
         if not self.training or self.wished:
-            os.write(2, b"toyicl: stopped\n")
+            hint = b"; the same command carries on" if self.begun else b""
+            os.write(2, b"toyicl: stopped" + hint + b"\n")
             os._exit(1)
         self.wished = True
         os.write(2, b"toyicl: stopping after this chunk of steps; once more stops at once\n")
@@ -51,7 +54,7 @@ class Terminal:
         """A bar with the losses and the time left on a terminal; a line now and then elsewhere."""
         from tqdm import tqdm
 
-        self._leaving.training = True
+        self._leaving.begun = self._leaving.training = True
         said = time.monotonic()
         with tqdm(total=steps, desc=label, unit="step", disable=None, file=sys.stderr) as bar:
 
