@@ -158,8 +158,6 @@ def best_descent(task: Task, steps: int) -> GradientDescent:
 
     Elsewhere the step size is searched for on 20,000 episodes of its own.
     """
-    from scipy.optimize import minimize_scalar  # takes most of a second, and few commands tune
-
     if _has_closed_form(task):
         return GradientDescent.shared(task, steps)  # type: ignore[arg-type]
     episodes = task.sample(jax.random.key(2021), TUNING_EPISODES)
@@ -167,6 +165,8 @@ def best_descent(task: Task, steps: int) -> GradientDescent:
     one = float(jnp.vdot(answers, episodes.y_query) / jnp.vdot(answers, answers))
     if steps == 1:
         return GradientDescent(one)
+
+    from scipy.optimize import minimize_scalar  # takes most of a second, and few commands tune
 
     @jax.jit
     def loss(factor: jax.Array) -> jax.Array:
