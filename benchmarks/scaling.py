@@ -28,7 +28,7 @@ from toyicl.attention import AttentionKind
 from toyicl.fitting import Plan, fit_all
 from toyicl.growth import operations, slope
 from toyicl.spread import AcrossRuns
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training, advance, start
 from toyicl.transformer import Architecture
 

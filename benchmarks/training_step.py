@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from toyicl.spread import AcrossRuns
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training, start
 from toyicl.transformer import Architecture
 

@@ -22,11 +22,11 @@ from matplotlib.figure import Figure
 from toyicl import claims, metrics, panels, plotting, study, theory
 from toyicl.attention import read_by_scatter, read_by_scores, read_linear, read_softmax
 from toyicl.construction import softmax_heads
+from toyicl.core.config import require_size
 from toyicl.experiment import Fit
 from toyicl.growth import crossing, operations, slope
 from toyicl.references import GradientDescent
-from toyicl.settings import require_size
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.tokens import Tokens
 
 

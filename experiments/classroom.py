@@ -20,10 +20,10 @@ from matplotlib.figure import Figure
 
 from toyicl import axes, claims, panels, plotting, probing, study, theory
 from toyicl.construction import require_one_linear_layer
+from toyicl.core.config import require, require_different, require_share, require_size
 from toyicl.experiment import Fit
 from toyicl.fitting import Job
-from toyicl.settings import require, require_different, require_share, require_size
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 

@@ -19,10 +19,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, metrics, panels, plotting, study, theory
-from toyicl.episode import Episode, Learner
+from toyicl.core.config import require_size
+from toyicl.core.episode import Episode, Learner
 from toyicl.experiment import Fit
-from toyicl.settings import require_size
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture, Transformer
 

@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, metrics, panels, plotting, study, theory
+from toyicl.core.config import require_different, require_size
 from toyicl.experiment import Fit
 from toyicl.references import GradientDescent
-from toyicl.settings import require_different, require_size
 from toyicl.training import Training
 
 

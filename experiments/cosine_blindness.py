@@ -21,11 +21,11 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, metrics, panels, plotting, study, theory
 from toyicl.construction import gradient_descent_circuits, with_circuits
-from toyicl.episode import Episode, Learner
+from toyicl.core.config import require_positive, require_size
+from toyicl.core.episode import Episode, Learner
 from toyicl.experiment import Fit
 from toyicl.references import GradientDescent, GradientDescentPlusPlus
-from toyicl.settings import require_positive, require_size
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 
 
 @dataclass(frozen=True, kw_only=True)

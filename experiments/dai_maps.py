@@ -22,11 +22,11 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, contrast, panels, similarity, study
 from toyicl.causal import CausalTransformer
-from toyicl.classification import cross_entropy
 from toyicl.contrast import Trial, Vehicle
+from toyicl.core.config import require, require_different, require_size
 from toyicl.experiment import Fit
 from toyicl.finetuning import published
-from toyicl.settings import require, require_different, require_size
+from toyicl.tasks.prompts import cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,11 +25,11 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, contrast, metrics, panels, plotting, study
 from toyicl.causal import CausalTransformer
-from toyicl.classification import Prompt
 from toyicl.contrast import Vehicle
+from toyicl.core.config import require, require_different, require_not_negative, require_size
 from toyicl.experiment import Fit
 from toyicl.fitting import Job
-from toyicl.settings import require, require_different, require_not_negative, require_size
+from toyicl.tasks.prompts import Prompt
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,17 +20,17 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, contrast, panels, study
 from toyicl.causal import CausalTransformer
-from toyicl.classification import ToldRegression, half_squared
 from toyicl.contrast import KINDS, Trial, Vehicle
 from toyicl.experiment import Fit
 from toyicl.finetuning import published
+from toyicl.tasks.prompts import SequenceRegression, half_squared
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Vehicle):
     """Settings of the vehicle, on another task."""
 
-    task: ToldRegression = ToldRegression()  # type: ignore[assignment]
+    task: SequenceRegression = SequenceRegression()  # type: ignore[assignment]
     """The task."""
     most_seeds: int = 3
     """Seeds beyond these are not trained."""

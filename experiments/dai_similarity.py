@@ -27,11 +27,11 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, contrast, controls, metrics, panels, similarity, study
 from toyicl.causal import CausalTransformer
-from toyicl.classification import cross_entropy
 from toyicl.contrast import KINDS, Trial, Vehicle
+from toyicl.core.config import require_different, require_size
 from toyicl.experiment import Fit
 from toyicl.finetuning import WHICH, Method, layer_causal, plain, published
-from toyicl.settings import require_different, require_size
+from toyicl.tasks.prompts import cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import axes, claims, probe_panels, probing, study
+from toyicl.core.config import require_different
 from toyicl.experiment import Fit
-from toyicl.settings import require_different
 from toyicl.training import Training
 
 

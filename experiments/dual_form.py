@@ -22,9 +22,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, dual, panels, plotting, study
-from toyicl.classification import Classification, require_each_class
+from toyicl.core.config import require_positive, require_size
 from toyicl.experiment import Fit
-from toyicl.settings import require_positive, require_size
+from toyicl.tasks.prompts import Classification, require_each_class
 
 
 @dataclass(frozen=True, kw_only=True)

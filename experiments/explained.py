@@ -16,11 +16,11 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import claims, panels, rivalry, study
-from toyicl.episode import Learner
+from toyicl.core.episode import Learner
 from toyicl.experiment import Fit
 from toyicl.iterative import ConjugateGradients, IterativeNewton
 from toyicl.references import GradientDescent, GradientDescentPlusPlus, Ridge
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 

@@ -23,11 +23,11 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, contrast, panels, plotting, study
 from toyicl.causal import CausalTransformer
-from toyicl.classification import cross_entropy, with_false_labels
 from toyicl.contrast import KINDS, Trial, Vehicle
+from toyicl.core.config import require, require_increasing, require_share
 from toyicl.experiment import Fit
 from toyicl.finetuning import published
-from toyicl.settings import require, require_increasing, require_share
+from toyicl.tasks.prompts import cross_entropy, with_false_labels
 
 SIDES = ("in context", "finetuning", "both")
 """Who is told the false labels."""

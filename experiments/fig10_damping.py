@@ -18,8 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, panels, study
+from toyicl.core.config import require, require_different, require_size
 from toyicl.experiment import Fit
-from toyicl.settings import require, require_different, require_size
 from toyicl.training import Training
 
 

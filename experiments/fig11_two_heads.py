@@ -14,8 +14,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import claims, panels, study
+from toyicl.core.config import require
 from toyicl.experiment import Fit
-from toyicl.settings import require
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 

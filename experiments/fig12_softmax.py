@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, metrics, panels, study
 from toyicl.construction import subtracted_heads
+from toyicl.core.config import require, require_positive, require_size
 from toyicl.experiment import Fit
-from toyicl.settings import require, require_positive, require_size
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 

@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, panels, study, theory
+from toyicl.core.config import require_different, require_size
 from toyicl.experiment import Fit
-from toyicl.settings import require_different, require_size
 from toyicl.spectrum import condition_numbers, gram_spectrum, worst_case_curvature
 from toyicl.training import Training
 from toyicl.transformer import Architecture

@@ -16,9 +16,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import claims, panels, study
+from toyicl.core.config import require_size
 from toyicl.experiment import Fit
-from toyicl.pools import Pool
-from toyicl.settings import require_size
+from toyicl.tasks.fixed_set import FixedSet
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 
@@ -59,7 +59,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
         model = replace(settings.model, heads=heads)
         history = fit(model, settings.task, settings.training, label=f"heads: {heads}")
         parts[heads] = study.dataset(study.alignment(settings, history, references))
-    pool = Pool(law=settings.task, count=settings.block_tasks)
+    pool = FixedSet(law=settings.task, count=settings.block_tasks)
     history = fit(
         settings.block, pool, settings.block_training, label="block", at_most=settings.block_seeds
     )

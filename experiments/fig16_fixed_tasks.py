@@ -14,9 +14,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import claims, panels, study
+from toyicl.core.config import require_different, require_size
 from toyicl.experiment import Fit
-from toyicl.pools import Pool
-from toyicl.settings import require_different, require_size
+from toyicl.tasks.fixed_set import FixedSet
 from toyicl.training import Training
 
 
@@ -44,7 +44,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     parts = {}
     for size in settings.pools:
         training = replace(settings.training, batch_size=size)
-        pool = Pool(law=settings.task, count=size)
+        pool = FixedSet(law=settings.task, count=size)
         history = fit(settings.model, pool, training, label=f"{size} tasks")
         parts[size] = study.dataset(
             study.alignment(settings, history, references),

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, panels, plotting, study, theory
 from toyicl.construction import require_one_linear_layer
+from toyicl.core.config import require, require_different, require_size
 from toyicl.experiment import Fit
-from toyicl.settings import require, require_different, require_size
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
 
 

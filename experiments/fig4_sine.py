@@ -19,11 +19,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, metrics, panels, plotting, study
-from toyicl.episode import Episode, Learner
+from toyicl.core.episode import Episode, Learner
 from toyicl.experiment import Fit
 from toyicl.fitting import History
 from toyicl.meta import MetaLearner
-from toyicl.sines import SineRegression
+from toyicl.tasks.sine import SineRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 

@@ -17,7 +17,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import claims, panels, study
-from toyicl.episode import predict
+from toyicl.core.episode import predict
 from toyicl.experiment import Fit
 from toyicl.fitting import History
 from toyicl.references import Ridge

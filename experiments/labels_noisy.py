@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, panels, plotting, study, theory
+from toyicl.core.config import require, require_different
 from toyicl.experiment import Fit
-from toyicl.settings import require, require_different
 from toyicl.training import Training
 
 

@@ -26,8 +26,8 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, contrast, panels, plotting, study
 from toyicl.causal import CausalTransformer, Seen
-from toyicl.classification import cross_entropy
 from toyicl.contrast import KINDS, Trial, Vehicle
+from toyicl.core.config import require_different, require_positive
 from toyicl.experiment import Fit
 from toyicl.finetuning import (
     WHICH,
@@ -37,8 +37,8 @@ from toyicl.finetuning import (
     see_linearised,
     tangent_steps,
 )
-from toyicl.settings import require_different, require_positive
 from toyicl.similarity import cosine
+from toyicl.tasks.prompts import cross_entropy
 
 KEYS_AND_VALUES = WHICH["keys and values"]
 PUBLISHED = published(cross_entropy)

@@ -25,7 +25,7 @@ from toyicl.construction import implied_step
 from toyicl.experiment import Fit
 from toyicl.iterative import PreconditionedGradientDescent
 from toyicl.references import GradientDescent
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
 
 FULL = study.Study(

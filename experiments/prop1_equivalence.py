@@ -21,11 +21,11 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, plotting
 from toyicl.construction import gradient_descent_transformer
-from toyicl.episode import Episode
+from toyicl.core.config import require_positive, require_size
+from toyicl.core.episode import Episode
 from toyicl.experiment import Fit
 from toyicl.references import GradientDescent
-from toyicl.settings import require_positive, require_size
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.transformer import Transformer
 
 

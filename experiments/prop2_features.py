@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, panels, study
 from toyicl.construction import gradient_descent_transformer
+from toyicl.core.config import require_positive, require_size
 from toyicl.experiment import Fit
 from toyicl.layers import Embedding
 from toyicl.meta import FeatureDescent
 from toyicl.references import GradientDescent, GradientDescentPlusPlus
-from toyicl.settings import require_positive, require_size
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.transformer import Transformer
 
 

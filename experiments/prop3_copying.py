@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, panels, plotting, study
 from toyicl.attention import read_linear, read_softmax
+from toyicl.core.config import require_positive, require_size
 from toyicl.experiment import Fit
-from toyicl.settings import require_positive, require_size
 
 
 @dataclass(frozen=True, kw_only=True)

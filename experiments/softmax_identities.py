@@ -23,11 +23,11 @@ from matplotlib.figure import Figure
 from toyicl import claims, panels, study
 from toyicl.attention import read_softmax
 from toyicl.construction import softmax_heads, subtracted_heads
-from toyicl.episode import Episode, predict
+from toyicl.core.config import require, require_positive, require_size
+from toyicl.core.episode import Episode, predict
 from toyicl.experiment import Fit
 from toyicl.growth import slope
-from toyicl.settings import require, require_positive, require_size
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import claims, panels, rivalry, study
-from toyicl.episode import Learner
+from toyicl.core.episode import Learner
 from toyicl.experiment import Fit
 from toyicl.explain import Scaled
 from toyicl.kernels import (

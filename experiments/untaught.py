@@ -21,9 +21,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, panels, plotting, probe_panels, probing, reading, study
-from toyicl.elsewhere import Dynamics, Mixture, Recall
 from toyicl.experiment import Fit
-from toyicl.tasks import LinearRegression, Task
+from toyicl.tasks.dynamics import Dynamics
+from toyicl.tasks.linear import LinearRegression, Task
+from toyicl.tasks.recall import Mixture, Recall
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 

@@ -23,10 +23,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, panels, study
-from toyicl.episode import Episode
+from toyicl.core.config import require_positive, require_size
+from toyicl.core.episode import Episode
 from toyicl.experiment import Fit
-from toyicl.settings import require_positive, require_size
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 
 
 @dataclass(frozen=True, kw_only=True)

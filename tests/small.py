@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from toyicl import metrics, plotting
 from toyicl.claims import Claim
 from toyicl.references import GradientDescent
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toyicl import anisotropic, theory
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 
 SPREAD = LinearRegression(
     dim=4, context_size=8, input_law="normal", covariance=(2.0, 1.0, 0.5, 0.25)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from toyicl import axes
-from toyicl.elsewhere import Recall
-from toyicl.errors import BadInput
+from toyicl.core.errors import BadInput
 from toyicl.fitting import Plan, kind
-from toyicl.tasks import LinearRegression
-from toyicl.teachers import TeacherRegression
+from toyicl.tasks.linear import LinearRegression
+from toyicl.tasks.nonlinear import TeacherRegression
+from toyicl.tasks.recall import Recall
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 

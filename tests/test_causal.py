@@ -9,9 +9,9 @@ import pytest
 
 from toyicl import training
 from toyicl.causal import CausalArchitecture
-from toyicl.classification import Classification
-from toyicl.errors import BadInput
+from toyicl.core.errors import BadInput
 from toyicl.fitting import Plan, fit, fit_all
+from toyicl.tasks.prompts import Classification
 from toyicl.training import Training
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")

@@ -11,9 +11,9 @@ import xarray as xr
 
 from toyicl import checkpoints, devices, files, runs
 from toyicl.checkpoints import Checkpoint, Keeper
-from toyicl.errors import BadInput, Unfinished
+from toyicl.core.errors import BadInput, Unfinished
 from toyicl.fitting import Plan, fit_all
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.trails import Trails, named_arrays, with_arrays
 from toyicl.training import Training
 from toyicl.transformer import Architecture

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toyicl import classification, metrics
-from toyicl.classification import Classification, Prompt, ToldRegression, with_false_labels
-from toyicl.errors import BadInput
-from toyicl.tasks import LinearRegression
+from toyicl import metrics
+from toyicl.core.errors import BadInput
+from toyicl.tasks import prompts
+from toyicl.tasks.linear import LinearRegression
+from toyicl.tasks.prompts import Classification, Prompt, SequenceRegression, with_false_labels
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 
@@ -62,7 +63,7 @@ def test_what_tasks_share_answers_as_much_as_the_prior_says(prior, least, most):
 
 def test_a_longer_task_differs_in_nothing_else():
     assert TASK.of_size(9) == Classification(dim=3, outputs=4, context_size=9)
-    told = ToldRegression(law=LinearRegression(dim=3, context_size=5))
+    told = SequenceRegression(law=LinearRegression(dim=3, context_size=5))
     assert told.of_size(7).sample(jax.random.key(0), 2).x.shape == (7, 3, 2)
 
 
@@ -80,7 +81,7 @@ def test_a_prompts_loss_is_a_loop_over_episodes_and_inputs(close):
 
 def test_regressions_prompts_cost_half_the_squared_error(close):
     law = LinearRegression(dim=3, outputs=4, context_size=5)
-    episodes = ToldRegression(law=law).sample(jax.random.key(0), 6)
+    episodes = SequenceRegression(law=law).sample(jax.random.key(0), 6)
     plain = law.sample(jax.random.key(0), 6)
     assert all(np.array_equal(a, b) for a, b in zip(episodes, plain, strict=True))
     answers = jax.vmap(Echo().answers, -1, -1)(*episodes[:3])
@@ -131,10 +132,10 @@ def test_one_class_has_no_false_label():
 
 
 def test_a_class_without_demonstrations_is_named():
-    classification.require_each_class("task.context_size", jnp.eye(3))
+    prompts.require_each_class("task.context_size", jnp.eye(3))
     rule = r"task.context_size must be large enough .* of each class, of \[0, 2\], too, got 2"
     with pytest.raises(BadInput, match=rule):
-        classification.require_each_class("task.context_size", jnp.eye(3)[jnp.array([1, 1])])
+        prompts.require_each_class("task.context_size", jnp.eye(3)[jnp.array([1, 1])])
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 
 from toyicl import contrast
 from toyicl.causal import CausalArchitecture
-from toyicl.classification import Classification, ToldRegression, cross_entropy, half_squared
 from toyicl.contrast import KINDS, Vehicle, likeness
-from toyicl.errors import BadInput
+from toyicl.core.errors import BadInput
 from toyicl.finetuning import WHICH, finetune, published
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
+from toyicl.tasks.prompts import Classification, SequenceRegression, cross_entropy, half_squared
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 TASK = Classification(dim=4, outputs=3, context_size=3)
@@ -153,7 +153,7 @@ def test_what_is_not_finite_is_not_right():
 
 
 def test_regression_is_scored_by_its_error(close):
-    task = ToldRegression(law=LinearRegression(dim=4, context_size=3))
+    task = SequenceRegression(law=LinearRegression(dim=4, context_size=3))
     trial = contrast.draw_trial(task, jax.random.key(0), tasks=2, queries=4)
     close(contrast.minus_error(0 * trial.labels, trial.labels), -np.mean(trial.labels**2) / 2)
     model = CausalArchitecture(width=8, heads=2, mlp_size=6)(task, jax.random.key(1))

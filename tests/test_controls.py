@@ -8,8 +8,8 @@ from flax import nnx
 
 from toyicl import contrast, controls
 from toyicl.causal import CausalArchitecture
-from toyicl.classification import Classification, cross_entropy
 from toyicl.finetuning import finetune, published
+from toyicl.tasks.prompts import Classification, cross_entropy
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 TASK = Classification(dim=4, outputs=3, context_size=3)

@@ -15,7 +15,7 @@ from browser import launched, opened
 from programs import here, toyicl
 
 from toyicl import demo, report, runs
-from toyicl.errors import BadInput
+from toyicl.core.errors import BadInput
 
 RUN = demo.shipped() / demo.CLASSROOM
 SIZES = {"projector": (1280, 800), "phone": (390, 844)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from toyicl.dependence import token_sensitivity
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.transformer import Architecture
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")

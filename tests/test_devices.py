@@ -16,10 +16,10 @@ import xarray as xr
 from programs import SMALL, begin, environment, toyicl
 
 from toyicl import devices, training
-from toyicl.errors import BadInput
+from toyicl.core.errors import BadInput
 from toyicl.fitting import Plan, fit_all
 from toyicl.spread import AcrossRuns
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 

@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from toyicl.elsewhere import Dynamics, Mixture, Recall
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.dynamics import Dynamics
+from toyicl.tasks.linear import LinearRegression
+from toyicl.tasks.recall import Mixture, Recall
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 from toyicl import experiment
 from toyicl.claims import Claim
-from toyicl.errors import BadInput
+from toyicl.core.errors import BadInput
 
 CLAIM = Claim(
     id="A",

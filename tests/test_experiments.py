@@ -9,7 +9,7 @@ from programs import here, toyicl
 
 from toyicl import experiment
 from toyicl.causal import CausalArchitecture
-from toyicl.errors import BadInput
+from toyicl.core.errors import BadInput
 
 FEW = "--settings.evaluation-episodes=50"
 SHORT = (

@@ -6,13 +6,13 @@ import pytest
 
 from toyicl import explain
 from toyicl.construction import as_transformer, gradient_descent_transformer
-from toyicl.episode import Episode, predict
-from toyicl.errors import BadInput
+from toyicl.core.episode import Episode, predict
+from toyicl.core.errors import BadInput
 from toyicl.iterative import IterativeNewton
 from toyicl.kernels import AveragedLabels
 from toyicl.metrics import compare
 from toyicl.references import GradientDescent, GradientDescentPlusPlus, Ridge
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

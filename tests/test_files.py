@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from toyicl import files
-from toyicl.errors import BadInput
+from toyicl.core.errors import BadInput
 
 
 def seal(path, content=b"some content"):

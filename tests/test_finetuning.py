@@ -12,9 +12,9 @@ from jax.flatten_util import ravel_pytree
 
 from toyicl import finetuning
 from toyicl.causal import CausalArchitecture
-from toyicl.classification import Classification, cross_entropy
-from toyicl.errors import BadInput
+from toyicl.core.errors import BadInput
 from toyicl.finetuning import WHICH, finetune, layer_causal, parts, plain
+from toyicl.tasks.prompts import Classification, cross_entropy
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 TASK = Classification(dim=4, outputs=3, context_size=5)

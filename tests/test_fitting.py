@@ -12,7 +12,7 @@ from flax import nnx
 from toyicl import metrics, training
 from toyicl.fitting import Plan, fit, fit_all, kind
 from toyicl.references import GradientDescent
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.training import StartFrom, Training
 from toyicl.transformer import Architecture
 

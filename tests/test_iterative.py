@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.polynomial import chebyshev
 
 from toyicl import anisotropic, metrics, spectrum, theory
-from toyicl.episode import predict
+from toyicl.core.episode import predict
 from toyicl.iterative import (
     Chebyshev,
     ConjugateGradients,
@@ -23,7 +23,7 @@ from toyicl.iterative import (
     PreconditionedGradientDescent,
 )
 from toyicl.references import GradientDescent, LeastSquares
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

@@ -12,7 +12,7 @@ from sklearn import kernel_ridge, neighbors
 
 from toyicl import metrics, theory
 from toyicl.construction import subtracted_heads
-from toyicl.episode import predict
+from toyicl.core.episode import predict
 from toyicl.kernels import (
     AveragedLabels,
     CentredDescent,
@@ -22,7 +22,7 @@ from toyicl.kernels import (
     NearestNeighbour,
 )
 from toyicl.references import GradientDescent
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

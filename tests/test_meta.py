@@ -8,7 +8,7 @@ import pytest
 from toyicl.fitting import fit
 from toyicl.meta import FeatureDescent, MetaLearner
 from toyicl.references import GradientDescent
-from toyicl.sines import SineRegression
+from toyicl.tasks.sine import SineRegression
 from toyicl.training import Training
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from toyicl import metrics
-from toyicl.episode import Episode, predict
+from toyicl.core.episode import Episode, predict
 from toyicl.references import GradientDescent, LeastSquares, Ridge
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.transformer import Architecture
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")

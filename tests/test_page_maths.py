@@ -10,10 +10,10 @@ from browser import launched, opened
 
 from toyicl import demo, metrics, runs
 from toyicl.construction import gradient_descent_transformer, read_layer
-from toyicl.episode import predict
+from toyicl.core.episode import predict
 from toyicl.reading import residual_polynomial
 from toyicl.references import GradientDescent, GradientDescentPlusPlus
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.transformer import Architecture
 
 TASK = LinearRegression()

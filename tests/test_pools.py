@@ -4,12 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from toyicl.pools import Pool
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.fixed_set import FixedSet
+from toyicl.tasks.linear import LinearRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 
-POOL = Pool(law=LinearRegression(dim=2, context_size=3), count=16)
+POOL = FixedSet(law=LinearRegression(dim=2, context_size=3), count=16)
 
 
 def columns(episodes):
@@ -34,7 +34,7 @@ def test_smaller_batches_are_drawn_from_the_pool_and_differ():
 
 
 def test_another_set_seed_is_another_pool():
-    other = Pool(law=POOL.law, count=16, set_seed=1)
+    other = FixedSet(law=POOL.law, count=16, set_seed=1)
     key = jax.random.key(0)
     assert not np.array_equal(columns(POOL.sample(key, 16)), columns(other.sample(key, 16)))
 
@@ -46,4 +46,4 @@ def test_sizes_are_those_of_the_law_and_bad_ones_are_named():
     with pytest.raises(
         ValueError, match=r"^task\.count must be a whole number of at least 1, got 0$"
     ):
-        Pool(count=0)
+        FixedSet(count=0)

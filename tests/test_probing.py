@@ -9,12 +9,12 @@ import pytest
 import xarray as xr
 
 from toyicl import axes, metrics, probe_panels, probing, theory
-from toyicl.episode import predict
-from toyicl.errors import BadInput
+from toyicl.core.episode import predict
+from toyicl.core.errors import BadInput
 from toyicl.fitting import History, Plan, fit_all
 from toyicl.references import GradientDescent
-from toyicl.tasks import LinearRegression
-from toyicl.teachers import TeacherRegression
+from toyicl.tasks.linear import LinearRegression
+from toyicl.tasks.nonlinear import TeacherRegression
 from toyicl.training import Training
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")

@@ -9,7 +9,7 @@ from toyicl import reading
 from toyicl.construction import as_transformer, gradient_descent_transformer
 from toyicl.descent import residuals
 from toyicl.references import GradientDescent, GradientDescentPlusPlus, Ridge
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.transformer import Architecture, Transformer
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn import linear_model
 
 from toyicl import metrics, theory
-from toyicl.episode import predict
+from toyicl.core.episode import predict
 from toyicl.references import (
     AdaptiveRidge,
     GradientDescent,
@@ -20,7 +20,7 @@ from toyicl.references import (
     LeastSquares,
     Ridge,
 )
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

@@ -9,7 +9,7 @@ from flax import nnx
 from toyicl import explain, plotting, rivalry
 from toyicl.construction import as_transformer
 from toyicl.references import GradientDescent, GradientDescentPlusPlus, Ridge
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

@@ -8,8 +8,8 @@ import xarray as xr
 
 from toyicl import checkpoints, files, runs
 from toyicl.checkpoints import Checkpoint
-from toyicl.errors import BadInput
-from toyicl.tasks import LinearRegression
+from toyicl.core.errors import BadInput
+from toyicl.tasks.linear import LinearRegression
 
 ARRAYS = {
     "step": np.array([20, 60]),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toyicl.settings import (
+from toyicl.core.config import (
     require,
     require_choice,
     require_not_negative,

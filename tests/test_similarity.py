@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from toyicl import similarity
-from toyicl.errors import BadInput
+from toyicl.core.errors import BadInput
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from toyicl.sines import SineRegression
+from toyicl.tasks.sine import SineRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

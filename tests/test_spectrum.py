@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from toyicl import spectrum
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 
 ORACLES = json.loads((Path(__file__).parent / "oracles.json").read_text())
 EXACT = 1e-6

@@ -9,7 +9,7 @@ import pytest
 from toyicl import metrics, study
 from toyicl.fitting import fit
 from toyicl.references import GradientDescent, GradientDescentPlusPlus
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 

@@ -14,10 +14,10 @@ from programs import SMALL, here, toyicl
 
 from toyicl import checkpoints, laboratory, sweeps, training
 from toyicl.checkpoints import Checkpoint, Keeper
-from toyicl.errors import BadInput
+from toyicl.core.errors import BadInput
 from toyicl.fitting import Job, Plan, fit_all, kind
 from toyicl.spread import AcrossRuns
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from toyicl.tasks import QUANTILES, LinearRegression
+from toyicl.tasks.linear import QUANTILES, LinearRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

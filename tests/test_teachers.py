@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from toyicl.tasks import LinearRegression
-from toyicl.teachers import TeacherRegression
+from toyicl.tasks.linear import LinearRegression
+from toyicl.tasks.nonlinear import TeacherRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

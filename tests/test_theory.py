@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toyicl import descent, spectrum, theory
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 
 ORACLES = json.loads((Path(__file__).parent / "oracles.json").read_text())
 EXACT, SAMPLED = 1e-6, 5e-3

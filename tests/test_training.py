@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 
 from toyicl import devices, training
 from toyicl.fitting import fit
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toyicl import metrics
-from toyicl.episode import Episode, predict
-from toyicl.tasks import LinearRegression
+from toyicl.core.episode import Episode, predict
+from toyicl.tasks.linear import LinearRegression
 from toyicl.transformer import Architecture, Transformer
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toyicl.settings import require, require_positive
+from toyicl.core.config import require, require_positive
 from toyicl.spectrum import require_no_distractors
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 from toyicl.theory import Optimum
 
 

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toyicl.errors import BadInput
-from toyicl.settings import require
-from toyicl.tasks import LinearRegression, Task
-from toyicl.teachers import Teacher, TeacherRegression
+from toyicl.core.config import require
+from toyicl.core.errors import BadInput
+from toyicl.tasks.linear import LinearRegression, Task
+from toyicl.tasks.nonlinear import Teacher, TeacherRegression
 from toyicl.transformer import Architecture
 
 Place = tuple[Task, Architecture]

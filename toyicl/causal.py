@@ -13,8 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from toyicl.attention import Attention, Fixed
-from toyicl.layers import MLP, layer_norm
-from toyicl.settings import (
+from toyicl.core.config import (
     require,
     require_choice,
     require_not_negative,
@@ -23,7 +22,8 @@ from toyicl.settings import (
     settings,
     static,
 )
-from toyicl.tasks import Task
+from toyicl.layers import MLP, layer_norm
+from toyicl.tasks.linear import Task
 
 CausalKind = Literal["softmax", "linear"]
 MemoryKind = Literal["momentum", "previous"]

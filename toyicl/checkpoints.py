@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toyicl import devices, files
-from toyicl.errors import BadInput, Unfinished
+from toyicl.core.errors import BadInput, Unfinished
 from toyicl.trails import Trails, named_arrays, with_arrays
 
 FOLDER, ABOUT, ARRAYS = "checkpoint", "about.json", "arrays"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from toyicl.errors import BadInput
+from toyicl.core.errors import BadInput
 
 if TYPE_CHECKING:  # so that listing experiments does not need it
     import xarray as xr

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from toyicl import experiment, parsing
 from toyicl.commands import FIGURES, RUNS, Demo, Draw, Floors, List, Probe, Run, Verify
-from toyicl.errors import BadInput, Unfinished
+from toyicl.core.errors import BadInput, Unfinished
 from toyicl.terminal import Leaving, Terminal, print_floors, print_verdicts
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def list_runs(command: List) -> int:
 def run(command: Run, words: Sequence[str], leaving: Leaving) -> int:
     """Run experiments, each with its own settings if it is the only one named."""
     from toyicl import devices, laboratory
-    from toyicl.settings import require_not_negative, require_positive, require_size
+    from toyicl.core.config import require_not_negative, require_positive, require_size
     from toyicl.spread import AcrossBatch, AcrossRuns
 
     require_size("seeds", command.seeds)
@@ -173,7 +173,7 @@ def list_axes() -> int:
 def probe(command: Probe, words: Sequence[str], leaving: Leaving) -> int:
     """Measure along one axis, or over two."""
     from toyicl import laboratory
-    from toyicl.settings import require_size
+    from toyicl.core.config import require_size
     from toyicl.spread import AcrossRuns
 
     require_size("seeds", command.seeds)
@@ -289,8 +289,8 @@ def floors(command: Floors) -> int:
     from tqdm import tqdm
 
     from toyicl import theory
-    from toyicl.settings import require_size
-    from toyicl.tasks import LinearRegression
+    from toyicl.core.config import require_size
+    from toyicl.tasks.linear import LinearRegression
 
     task = LinearRegression(
         dim=command.dim,

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from toyicl.attention import Attention
-from toyicl.episode import Learner
-from toyicl.errors import BadInput
+from toyicl.core.config import require
+from toyicl.core.episode import Learner
+from toyicl.core.errors import BadInput
 from toyicl.references import GradientDescent, GradientDescentPlusPlus
-from toyicl.settings import require
 from toyicl.transformer import Architecture, Transformer
 
 

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 
 from toyicl import similarity
 from toyicl.causal import CausalArchitecture, CausalTransformer, Seen
-from toyicl.classification import Classification, PromptTask
+from toyicl.core.config import require_different, require_positive, require_size
 from toyicl.finetuning import Objective, Search, Which, finetune, search
-from toyicl.settings import require_different, require_positive, require_size
+from toyicl.tasks.prompts import Classification, PromptTask
 from toyicl.training import Training
 
 Score = Callable[[jax.Array, jax.Array], jax.Array]

@@ -17,8 +17,8 @@ import numpy as np
 import xarray as xr
 
 from toyicl import files, laboratory, report, runs
-from toyicl.errors import BadInput
-from toyicl.tasks import LinearRegression
+from toyicl.core.errors import BadInput
+from toyicl.tasks.linear import LinearRegression
 
 CLASSROOM = "classroom"
 """The experiment that the page is made of."""

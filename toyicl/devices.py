@@ -19,7 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from toyicl.errors import BadInput, Unfinished
+from toyicl.core.errors import BadInput, Unfinished
 
 Tree = TypeVar("Tree")
 CACHE_BYTES = 2**30

@@ -19,14 +19,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from toyicl.claims import Claim
-from toyicl.errors import BadInput
+from toyicl.core.errors import BadInput
 
 if TYPE_CHECKING:  # so that listing experiments needs none of them
     import xarray as xr
     from matplotlib.figure import Figure
 
     from toyicl.fitting import History, Job
-    from toyicl.tasks import Task
+    from toyicl.tasks.linear import Task
     from toyicl.training import Build, Training
 
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from toyicl.causal import CausalTransformer, Seen
-from toyicl.classification import Cost
-from toyicl.settings import require_different, require_positive
+from toyicl.core.config import require_different, require_positive
+from toyicl.tasks.prompts import Cost
 
 Which = Callable[[Any, Any], bool]
 """Whether a parameter is finetuned, from its path and itself."""

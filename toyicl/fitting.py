@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from toyicl.core.config import require
 from toyicl.devices import any_process
-from toyicl.settings import require
 from toyicl.spread import AcrossRuns, Spread
-from toyicl.tasks import Task
+from toyicl.tasks.linear import Task
 from toyicl.trails import Trails, at, latest_losses, record, untrodden
 from toyicl.training import Build, Run, Training, start
 

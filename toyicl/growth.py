@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from toyicl.settings import require
+from toyicl.core.config import require
 
 
 def operations(function: Callable, *arguments: Any) -> float:

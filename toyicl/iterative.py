@@ -15,10 +15,16 @@ import numpy as np
 from flax import nnx
 
 from toyicl import anisotropic, theory
+from toyicl.core.config import (
+    NUMBERS,
+    require,
+    require_not_negative,
+    require_positive,
+    require_size,
+)
 from toyicl.references import Rates, as_rates
-from toyicl.settings import NUMBERS, require, require_not_negative, require_positive, require_size
 from toyicl.spectrum import population_loss
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 
 
 class PreconditionedGradientDescent(nnx.Module):

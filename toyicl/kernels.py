@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from toyicl import theory
+from toyicl.core.config import require_not_negative, require_size
 from toyicl.references import Rates, as_rates
-from toyicl.settings import require_not_negative, require_size
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 
 
 class NadarayaWatson(nnx.Module):

@@ -14,7 +14,7 @@ import xarray as xr
 
 from toyicl import checkpoints, devices, files, fitting, plotting, runs, sweeps
 from toyicl.checkpoints import Checkpoint, Keeper
-from toyicl.errors import BadInput, Unfinished
+from toyicl.core.errors import BadInput, Unfinished
 from toyicl.experiment import Experiment
 from toyicl.spread import Spread
 

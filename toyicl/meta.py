@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from toyicl.core.config import require_positive, require_size, settings, static
 from toyicl.layers import Embedding
-from toyicl.settings import require_positive, require_size, settings, static
-from toyicl.tasks import Task
+from toyicl.tasks.linear import Task
 
 
 @settings

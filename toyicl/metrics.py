@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toyicl.episode import Episode, Learner, predict, squared_error
-from toyicl.settings import require_size
+from toyicl.core.config import require_size
+from toyicl.core.episode import Episode, Learner, predict, squared_error
 
 
 class Observation(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import tyro
 import tyro.extras
 
-from toyicl.errors import BadInput
+from toyicl.core.errors import BadInput
 
 NONE_OR = r":( \S+:)? no type matching \{{None\}}\|{} could .* \['(.*?)'\]\. .*"
 REWORDED = {

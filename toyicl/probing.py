@@ -17,12 +17,12 @@ import numpy as np
 import xarray as xr
 
 from toyicl import axes, metrics, spectrum, theory
-from toyicl.episode import Episode, predict
+from toyicl.core.config import require, require_increasing, require_positive, require_size
+from toyicl.core.episode import Episode, predict
 from toyicl.experiment import Fit
 from toyicl.fitting import History, Job
 from toyicl.references import GradientDescent
-from toyicl.settings import require, require_increasing, require_positive, require_size
-from toyicl.tasks import LinearRegression, Task
+from toyicl.tasks.linear import LinearRegression, Task
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 

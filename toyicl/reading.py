@@ -9,8 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from toyicl.episode import Learner
-from toyicl.settings import require
+from toyicl.core.config import require
+from toyicl.core.episode import Learner
 from toyicl.transformer import Transformer
 
 

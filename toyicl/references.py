@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from toyicl import theory
-from toyicl.settings import require, require_positive, require_size
-from toyicl.tasks import LinearRegression
+from toyicl.core.config import require, require_positive, require_size
+from toyicl.tasks.linear import LinearRegression
 
 Rates = float | Sequence[float] | jax.Array
 

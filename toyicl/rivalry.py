@@ -16,7 +16,7 @@ from flax import nnx
 from matplotlib.axes import Axes
 
 from toyicl import panels, plotting, reading
-from toyicl.episode import Episode, Learner, predict
+from toyicl.core.episode import Episode, Learner, predict
 from toyicl.explain import Explanation, Scaled, best_steps, explain, tuned
 
 TUNINGS = ("own", "tuned")

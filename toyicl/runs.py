@@ -17,7 +17,7 @@ import xarray as xr
 
 from toyicl import checkpoints, files
 from toyicl.checkpoints import FORMAT, require_format
-from toyicl.errors import BadInput
+from toyicl.core.errors import BadInput
 
 RESULTS = "results.nc"
 CLAIMS = "claims.json"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from toyicl.settings import require_positive
+from toyicl.core.config import require_positive
 
 ROUNDINGS = 32
 """Roundings by which two computations of one attention output may differ, in its norm."""

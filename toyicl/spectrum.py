@@ -19,8 +19,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from toyicl.settings import require, require_choice, require_size
-from toyicl.tasks import QUANTILES, LinearRegression
+from toyicl.core.config import require, require_choice, require_size
+from toyicl.tasks.linear import QUANTILES, LinearRegression
 
 COORDINATE_MOMENTS: dict[str, Callable[[int], float]] = {
     "uniform": lambda order: 0.5**order / (order + 1),

@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from toyicl import devices
-from toyicl.settings import require
+from toyicl.core.config import require
 from toyicl.training import Run, advance, advance_divided
 
 Tree = TypeVar("Tree")

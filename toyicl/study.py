@@ -18,15 +18,15 @@ import xarray as xr
 
 from toyicl import metrics
 from toyicl.construction import as_transformer, interpolate, read_layer, repeated
-from toyicl.episode import Episode, Learner
+from toyicl.core.config import require_different, require_positive, require_size
+from toyicl.core.episode import Episode, Learner
 from toyicl.fitting import History
 from toyicl.references import GradientDescent, GradientDescentPlusPlus
-from toyicl.settings import require_different, require_positive, require_size
-from toyicl.tasks import InputLaw, LinearRegression
+from toyicl.tasks.linear import InputDistribution, LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture, Transformer
 
-OTHER_LAWS: tuple[InputLaw, ...] = (
+OTHER_LAWS: tuple[InputDistribution, ...] = (
     "frobenius_normal",
     "frobenius_exponential",
     "frobenius_laplace",

@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 
 from toyicl import plotting
 from toyicl.claims import Claim, part, without_padding
+from toyicl.core.config import require
 from toyicl.experiment import Fit
 from toyicl.fitting import History, Job
-from toyicl.settings import require
-from toyicl.tasks import Task
+from toyicl.tasks.linear import Task
 from toyicl.training import Build, Training
 
 MEASURED = "measured_"

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from toyicl.core.config import require, require_positive, require_size
 from toyicl.descent import Problem, Vector, best_of, loss_and_slopes, residuals, spread, tune
-from toyicl.settings import require, require_positive, require_size
 from toyicl.spectrum import (
     input_moments,
     orthogonal_roots,
@@ -24,7 +24,7 @@ from toyicl.spectrum import (
     require_no_distractors,
     unit_law,
 )
-from toyicl.tasks import LinearRegression
+from toyicl.tasks.linear import LinearRegression
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from toyicl.episode import Episode, Learner
-from toyicl.metrics import loss
-from toyicl.settings import (
+from toyicl.core.config import (
     NUMBERS,
     require,
     require_not_negative,
@@ -25,7 +23,9 @@ from toyicl.settings import (
     settings,
     static,
 )
-from toyicl.tasks import Task
+from toyicl.core.episode import Episode, Learner
+from toyicl.metrics import loss
+from toyicl.tasks.linear import Task
 
 Build = Callable[[Any, jax.Array], Any]
 """Makes a learner for a task from a key; a pytree, such as an `Architecture` or `StartFrom`."""

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from toyicl.attention import AttentionKind, Fixed
-from toyicl.layers import Block, Embedding
-from toyicl.settings import (
+from toyicl.core.config import (
     require,
     require_choice,
     require_not_negative,
@@ -19,7 +18,8 @@ from toyicl.settings import (
     settings,
     static,
 )
-from toyicl.tasks import Task
+from toyicl.layers import Block, Embedding
+from toyicl.tasks.linear import Task
 from toyicl.tokens import (
     Tokens,
     add,

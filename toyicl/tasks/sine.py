@@ -6,8 +6,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from toyicl.episode import Episode
-from toyicl.settings import (
+from toyicl.core.config import (
     require_choice,
     require_not_negative,
     require_positive,
@@ -15,6 +14,7 @@ from toyicl.settings import (
     settings,
     static,
 )
+from toyicl.core.episode import Episode
 
 Draws = Literal["independent", "single_key"]
 

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toyicl.episode import Episode
-from toyicl.settings import require, require_share, require_size, settings, static
-from toyicl.tasks import LinearRegression, OnLaw, Task
+from toyicl.core.config import require, require_share, require_size, settings, static
+from toyicl.core.episode import Episode
+from toyicl.tasks.linear import DerivedTask, LinearRegression, Task
 
 Cost = Callable[[jax.Array, jax.Array], jax.Array]
 """What an answer costs beside a label: (m,), (m,) -> ()."""
@@ -121,13 +121,13 @@ class Classification:
 
 
 @settings
-class ToldRegression(OnLaw):
+class SequenceRegression(DerivedTask):
     """Linear regression told as a sequence, x and y in tokens of their own; tasks share nothing."""
 
     law: LinearRegression = LinearRegression(dim=4, context_size=16, input_law="normal")
     """The law of inputs and labels, and the sizes."""
 
-    def of_size(self, context_size: int) -> "ToldRegression":
+    def of_size(self, context_size: int) -> "SequenceRegression":
         """The task with contexts of another size."""
         return replace(self, law=replace(self.law, context_size=context_size))
 

@@ -2,13 +2,13 @@
 
 import jax
 
-from toyicl.episode import Episode
-from toyicl.settings import require, require_size, settings, static
-from toyicl.tasks import LinearRegression, OnLaw
+from toyicl.core.config import require, require_size, settings, static
+from toyicl.core.episode import Episode
+from toyicl.tasks.linear import DerivedTask, LinearRegression
 
 
 @settings
-class Pool(OnLaw):
+class FixedSet(DerivedTask):
     """A fixed set of episodes to train on, all of them in each batch or some drawn anew every time.
 
     The data sets of von Oswald et al. (2022), Figures 15 and 16. A batch as large as the set is the

@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toyicl.episode import Episode
-from toyicl.settings import (
+from toyicl.core.config import (
     NUMBERS,
     require,
     require_choice,
@@ -25,8 +24,9 @@ from toyicl.settings import (
     settings,
     static,
 )
+from toyicl.core.episode import Episode
 
-InputLaw = Literal[
+InputDistribution = Literal[
     "uniform",
     "normal",
     "exponential",
@@ -77,7 +77,7 @@ class LinearRegression:
     """Number of outputs, m."""
     context_size: int = static(default=10)
     """Number of labelled points in the context, N."""
-    input_law: InputLaw = static(default="uniform")
+    input_law: InputDistribution = static(default="uniform")
     """Law of each input coordinate; the frobenius_ laws rescale each context to norm input_range."""
     input_range: float = 1.0
     """Width r of the uniform law U(-r/2, r/2); scale of the other laws (standard deviation, mean of
@@ -98,7 +98,7 @@ class LinearRegression:
         require_size("task.dim", self.dim)
         require_size("task.outputs", self.outputs)
         require_size("task.context_size", self.context_size)
-        require_choice("task.input_law", self.input_law, get_args(InputLaw))
+        require_choice("task.input_law", self.input_law, get_args(InputDistribution))
         require_positive("task.input_range", self.input_range)
         require_not_negative("task.weight_scale", self.weight_scale)
         require_not_negative("task.label_noise", self.label_noise)
@@ -167,7 +167,7 @@ class LinearRegression:
         return jnp.einsum("ab,...be->...ae", factor, x)
 
 
-class OnLaw:
+class DerivedTask:
     """The sizes of a task that rests on a linear law."""
 
     law: LinearRegression

@@ -5,8 +5,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from toyicl.episode import Episode
-from toyicl.settings import (
+from toyicl.core.config import (
     require,
     require_choice,
     require_positive,
@@ -15,13 +14,14 @@ from toyicl.settings import (
     settings,
     static,
 )
-from toyicl.tasks import LinearRegression, OnLaw
+from toyicl.core.episode import Episode
+from toyicl.tasks.linear import DerivedTask, LinearRegression
 
 Teacher = Literal["sine", "network"]
 
 
 @settings
-class TeacherRegression(OnLaw):
+class TeacherRegression(DerivedTask):
     """Linear regression whose labels turn into those of a teacher that is not linear.
 
         y = (1 - share) w . x + share teacher(x)

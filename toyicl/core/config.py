@@ -16,7 +16,7 @@ from typing import Any, TypeVar, dataclass_transform
 import jax
 import numpy as np
 
-from toyicl.errors import BadInput
+from toyicl.core.errors import BadInput
 
 NUMBERS = (int, float, np.integer, np.floating)
 """What can be checked: a leaf may also be traced, an array, or stand for one in a pytree."""

@@ -1,0 +1,1 @@
+"""Foundations without learning: episodes, learners, settings, errors, and helpers for datasets."""

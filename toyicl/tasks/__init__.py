@@ -1,0 +1,1 @@
+"""Synthetic in-context tasks: distributions over episodes."""
