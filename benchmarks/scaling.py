@@ -23,10 +23,11 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from toyicl import metrics, plotting
+from toyicl import metrics
 from toyicl.attention import AttentionKind
 from toyicl.fitting import Plan, fit_all
 from toyicl.growth import operations, slope
+from toyicl.plots import figures
 from toyicl.spread import AcrossRuns
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training, advance, start
@@ -137,7 +138,7 @@ def memory() -> dict[str, float]:
 
 def draw(record: dict[str, Any]) -> Figure:
     """Cost over each size, on logarithmic axes, with the slopes."""
-    figure = plotting.panels(2, 2)
+    figure = figures.panels(2, 2)
     seeds, context, depth, count = figure.axes
     linear, softmax = record["context, linear"], record["context, softmax"]
     for axes, name, label in (
@@ -148,14 +149,14 @@ def draw(record: dict[str, Any]) -> Figure:
         own = record[name]
         costs = np.array(own["seconds"]) / own["seconds"][0]
         axes.loglog(
-            own["sizes"], costs, "o-", color=plotting.MODEL, label=f"slope {own['slope']:.2f}"
+            own["sizes"], costs, "o-", color=figures.MODEL, label=f"slope {own['slope']:.2f}"
         )
         axes.set(xlabel=label, ylabel="time over the first")
         axes.set_xticks(own["sizes"], map(str, own["sizes"]))
         axes.minorticks_off()
     for own, name, color, style in (
-        (linear, "linear", plotting.MODEL, "o-"),
-        (softmax, "softmax", plotting.REFERENCE, "s--"),
+        (linear, "linear", figures.MODEL, "o-"),
+        (softmax, "softmax", figures.REFERENCE, "s--"),
     ):
         flops, times = np.array(own["flops"]), np.array(own["seconds"])
         label = f"{name}: operations, slope {own['slope']:.2f}"
@@ -169,9 +170,9 @@ def draw(record: dict[str, Any]) -> Figure:
     for index, (axes, text) in enumerate(
         zip(figure.axes, ("seeds", "context size", "depth", "devices"), strict=True)
     ):
-        plotting.title(axes, index, text)
+        figures.title(axes, index, text)
         axes.legend(fontsize=7)
-    plotting.caption(
+    figures.caption(
         figure,
         [
             "Cost of a training step, relative, on a log scale; slopes of (a) from 8 runs, of (b) from",
@@ -206,7 +207,7 @@ def main() -> None:
     record["machine"] = f"{jax.device_count()} {kind} devices of a {platform.machine()} machine"
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "scaling.json").write_text(json.dumps(record, indent=1) + "\n")
-    with plotting.style():
+    with figures.style():
         draw(record).savefig(options.out / "scaling.png", metadata={"Software": None})
     for name, own in record.items():
         print(name, own)

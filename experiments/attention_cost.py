@@ -19,12 +19,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, metrics, panels, plotting, study, theory
+from toyicl import claims, metrics, study, theory
 from toyicl.attention import read_by_scatter, read_by_scores, read_linear, read_softmax
 from toyicl.construction import softmax_heads
 from toyicl.core.config import require_size
 from toyicl.experiment import Fit
 from toyicl.growth import crossing, operations, slope
+from toyicl.plots import figures, panels
 from toyicl.references import GradientDescent
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tokens import Tokens
@@ -112,7 +113,7 @@ def draw(results: xr.Dataset) -> Figure:
         labels = {"scores": "$(QK^T)V$", "scatter": "$Q(K^TV)$"}
         for (name, label), (color, style) in zip(labels.items(), panels.LOOKS, strict=False):
             axes.loglog(results.tokens, results[name], style, color=color, label=label)
-        axes.loglog(results.tokens, results.softmax, "o", color=plotting.THIRD, label="softmax")
+        axes.loglog(results.tokens, results.softmax, "o", color=figures.THIRD, label="softmax")
         width = results.attrs["width"]
         axes.axvline(width, color="0.4", linestyle=":", label=f"N = D = {width}")
         axes.set(xlabel="tokens N", ylabel="operations")
@@ -124,7 +125,7 @@ def draw(results: xr.Dataset) -> Figure:
             label = f"softmax, {name} head{'s' * (name == 'two')}: {float(found.min()):.4f}"
             axes.semilogx(results.logit_scale, found, style, color=color, label=label)
         own, exact = float(results.linear_loss), results.attrs["exact"]
-        axes.axhline(own, color=plotting.THIRD, label=f"best linear: {own:.4f}", linestyle="-.")
+        axes.axhline(own, color=figures.THIRD, label=f"best linear: {own:.4f}", linestyle="-.")
         axes.axhline(exact, color="black", linestyle=":", label=f"exact: {exact:.4f}")
         axes.set(xlabel="logit scale", ylabel="loss", ylim=(0, None))
         axes.legend()

@@ -18,11 +18,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import axes, claims, panels, plotting, probing, study, theory
+from toyicl import axes, claims, probing, study, theory
 from toyicl.construction import require_one_linear_layer
 from toyicl.core.config import require, require_different, require_share, require_size
 from toyicl.experiment import Fit
 from toyicl.fitting import Job
+from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture
@@ -185,7 +186,7 @@ def draw(results: xr.Dataset) -> Figure:
     def training(canvas: Axes, results: xr.Dataset) -> None:
         panels.training_panel(canvas, results)
         exact = float(results.descent_loss[0])
-        plotting.floor_line(canvas, exact, f"exact: {exact:.4f}")
+        figures.floor_line(canvas, exact, f"exact: {exact:.4f}")
         canvas.legend()
 
     def dial(name: str) -> panels.Panel:
@@ -196,7 +197,7 @@ def draw(results: xr.Dataset) -> Figure:
 
         def draw(canvas: Axes, results: xr.Dataset) -> None:
             curves(canvas, results)
-            plotting.floor_line(canvas, float(results[f"{name}_1_gd_loss"][0]), "one GD step")
+            figures.floor_line(canvas, float(results[f"{name}_1_gd_loss"][0]), "one GD step")
             canvas.legend()
 
         return draw

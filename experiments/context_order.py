@@ -18,10 +18,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, metrics, panels, plotting, study, theory
+from toyicl import claims, metrics, study, theory
 from toyicl.core.config import require_size
 from toyicl.core.episode import Episode, Learner
 from toyicl.experiment import Fit
+from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture, Transformer
@@ -117,7 +118,7 @@ def draw(results: xr.Dataset) -> Figure:
     def training(axes: Axes, results: xr.Dataset) -> None:
         both(axes, results)
         loss = float(results.gd_loss)
-        plotting.floor_line(axes, loss, f"loss of one GD step: {loss:.4f}")
+        figures.floor_line(axes, loss, f"loss of one GD step: {loss:.4f}")
         axes.set(ylim=(0, None))
         axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.93))
 

@@ -15,9 +15,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, metrics, panels, plotting, study, theory
+from toyicl import claims, metrics, study, theory
 from toyicl.core.config import require_different, require_size
 from toyicl.experiment import Fit
+from toyicl.plots import figures, panels
 from toyicl.references import GradientDescent
 from toyicl.training import Training
 
@@ -64,9 +65,9 @@ def draw(results: xr.Dataset) -> Figure:
     """The loss at each size."""
 
     def panel(axes: Axes, results: xr.Dataset) -> None:
-        color = plotting.MODEL
-        plotting.every_seed(axes, results.size_loss, "points", label="trained", color=color)
-        axes.plot(results.points, results.size_gd_loss, "x--", color=plotting.REFERENCE, label="GD")
+        color = figures.MODEL
+        figures.every_seed(axes, results.size_loss, "points", label="trained", color=color)
+        axes.plot(results.points, results.size_gd_loss, "x--", color=figures.REFERENCE, label="GD")
         axes.plot(results.points, results.exact_size_gd_loss, "k:", label="GD, exact")
         axes.set(xlabel="context size", ylabel="loss", yscale="log")
         axes.legend()

@@ -19,11 +19,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, metrics, panels, plotting, study, theory
+from toyicl import claims, metrics, study, theory
 from toyicl.construction import gradient_descent_circuits, with_circuits
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.episode import Episode, Learner
 from toyicl.experiment import Fit
+from toyicl.plots import figures, panels
 from toyicl.references import GradientDescent, GradientDescentPlusPlus
 from toyicl.tasks.linear import LinearRegression
 
@@ -119,7 +120,7 @@ def draw(results: xr.Dataset) -> Figure:
         _steps(axes, "beside the best step")
 
     def losses(axes: Axes, results: xr.Dataset) -> None:
-        color = plotting.MODEL
+        color = figures.MODEL
         axes.semilogx(results.multiple, results.loss, "o", color=color, markersize=3, label="loss")
         axes.semilogx(results.multiple, results.exact_loss, color="0.4", label="exact")
         zero = results.attrs["predict_zero"]

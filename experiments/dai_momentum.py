@@ -23,12 +23,13 @@ from flax import nnx
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, contrast, metrics, panels, plotting, study
+from toyicl import claims, contrast, metrics, study
 from toyicl.causal import CausalTransformer
 from toyicl.contrast import Vehicle
 from toyicl.core.config import require, require_different, require_not_negative, require_size
 from toyicl.experiment import Fit
 from toyicl.fitting import Job
+from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import Prompt
 
 
@@ -117,7 +118,7 @@ def draw(results: xr.Dataset) -> Figure:
         later = results.isel(step=slice(1, None))
         for name, (color, style) in zip(results.attention.values, panels.LOOKS, strict=False):
             values = later.perplexity.sel(attention=name)
-            plotting.every_seed(axes, values, "step", label=name, color=color, style=style)
+            figures.every_seed(axes, values, "step", label=name, color=color, style=style)
         axes.set(xlabel="training step", ylabel="perplexity")
         axes.legend()
 

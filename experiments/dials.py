@@ -13,9 +13,10 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import axes, claims, probe_panels, probing, study
+from toyicl import axes, claims, probing, study
 from toyicl.core.config import require_different
 from toyicl.experiment import Fit
+from toyicl.plots import sweep_panels
 from toyicl.training import Training
 
 
@@ -65,7 +66,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
 
 def draw(results: xr.Dataset) -> Figure:
     """A row for each dial."""
-    return probe_panels.draw_axes(results, {name: name for name in results["axis"].values})
+    return sweep_panels.draw_axes(results, {name: name for name in results["axis"].values})
 
 
 CLAIMS = (

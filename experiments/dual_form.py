@@ -21,9 +21,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, dual, panels, plotting, study
+from toyicl import claims, dual, study
 from toyicl.core.config import require_positive, require_size
 from toyicl.experiment import Fit
+from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import Classification, require_each_class
 
 
@@ -183,7 +184,7 @@ def draw(results: xr.Dataset) -> Figure:
         return lambda axes, results: drawn(axes, results.sel(precision=precision))
 
     def steps(axes: Axes, results: xr.Dataset) -> None:
-        looks = ((True, "o", plotting.MODEL), (False, "x", plotting.REFERENCE))
+        looks = ((True, "o", figures.MODEL), (False, "x", figures.REFERENCE))
         for own, mark, color in looks:
             kept = results.own_class.values == own
             label = "example of the query's class" if own else "of another class"

@@ -15,10 +15,11 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, panels, rivalry, study
+from toyicl import claims, rivalry, study
 from toyicl.core.episode import Learner
 from toyicl.experiment import Fit
 from toyicl.iterative import ConjugateGradients, IterativeNewton
+from toyicl.plots import panels
 from toyicl.references import GradientDescent, GradientDescentPlusPlus, Ridge
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training

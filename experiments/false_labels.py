@@ -21,12 +21,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, contrast, panels, plotting, study
+from toyicl import claims, contrast, study
 from toyicl.causal import CausalTransformer
 from toyicl.contrast import KINDS, Trial, Vehicle
 from toyicl.core.config import require, require_increasing, require_share
 from toyicl.experiment import Fit
 from toyicl.finetuning import published
+from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import cross_entropy, with_false_labels
 
 SIDES = ("in context", "finetuning", "both")
@@ -129,9 +130,9 @@ def draw(results: xr.Dataset) -> Figure:
         for name, (color, style) in looks:
             values = results[name].sel(model="trained")
             label = name.replace("_", " ")
-            plotting.every_seed(axes, values, "share", label=label, color=color, style=style)
+            figures.every_seed(axes, values, "share", label=label, color=color, style=style)
         zero = float(results.zero_shot.sel(model="trained").mean())
-        plotting.floor_line(axes, zero, f"zero-shot: {zero:.2f}")
+        figures.floor_line(axes, zero, f"zero-shot: {zero:.2f}")
         axes.set(xlabel="share of false labels", ylabel="accuracy", ylim=(0, 1))
         axes.legend()
 
@@ -140,7 +141,7 @@ def draw(results: xr.Dataset) -> Figure:
             for side, (color, style) in zip(SIDES, panels.LOOKS, strict=False):
                 values = _similarity(side, kind, model)(results)
                 label = f"told to {side}"
-                plotting.every_seed(axes, values, "share", label=label, color=color, style=style)
+                figures.every_seed(axes, values, "share", label=label, color=color, style=style)
             axes.set(xlabel="share of false labels", ylabel="similarity, last layer")
             axes.set_ylim(-0.2, 0.7)
             axes.legend()

@@ -13,9 +13,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, panels, study
+from toyicl import claims, study
 from toyicl.core.config import require
 from toyicl.experiment import Fit
+from toyicl.plots import panels
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 

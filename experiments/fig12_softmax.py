@@ -15,10 +15,11 @@ import jax
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, metrics, panels, study
+from toyicl import claims, metrics, study
 from toyicl.construction import subtracted_heads
 from toyicl.core.config import require, require_positive, require_size
 from toyicl.experiment import Fit
+from toyicl.plots import panels
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 

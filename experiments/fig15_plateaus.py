@@ -15,9 +15,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, panels, study
+from toyicl import claims, study
 from toyicl.core.config import require_size
 from toyicl.experiment import Fit
+from toyicl.plots import panels
 from toyicl.tasks.fixed_set import FixedSet
 from toyicl.training import Training
 from toyicl.transformer import Architecture

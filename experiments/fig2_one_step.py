@@ -14,10 +14,11 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, panels, plotting, study, theory
+from toyicl import claims, study, theory
 from toyicl.construction import require_one_linear_layer
 from toyicl.core.config import require, require_different, require_size
 from toyicl.experiment import Fit
+from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
 
@@ -106,7 +107,7 @@ def draw(results: xr.Dataset) -> Figure:
     def training(axes: panels.Axes, results: xr.Dataset) -> None:
         panels.training_panel(axes, results)
         exact = float(results.exact_gd_loss)
-        plotting.floor_line(axes, exact, f"exact: {exact:.4f}")
+        figures.floor_line(axes, exact, f"exact: {exact:.4f}")
         axes.legend()
 
     def sizes(axes: panels.Axes, results: xr.Dataset) -> None:
@@ -129,7 +130,7 @@ def draw(results: xr.Dataset) -> Figure:
         "final loss by size": sizes,
         "inputs scaled away from training": panels.SHIFTS["larger inputs"],
     }
-    stuck = plotting.plateau_sentence(results.size_on_plateau.rename(size_seed="seed"))
+    stuck = figures.plateau_sentence(results.size_on_plateau.rename(size_seed="seed"))
     sentence = (
         f"One linear self-attention layer, {int(results.step[-1])} steps in (a), (b), (d). "
         f"Panel (c): {results.attrs['size_training']}. {stuck}"

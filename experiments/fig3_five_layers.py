@@ -16,9 +16,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, metrics, panels, study, theory
+from toyicl import claims, metrics, study, theory
 from toyicl.experiment import Fit
 from toyicl.fitting import History
+from toyicl.plots import panels
 from toyicl.references import GradientDescent, GradientDescentPlusPlus
 from toyicl.training import Training
 from toyicl.transformer import Architecture, Transformer

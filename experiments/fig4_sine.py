@@ -18,11 +18,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, metrics, panels, plotting, study
+from toyicl import claims, metrics, study
 from toyicl.core.episode import Episode, Learner
 from toyicl.experiment import Fit
 from toyicl.fitting import History
 from toyicl.meta import MetaLearner
+from toyicl.plots import figures, panels
 from toyicl.tasks.sine import SineRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture
@@ -131,8 +132,8 @@ def draw(results: xr.Dataset) -> Figure:
 
     def functions(axes: Axes, results: xr.Dataset) -> None:
         for name, label, color in (
-            ("model", "transformer", plotting.MODEL),
-            ("reference", "meta-learned", plotting.REFERENCE),
+            ("model", "transformer", figures.MODEL),
+            ("reference", "meta-learned", figures.REFERENCE),
         ):
             before, after = results[f"{name}_before"], results[f"{name}_after"]
             axes.plot(results["query"], before, ":", color=color, label=f"{label}, before the step")

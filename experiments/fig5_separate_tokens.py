@@ -19,11 +19,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, metrics, panels, study
+from toyicl import claims, metrics, study
 from toyicl.core.config import require_different, require_size
 from toyicl.core.episode import Episode
 from toyicl.dependence import TokenSensitivity, token_sensitivity
 from toyicl.experiment import Fit
+from toyicl.plots import panels
 from toyicl.references import GradientDescent
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training

@@ -14,8 +14,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, panels, study
+from toyicl import claims, study
 from toyicl.experiment import Fit
+from toyicl.plots import panels
 from toyicl.references import GradientDescentPlusPlus
 from toyicl.training import Training
 from toyicl.transformer import Architecture

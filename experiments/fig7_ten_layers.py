@@ -13,8 +13,9 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, metrics, panels, study
+from toyicl import claims, metrics, study
 from toyicl.experiment import Fit
+from toyicl.plots import panels
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 

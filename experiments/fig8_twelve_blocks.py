@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, panels, study
+from toyicl import claims, study
 from toyicl.core.episode import predict
 from toyicl.experiment import Fit
 from toyicl.fitting import History
+from toyicl.plots import panels
 from toyicl.references import Ridge
 from toyicl.training import Training
 from toyicl.transformer import Architecture

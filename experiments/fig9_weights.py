@@ -17,9 +17,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, metrics, panels, study, theory
+from toyicl import claims, metrics, study, theory
 from toyicl.construction import implied_step
 from toyicl.experiment import Fit
+from toyicl.plots import panels
 from toyicl.references import GradientDescent
 from toyicl.training import Training
 from toyicl.transformer import Transformer

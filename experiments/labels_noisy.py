@@ -14,9 +14,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, panels, plotting, study, theory
+from toyicl import claims, study, theory
 from toyicl.core.config import require, require_different
 from toyicl.experiment import Fit
+from toyicl.plots import figures, panels
 from toyicl.training import Training
 
 
@@ -64,8 +65,8 @@ def draw(results: xr.Dataset) -> Figure:
     def against(name: str, exact: str, label: str) -> panels.Panel:
         def panel(axes: Axes, results: xr.Dataset) -> None:
             values = claims.last(results.loss) if name == "loss" else results[name]
-            color = plotting.MODEL
-            plotting.every_seed(axes, values, "replaced", label="trained", color=color, style="o")
+            color = figures.MODEL
+            figures.every_seed(axes, values, "replaced", label="trained", color=color, style="o")
             axes.plot(results.replaced, results[exact], "k:", label="best step, exact")
             axes.set(xlabel="labels replaced, of 10", ylabel=label, ylim=(0, None))
             axes.legend()

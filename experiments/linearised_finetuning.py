@@ -24,7 +24,7 @@ from jax.flatten_util import ravel_pytree
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, contrast, panels, plotting, study
+from toyicl import claims, contrast, study
 from toyicl.causal import CausalTransformer, Seen
 from toyicl.contrast import KINDS, Trial, Vehicle
 from toyicl.core.config import require_different, require_positive
@@ -37,6 +37,7 @@ from toyicl.finetuning import (
     see_linearised,
     tangent_steps,
 )
+from toyicl.plots import figures, panels
 from toyicl.similarity import cosine
 from toyicl.tasks.prompts import cross_entropy
 
@@ -178,9 +179,7 @@ def draw(results: xr.Dataset) -> Figure:
     """Error of the logits, similarity and accuracy by the rate, and the simplified step."""
 
     def errors(axes: Axes, results: xr.Dataset) -> None:
-        plotting.every_seed(
-            axes, results.logit_error, "factor", label="logits", color=plotting.MODEL
-        )
+        figures.every_seed(axes, results.logit_error, "factor", label="logits", color=figures.MODEL)
         axes.set(xscale="log", yscale="log", xlabel="factor on the best rate")
         axes.set(ylabel="|f_lin - f| / |f - f_0|")
         axes.legend()
@@ -190,7 +189,7 @@ def draw(results: xr.Dataset) -> Figure:
             looks = zip(results.tuning.values, panels.LOOKS, strict=False)
             for tuning, (color, style) in looks:
                 shown = values(results).sel(tuning=tuning)
-                plotting.every_seed(axes, shown, "factor", label=tuning, color=color, style=style)
+                figures.every_seed(axes, shown, "factor", label=tuning, color=color, style=style)
             axes.set(xscale="log", xlabel="factor on the best rate", ylabel=ylabel)
             axes.legend()
 

@@ -20,10 +20,11 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import anisotropic, claims, panels, plotting, study
+from toyicl import anisotropic, claims, study
 from toyicl.construction import implied_step
 from toyicl.experiment import Fit
 from toyicl.iterative import PreconditionedGradientDescent
+from toyicl.plots import figures, panels
 from toyicl.references import GradientDescent
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
@@ -73,13 +74,13 @@ def draw(results: xr.Dataset) -> Figure:
 
     def losses(axes: panels.Axes, results: xr.Dataset) -> None:
         panels.training_panel(axes, results)
-        plotting.floor_line(axes, float(results.exact_pgd_loss), "best matrix, exact")
+        figures.floor_line(axes, float(results.exact_pgd_loss), "best matrix, exact")
         axes.legend()
 
     def diagonal(axes: panels.Axes, results: xr.Dataset) -> None:
         for number, matrix in enumerate(results.matrix.values):
             label = f"learned ({results.sizes['seed']} seeds)" if number == 0 else None
-            axes.plot(np.diagonal(matrix), "o-", color=plotting.MODEL, label=label, alpha=0.75)
+            axes.plot(np.diagonal(matrix), "o-", color=figures.MODEL, label=label, alpha=0.75)
         axes.plot(np.diagonal(results.best_matrix), "k:", label="G*, exact")
         axes.set(xlabel="input, by falling variance", ylabel="diagonal of G")
         axes.legend()

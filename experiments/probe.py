@@ -9,7 +9,8 @@ Cost: half an hour; quick: less than one minute.
 
 from pathlib import Path
 
-from toyicl import claims, probe_panels, probing
+from toyicl import claims, probing
+from toyicl.plots import sweep_panels
 from toyicl.training import Training
 
 EIGHT = tuple(round(index / 7, 6) for index in range(8))
@@ -21,7 +22,7 @@ QUICK = probing.Probe(
     second_values=(0.0, 0.5, 1.0),
     evaluation_episodes=2000,
 )
-measure, draw = probing.measure, probe_panels.draw
+measure, draw = probing.measure, sweep_panels.draw
 CLAIMS = claims.read(
     Path(__file__).with_name("probes.toml"),
     {

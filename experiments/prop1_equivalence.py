@@ -19,11 +19,12 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, plotting
+from toyicl import claims
 from toyicl.construction import gradient_descent_transformer
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.episode import Episode
 from toyicl.experiment import Fit
+from toyicl.plots import figures
 from toyicl.references import GradientDescent
 from toyicl.tasks.linear import LinearRegression
 from toyicl.transformer import Transformer
@@ -119,18 +120,18 @@ def _differences(settings: Settings) -> jax.Array:
 
 def draw(results: xr.Dataset) -> Figure:
     """The largest difference after each layer."""
-    figure = plotting.panels(1, 1)
+    figure = figures.panels(1, 1)
     (axes,) = figure.axes
     for precision, style in (("float32", "-"), ("float64", "--")):
         values = results.largest_difference.sel(precision=precision)
         axes.semilogy(results.layer, values, style, label=precision)
     axes.set(xlabel="layers, or steps", ylabel="largest difference", ylim=(1e-17, 1))
     axes.legend()
-    plotting.caption(
+    figures.caption(
         figure,
         [
             "Constructed layers against gradient descent on weights, random $W_0$.",
-            plotting.command_sentence(results),
+            figures.command_sentence(results),
         ],
     )
     return figure

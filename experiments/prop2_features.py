@@ -16,12 +16,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, panels, study
+from toyicl import claims, study
 from toyicl.construction import gradient_descent_transformer
 from toyicl.core.config import require_positive, require_size
 from toyicl.experiment import Fit
 from toyicl.layers import Embedding
 from toyicl.meta import FeatureDescent
+from toyicl.plots import panels
 from toyicl.references import GradientDescent, GradientDescentPlusPlus
 from toyicl.tasks.linear import LinearRegression
 from toyicl.transformer import Transformer

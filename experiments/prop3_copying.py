@@ -18,10 +18,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, panels, plotting, study
+from toyicl import claims, study
 from toyicl.attention import read_linear, read_softmax
 from toyicl.core.config import require_positive, require_size
 from toyicl.experiment import Fit
+from toyicl.plots import figures, panels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ def draw(results: xr.Dataset) -> Figure:
     """Softmax attention to the next token against the logit."""
 
     def panel(axes: Axes, results: xr.Dataset) -> None:
-        axes.semilogx(results.logit, results.weight, color=plotting.MODEL, label="softmax")
+        axes.semilogx(results.logit, results.weight, color=figures.MODEL, label="softmax")
         axes.axvline(1.0, color="0.4", linestyle=":", label="the weights of the proposition")
         axes.set(xlabel="logit of the next token", ylabel="attention on it", ylim=(0, 1.05))
         axes.legend()

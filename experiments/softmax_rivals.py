@@ -18,7 +18,7 @@ import jax
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, panels, rivalry, study
+from toyicl import claims, rivalry, study
 from toyicl.core.episode import Learner
 from toyicl.experiment import Fit
 from toyicl.explain import Scaled
@@ -30,6 +30,7 @@ from toyicl.kernels import (
     NadarayaWatson,
     NearestNeighbour,
 )
+from toyicl.plots import panels
 from toyicl.references import GradientDescent, Ridge
 from toyicl.training import StartFrom, Training
 from toyicl.transformer import Architecture

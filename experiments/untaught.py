@@ -20,8 +20,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, panels, plotting, probe_panels, probing, reading, study
+from toyicl import claims, probing, reading, study
 from toyicl.experiment import Fit
+from toyicl.plots import figures, panels, sweep_panels
 from toyicl.tasks.dynamics import Dynamics
 from toyicl.tasks.linear import LinearRegression, Task
 from toyicl.tasks.recall import Mixture, Recall
@@ -78,7 +79,7 @@ def draw(results: xr.Dataset) -> Figure:
     def marks(
         axes: Axes, results: xr.Dataset, *, names: dict[str, str], level: float | None
     ) -> None:
-        looks = zip(names.items(), "os", (plotting.MODEL, plotting.REFERENCE), strict=True)
+        looks = zip(names.items(), "os", (figures.MODEL, figures.REFERENCE), strict=True)
         for (name, label), marker, color in looks:
             for position, values in enumerate(results[name].values):
                 places = np.full(len(values), position)
@@ -87,14 +88,14 @@ def draw(results: xr.Dataset) -> Figure:
         if "unexplained" in names:  # of untrained models, whose answers are tiny, many times 1
             axes.set_yscale("log")
         if level is not None:
-            plotting.floor_line(axes, level, "random weights")
+            figures.floor_line(axes, level, "random weights")
         axes.set_xticks(range(results.sizes["task"]), results["task"].values)
         axes.legend()
 
     drawn: dict[str, panels.Panel] = {}
     for name in ("model_cosine", "norm_ratio", "unexplained"):
         names = {name: "trained", f"untrained_{name}": "untrained"}
-        drawn[probe_panels.NAMES[name]] = partial(marks, names=names, level=None)
+        drawn[sweep_panels.NAMES[name]] = partial(marks, names=names, level=None)
     scores = {"key_query_score": "$W_K^T W_Q$", "value_output_score": "$P W_V$"}
     level = float(results.random_score)
     drawn["circuits: distance from identity"] = partial(marks, names=scores, level=level)

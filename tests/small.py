@@ -9,8 +9,9 @@ import jax
 import xarray as xr
 from jax.flatten_util import ravel_pytree
 
-from toyicl import metrics, plotting
+from toyicl import metrics
 from toyicl.claims import Claim
+from toyicl.plots import figures
 from toyicl.references import GradientDescent
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
@@ -51,8 +52,8 @@ def measure(settings, fit):
 
 
 def draw(results):
-    figure = plotting.panels(1, 1)
-    plotting.every_seed(figure.axes[0], results.loss, "step", label="loss", color="k")
+    figure = figures.panels(1, 1)
+    figures.every_seed(figure.axes[0], results.loss, "step", label="loss", color="k")
     return figure
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from toyicl import axes, metrics, probe_panels, probing, theory
+from toyicl import axes, metrics, probing, theory
 from toyicl.core.episode import predict
 from toyicl.core.errors import BadInput
 from toyicl.fitting import History, Plan, fit_all
+from toyicl.plots import sweep_panels
 from toyicl.references import GradientDescent
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tasks.nonlinear import TeacherRegression
@@ -208,7 +209,7 @@ def text(figure):
 def test_a_line_is_drawn_with_every_seed_and_its_control(line):
     results, _ = line
     results = results.assign(on_plateau=results.on_plateau & False)
-    figure = probe_panels.draw(results)
+    figure = sweep_panels.draw(results)
     figure.canvas.draw()
     assert len(figure.axes) == 5
     curves = [curve for curve in figure.axes[1].lines if len(curve.get_xdata()) == 3]
@@ -221,7 +222,7 @@ def test_a_line_is_drawn_with_every_seed_and_its_control(line):
 def test_seeds_on_their_plateau_are_rings_and_no_part_of_a_line(line):
     results, _ = line
     stuck = results.assign(on_plateau=results.on_plateau.copy(data=[[[0, 0], [0, 1], [0, 0]]]) > 0)
-    lines = probe_panels.draw(stuck).axes[1].lines
+    lines = sweep_panels.draw(stuck).axes[1].lines
     one, ring = lines[1].get_ydata(), lines[-1]
     assert np.isnan(one).tolist() == [False, True, False]
     assert ring.get_markerfacecolor() == "none"
@@ -233,7 +234,7 @@ def test_seeds_on_their_plateau_are_named_with_their_value(line):
     results, _ = line
     stuck = results.assign(on_plateau=results.on_plateau.copy(data=[[[0, 0], [0, 1], [1, 1]]]) > 0)
     sentence = "axis attention.softmax, value 0.5: 1; axis attention.softmax, value 1.0: 0, 1."
-    assert sentence in text(probe_panels.draw(stuck))
+    assert sentence in text(sweep_panels.draw(stuck))
 
 
 def test_axes_of_other_values_stand_side_by_side(line):
@@ -244,7 +245,7 @@ def test_axes_of_other_values_stand_side_by_side(line):
     joined = xr.concat(
         [results, other], "axis", join="outer", combine_attrs="override", fill_value=filling
     )
-    figure = probe_panels.draw_axes(joined, {name: name for name in joined["axis"].values})
+    figure = sweep_panels.draw_axes(joined, {name: name for name in joined["axis"].values})
     figure.canvas.draw()
     assert len(figure.axes) == 10
     for canvas, values in ((figure.axes[0], [0.0, 0.5, 1.0]), (figure.axes[5], [1.0, 5.0, 30.0])):
@@ -295,7 +296,7 @@ def test_a_map_is_drawn_over_both_axes(plane):
     stuck = np.zeros((1, 2, 3, 2), bool)
     stuck[0, 0, 1, 0] = stuck[0, 1, 2] = True
     results = results.assign(unexplained=left, on_plateau=results.on_plateau.copy(data=stuck))
-    figure = probe_panels.draw(results)
+    figure = sweep_panels.draw(results)
     figure.canvas.draw()
     mesh, contour = figure.axes[4].collections
     medians = left.values[0].mean(axis=-1)
@@ -317,7 +318,7 @@ def test_a_map_is_drawn_over_both_axes(plane):
 def test_a_map_of_one_value_can_be_drawn(plane):
     _, results, _ = plane
     left = results.unexplained.copy(data=np.linspace(0, 0.2, 12).reshape(1, 2, 3, 2))
-    probe_panels.draw(results.assign(unexplained=left).isel(value=[0])).canvas.draw()
+    sweep_panels.draw(results.assign(unexplained=left).isel(value=[0])).canvas.draw()
 
 
 def test_values_left_out_are_the_axes_own():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from toyicl import explain, plotting, rivalry
+from toyicl import explain, rivalry
 from toyicl.construction import as_transformer
+from toyicl.plots import figures
 from toyicl.references import GradientDescent, GradientDescentPlusPlus, Ridge
 from toyicl.tasks.linear import LinearRegression
 
@@ -101,7 +102,7 @@ def test_panels_show_every_seed_and_what_is_in_the_set(found, models, episodes):
     drawn = rivalry.residuals(models, {"GD": RIVALS["GD"]}, episodes.x[..., :5])
     results = found.merge(drawn).assign(on_plateau=("seed", [False, True]))
     results = results.assign_coords(seed=[0, 1])
-    figure = plotting.panels(1, 2)
+    figure = figures.panels(1, 2)
     left, right = figure.axes
     rivalry.left_panel("own")(left, results)
     rivalry.residual_panel(right, results)

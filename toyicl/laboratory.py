@@ -12,10 +12,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import xarray as xr
 
-from toyicl import checkpoints, devices, files, fitting, plotting, runs, sweeps
+from toyicl import checkpoints, devices, files, fitting, runs, sweeps
 from toyicl.checkpoints import Checkpoint, Keeper
 from toyicl.core.errors import BadInput, Unfinished
 from toyicl.experiment import Experiment
+from toyicl.plots import figures
 from toyicl.spread import Spread
 
 
@@ -170,11 +171,11 @@ def write(
     text = json.dumps(verdicts, indent=1) + "\n"
     claims = files.save_text(text, folder / runs.CLAIMS)
     sweep = swept(results)
-    with plotting.style():
+    with figures.style():
         figure = (
             sweeps.draw(experiment.claims, results, sweep) if sweep else experiment.draw(results)
         )
-        return [claims, *plotting.save(figure, folder / runs.FIGURE)]
+        return [claims, *figures.save(figure, folder / runs.FIGURE)]
 
 
 def has_results(folder: Path) -> bool:

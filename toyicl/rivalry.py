@@ -15,9 +15,10 @@ import xarray as xr
 from flax import nnx
 from matplotlib.axes import Axes
 
-from toyicl import panels, plotting, reading
+from toyicl import reading
 from toyicl.core.episode import Episode, Learner, predict
 from toyicl.explain import Explanation, Scaled, best_steps, explain, tuned
+from toyicl.plots import figures, panels
 
 TUNINGS = ("own", "tuned")
 FIELDS = ("r_squared", "r_squared_range", "model_cosine", "norm_ratio", "in_set")
@@ -128,7 +129,7 @@ def left_panel(tuning: str) -> panels.Panel:
             row = chosen.sel(seed=seed)
             kept = row.rival_in_set.values.astype(bool)
             missing = np.maximum(1 - row.rival_r_squared.values, LEAST)
-            color = "0.7" if stuck else plotting.MODEL
+            color = "0.7" if stuck else figures.MODEL
             axes.plot(missing, places, "o", color=color, mfc="none", alpha=0.7)
             axes.plot(missing[kept], places[kept], "o", color=color, alpha=0.7)
         axes.set(xscale="log", xlabel="share of the model's answers that it leaves")

@@ -15,11 +15,11 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import plotting
 from toyicl.claims import Claim, part, without_padding
 from toyicl.core.config import require
 from toyicl.experiment import Fit
 from toyicl.fitting import History, Job
+from toyicl.plots import figures
 from toyicl.tasks.linear import Task
 from toyicl.training import Build, Training
 
@@ -221,27 +221,27 @@ def _measured(point: xr.Dataset) -> xr.Dataset:
 def draw(claims: Sequence[Claim], results: xr.Dataset, sweep: dict[str, list[Any]]) -> Figure:
     """Each claim's value at the points of the grid: every seed, the claim's band, the exact value."""
     if not claims:
-        figure = plotting.panels(1, 1)
+        figure = figures.panels(1, 1)
         figure.axes[0].remove()
-        plotting.caption(figure, ["There is no claim to draw.", plotting.command_sentence(results)])
+        figures.caption(figure, ["There is no claim to draw.", figures.command_sentence(results)])
         return figure
     points = points_of(results, sweep)
     names = [", ".join(map(str, point.values())) for point in grid(sweep)]
     columns = min(3, len(claims))
-    figure = plotting.panels(-(-len(claims) // columns), columns)
+    figure = figures.panels(-(-len(claims) // columns), columns)
     for axes in figure.axes[len(claims) :]:
         axes.remove()
     for axes, claim in zip(figure.axes, claims, strict=True):
         values = [_kept_and_stuck(claim, point) for point in points]
-        plotting.over_points(axes, values, names, band=claim.band, exact=claim.floor)
+        figures.over_points(axes, values, names, band=claim.band, exact=claim.floor)
         axes.set(title=claim.id, xlabel=", ".join(sweep))
-    plotting.caption(
+    figures.caption(
         figure,
         [
             "Each claim's value at every point of the sweep, a mark for each seed; shaded: where it",
             "holds; dotted: exact; crosses: seeds on their plateau, at its edge if off the scale.",
             *(f"{claim.id}: {claim.statement}." for claim in claims),
-            plotting.command_sentence(results),
+            figures.command_sentence(results),
         ],
     )
     return figure

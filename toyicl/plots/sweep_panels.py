@@ -6,7 +6,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import panels, plotting
+from toyicl.plots import figures, panels
 
 NAMES = {
     "excess": "excess",
@@ -43,7 +43,7 @@ def draw_axes(results: xr.Dataset, titles: dict[str, str]) -> Figure:
         f"{MEANINGS} Dotted: the same models untrained; grey rings: seeds on their plateau. "
         f"{results.attrs['steps']} training steps at every value."
     )
-    size = plotting.PANEL if len(titles) == 1 else SMALL
+    size = figures.PANEL if len(titles) == 1 else SMALL
     return panels.figure(results, drawn, sentence, columns=len(NAMES), size=size)
 
 
@@ -54,9 +54,9 @@ def _along(canvas: Axes, results: xr.Dataset, *, variable: str, axis: str) -> No
     log = len(values) > 1 and bool((values > 0).all()) and values.max() / values.min() >= 30
     stuck = results.on_plateau.astype(bool)
     for (name, label), style in zip(names.items(), ("-o", ":s"), strict=True):
-        color = plotting.MODEL if name == variable else plotting.REFERENCE
+        color = figures.MODEL if name == variable else figures.REFERENCE
         shown = results[name].where(~stuck) if name == variable else results[name]
-        plotting.every_seed(canvas, shown, "value", label=label, color=color, style=style)
+        figures.every_seed(canvas, shown, "value", label=label, color=color, style=style)
     for rings in results[variable].where(stuck).transpose("seed", "value"):
         if rings.notnull().any():
             canvas.plot(values, rings, "o", color="0.6", mfc="none")
@@ -65,7 +65,7 @@ def _along(canvas: Axes, results: xr.Dataset, *, variable: str, axis: str) -> No
     canvas.set(xlabel=axis, xscale="log" if log else "linear")
     if variable == "unexplained":
         canvas.set(yscale="log")
-        plotting.floor_line(canvas, float(results.attrs["tolerance"]), "tolerance")
+        figures.floor_line(canvas, float(results.attrs["tolerance"]), "tolerance")
     else:
         low, high = canvas.get_ylim()
         canvas.set(ylim=(max(low, -0.5), min(high, 3)))

@@ -8,17 +8,17 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import plotting
 from toyicl.claims import part
+from toyicl.plots import figures
 
 TITLES = {"gd": "GD", "gdpp": "GD++"}
-STYLES = {"gd": ("--", plotting.REFERENCE), "gdpp": ("-.", plotting.THIRD)}
+STYLES = {"gd": ("--", figures.REFERENCE), "gdpp": ("-.", figures.THIRD)}
 
 LOOKS = (
-    (plotting.MODEL, "-"),
-    (plotting.REFERENCE, "--"),
-    (plotting.THIRD, "-."),
-    (plotting.FOURTH, ":"),
+    (figures.MODEL, "-"),
+    (figures.REFERENCE, "--"),
+    (figures.THIRD, "-."),
+    (figures.FOURTH, ":"),
 )
 """Colours and line styles of a panel's curves, in their order."""
 Panel = Callable[[Axes, xr.Dataset], None]
@@ -30,20 +30,20 @@ def figure(
     sentence: str,
     *,
     columns: int = 2,
-    size: tuple[float, float] = plotting.PANEL,
+    size: tuple[float, float] = figures.PANEL,
 ) -> Figure:
     """A figure of named panels, with a caption of what was run, what was cut, and the command.
 
     `size` is that of a panel, width and height in inches.
     """
     width, height = size
-    drawn = plotting.panels(-(-len(panels) // columns), columns, width=width, height=height)
+    drawn = figures.panels(-(-len(panels) // columns), columns, width=width, height=height)
     for axes in drawn.axes[len(panels) :]:
         axes.remove()
     for number, (title, panel) in enumerate(panels.items()):
-        plotting.title(drawn.axes[number], number, title)
+        figures.title(drawn.axes[number], number, title)
         panel(drawn.axes[number], results)
-    plotting.caption(drawn, [sentence, *plotting.common_sentences(results)])
+    figures.caption(drawn, [sentence, *figures.common_sentences(results)])
     return drawn
 
 
@@ -63,7 +63,7 @@ def of(panel: Panel, **where: Any) -> Panel:
 
 def training_panel(axes: Axes, results: xr.Dataset) -> None:
     """The loss of every seed while training, and the references'."""
-    plotting.every_seed(axes, results.loss, "step", label="trained", color=plotting.MODEL)
+    figures.every_seed(axes, results.loss, "step", label="trained", color=figures.MODEL)
     for name, (style, color) in STYLES.items():
         if results.get(f"{name}_loss", xr.DataArray(np.nan)).notnull().all():
             value = float(results[f"{name}_loss"])
@@ -90,7 +90,7 @@ def curves(
             values = results[name]
             seeds = next(str(dim) for dim in values.dims if str(dim).endswith("seed"))
             color, line = LOOKS[number]
-            plotting.every_seed(
+            figures.every_seed(
                 axes,
                 values.rename({seeds: "seed"}),
                 along,
@@ -139,7 +139,7 @@ def magnitudes(
                 values,
                 np.full(len(values), row),
                 "o",
-                color=plotting.MODEL,
+                color=figures.MODEL,
                 markersize=3,
                 alpha=0.4,
             )
@@ -192,8 +192,8 @@ def rows(
 
 def roll_out_panel(axes: Axes, results: xr.Dataset) -> None:
     """Loss after each layer of a model applied again and again, and after as many steps of GD."""
-    color, style = plotting.MODEL, "-"
-    plotting.every_seed(
+    color, style = figures.MODEL, "-"
+    figures.every_seed(
         axes, results.rolled_loss, "layer", label="trained", color=color, style=style
     )
     style, color = STYLES["gd"]
@@ -208,7 +208,7 @@ def shift_panel(prefix: str, xlabel: str) -> Panel:
     def draw(axes: Axes, results: xr.Dataset) -> None:
         own = results[f"{prefix}_loss"]
         (along,) = (str(dim) for dim in own.dims if dim != "seed")
-        plotting.every_seed(axes, own, along, label="trained", color=plotting.MODEL)
+        figures.every_seed(axes, own, along, label="trained", color=figures.MODEL)
         for name, (style, color) in STYLES.items():
             values = results.get(f"{prefix}_{name}_loss")
             if values is not None and values.notnull().any():

@@ -1,0 +1,1 @@
+"""Drawing: figure style, captions, and the panels that figures share."""
