@@ -20,13 +20,14 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import anisotropic, claims, study
+from toyicl import claims, study
 from toyicl.construction import implied_step
 from toyicl.experiment import Fit
 from toyicl.iterative import PreconditionedGradientDescent
 from toyicl.plots import figures, panels
 from toyicl.references import GradientDescent
 from toyicl.tasks.linear import LinearRegression
+from toyicl.theory import correlated_inputs
 from toyicl.training import Training
 
 FULL = study.Study(
@@ -42,7 +43,10 @@ def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
     """Train one layer, and set it beside the best matrix and the best step size."""
     task = settings.task
     history = fit(settings.model, task, settings.training, label="one layer")
-    best, scalar = anisotropic.best_step_matrix(task), anisotropic.best_scalar_step(task)
+    best, scalar = (
+        correlated_inputs.best_step_matrix(task),
+        correlated_inputs.best_scalar_step(task),
+    )
     episodes = task.sample(jax.random.key(2022), settings.evaluation_episodes)
     rivals: dict[str, study.Learner] = {
         "pgd": PreconditionedGradientDescent.best(task),
@@ -51,7 +55,7 @@ def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
     steps = np.asarray(jax.vmap(partial(implied_step, dim=task.dim))(history.final), float)
     level = np.trace(steps, axis1=1, axis2=2)[:, None, None] / task.dim
     size = np.linalg.norm(best.matrix)
-    exact = np.array([anisotropic.step_matrix_loss(task, step) for step in steps])
+    exact = np.array([correlated_inputs.step_matrix_loss(task, step) for step in steps])
     return study.dataset(
         study.alignment(settings, history, rivals, episodes),
         {"exact_pgd_loss": best.loss, "exact_gd_loss": scalar.loss, "exact_loss": ("seed", exact)},

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toyicl import anisotropic, theory
+from toyicl import theory
 from toyicl.tasks.linear import LinearRegression
+from toyicl.theory import correlated_inputs
 
 SPREAD = LinearRegression(
     dim=4, context_size=8, input_law="normal", covariance=(2.0, 1.0, 0.5, 0.25)
@@ -45,12 +46,12 @@ def errors_of(matrix, episodes):
 def test_the_worked_case():
     """x ~ N(0, diag(2, 1, 1/2, 1/4)) and eight points; THEORY.md, section 2, worked by hand."""
     variances = np.array([2, 1, 0.5, 0.25])
-    best = anisotropic.best_step_matrix(SPREAD)
+    best = correlated_inputs.best_step_matrix(SPREAD)
     assert best.loss == pytest.approx(0.66276, abs=5e-6)
     np.testing.assert_allclose(best.matrix, np.diag(1 / (3.75 + 9 * variances)), atol=1e-15)
     by_hand = np.sum(variances * (variances + 3.75) / (9 * variances + 3.75)) / 2
     assert best.loss == pytest.approx(by_hand, 1e-12)
-    scalar = anisotropic.best_scalar_step(SPREAD)
+    scalar = correlated_inputs.best_scalar_step(SPREAD)
     assert scalar.loss == pytest.approx(0.7703, abs=5e-5)
     assert scalar.learning_rates[0] / 8 == pytest.approx(5.3125 / 102.1875, 1e-12)
 
@@ -58,13 +59,16 @@ def test_the_worked_case():
 @pytest.mark.parametrize("task", [FULL, replace(SPREAD, label_noise=0.5)])
 def test_losses_are_those_of_a_simulation(task):
     """Of the best matrix, the best number, and any matrix, here one that is not symmetric."""
-    best, scalar = anisotropic.best_step_matrix(task), anisotropic.best_scalar_step(task)
+    best, scalar = (
+        correlated_inputs.best_step_matrix(task),
+        correlated_inputs.best_scalar_step(task),
+    )
     episodes = task.sample(jax.random.key(0), 20_000)
     within(errors_of(best.matrix, episodes), best.loss)
     step = scalar.learning_rates[0] / task.context_size
     within(errors_of(step * np.eye(task.dim), episodes), scalar.loss)
     other = np.random.default_rng(3).normal(size=(task.dim, task.dim)) * best.matrix.max() / 2
-    within(errors_of(other, episodes), anisotropic.step_matrix_loss(task, other))
+    within(errors_of(other, episodes), correlated_inputs.step_matrix_loss(task, other))
 
 
 @several
@@ -72,14 +76,14 @@ def test_losses_are_those_of_a_simulation(task):
 def test_no_matrix_beats_the_best(entries, noise):
     """And in its neighbourhood the loss grows with the square of the distance."""
     task = replace(FULL, label_noise=noise)
-    best, change = anisotropic.best_step_matrix(task), np.reshape(entries, (2, 2))
+    best, change = correlated_inputs.best_step_matrix(task), np.reshape(entries, (2, 2))
 
     def loss(factor):
-        return anisotropic.step_matrix_loss(task, best.matrix + factor * change)
+        return correlated_inputs.step_matrix_loss(task, best.matrix + factor * change)
 
     assert loss(1.0) >= best.loss - 1e-12
     assert loss(1.0) - best.loss == pytest.approx(4 * (loss(0.5) - best.loss), 1e-9, 1e-12)
-    assert best.loss <= anisotropic.best_scalar_step(task).loss
+    assert best.loss <= correlated_inputs.best_scalar_step(task).loss
 
 
 @several
@@ -94,13 +98,13 @@ def test_without_correlation_it_is_gradient_descent(dim, count, scale, noise, to
     task = LinearRegression(
         dim=dim, context_size=count, input_law="normal", input_range=scale, label_noise=noise
     )
-    best, scalar = theory.gradient_descent_optimum(task), anisotropic.best_scalar_step
+    best, scalar = theory.gradient_descent_optimum(task), correlated_inputs.best_scalar_step
     spread = replace(task, covariance=(1.0,) * dim) if told else task
-    assert anisotropic.best_step_matrix(spread).loss == pytest.approx(best.loss, 1e-10)
+    assert correlated_inputs.best_step_matrix(spread).loss == pytest.approx(best.loss, 1e-10)
     assert scalar(spread).learning_rates == (pytest.approx(best.learning_rates[0], 1e-10),)
     matrix = 0.7 * best.learning_rates[0] / count * np.eye(dim)
     expected = theory.gradient_descent_loss(task, 0.7 * best.learning_rates[0])
-    assert anisotropic.step_matrix_loss(spread, matrix) == pytest.approx(expected, 1e-10)
+    assert correlated_inputs.step_matrix_loss(spread, matrix) == pytest.approx(expected, 1e-10)
 
 
 def test_only_the_inputs_own_axes_matter():
@@ -109,32 +113,35 @@ def test_only_the_inputs_own_axes_matter():
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     plain = replace(FULL, covariance=(2.0, 0.5))
     turned = replace(FULL, covariance=tuple((turn @ np.diag([2.0, 0.5]) @ turn.T).ravel()))
-    first, second = anisotropic.best_step_matrix(plain), anisotropic.best_step_matrix(turned)
+    first, second = (
+        correlated_inputs.best_step_matrix(plain),
+        correlated_inputs.best_step_matrix(turned),
+    )
     assert second.loss == pytest.approx(first.loss, 1e-12)
     np.testing.assert_allclose(second.matrix, turn @ first.matrix @ turn.T, atol=1e-12)
 
 
 def test_matrix_of_zeros_is_predicting_zero():
-    loss = anisotropic.step_matrix_loss(SPREAD, np.zeros((4, 4)))
+    loss = correlated_inputs.step_matrix_loss(SPREAD, np.zeros((4, 4)))
     assert loss == pytest.approx(3.75 / 2, 1e-15)
 
 
 BAD = [
     (
-        lambda: anisotropic.best_step_matrix(LinearRegression()),
+        lambda: correlated_inputs.best_step_matrix(LinearRegression()),
         "task.input_law must be normal here: the moments of correlated inputs are known for that "
         "law only, got 'uniform'",
     ),
     (
-        lambda: anisotropic.best_scalar_step(replace(SPREAD, distractors=2)),
+        lambda: correlated_inputs.best_scalar_step(replace(SPREAD, distractors=2)),
         "task.distractors must be None or 0 here",
     ),
     (
-        lambda: anisotropic.best_step_matrix(replace(SPREAD, weight_scale=0.0)),
+        lambda: correlated_inputs.best_step_matrix(replace(SPREAD, weight_scale=0.0)),
         "task.weight_scale must be a finite number above 0, got 0.0",
     ),
     (
-        lambda: anisotropic.step_matrix_loss(SPREAD, np.eye(3)),
+        lambda: correlated_inputs.step_matrix_loss(SPREAD, np.eye(3)),
         "matrix must be of shape (4, 4), got (3, 3)",
     ),
 ]

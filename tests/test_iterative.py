@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from numpy.polynomial import chebyshev
 
-from toyicl import anisotropic, metrics, spectrum, theory
+from toyicl import metrics, theory
 from toyicl.core.episode import predict
 from toyicl.iterative import (
     Chebyshev,
@@ -24,6 +24,7 @@ from toyicl.iterative import (
 )
 from toyicl.references import GradientDescent, LeastSquares
 from toyicl.tasks.linear import LinearRegression
+from toyicl.theory import correlated_inputs, gram_spectrum
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 
@@ -267,7 +268,7 @@ def within(losses, expected, slack=0.0):
 def test_the_best_preconditioner_loses_what_theory_says(noise):
     task = replace(SPREAD, label_noise=noise)
     learner = PreconditionedGradientDescent.best(task)
-    within(errors_of(learner, task), anisotropic.best_step_matrix(task).loss)
+    within(errors_of(learner, task), correlated_inputs.best_step_matrix(task).loss)
 
 
 # Known for d = N = 10: THEORY.md, section 4. K iterations are 2^K steps, whose best size is given too.
@@ -333,7 +334,7 @@ def test_the_best_momentum_lies_between_the_two_best_descents(name, noise):
 
     def loss(*factors):
         values = [value * factor for value, factor in zip(own, factors, strict=True)]
-        return spectrum.population_loss(task, residual(*values))
+        return gram_spectrum.population_loss(task, residual(*values))
 
     best = loss(1, 1)
     assert theory.gd_per_step(task, 3).loss < best < 0.99 * theory.gd_shared(task, 3).loss

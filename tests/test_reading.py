@@ -7,9 +7,9 @@ import pytest
 
 from toyicl import reading
 from toyicl.construction import as_transformer, gradient_descent_transformer
-from toyicl.descent import residuals
 from toyicl.references import GradientDescent, GradientDescentPlusPlus, Ridge
 from toyicl.tasks.linear import LinearRegression
+from toyicl.theory.step_search import residuals
 from toyicl.transformer import Architecture, Transformer
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")

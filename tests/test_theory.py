@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toyicl import descent, spectrum, theory
+from toyicl import theory
 from toyicl.tasks.linear import LinearRegression
+from toyicl.theory import gram_spectrum, step_search
 
 ORACLES = json.loads((Path(__file__).parent / "oracles.json").read_text())
 EXACT, SAMPLED = 1e-6, 5e-3
@@ -312,7 +313,7 @@ def test_no_steps_nearby_are_better(steps, sigma, seed):
 def test_noisy_steps_that_can_be_had_are_the_unconstrained_best():
     """Where the best polynomial has real roots only, least squares on its coefficients finds it."""
     task = linear(label_noise=0.05)
-    values, weights = spectrum.unit_law(task)
+    values, weights = gram_spectrum.unit_law(task)
     powers = values[:, None] ** np.arange(1, 4)
     noise = 0.05**2
     matrix = np.concatenate([powers, np.sqrt(noise / values)[:, None] * powers])
@@ -330,7 +331,7 @@ def test_slopes_are_those_of_the_loss(optimum):
     point = np.array([*rates, *curvatures])
 
     def loss(parameters):
-        return descent.loss_and_slopes(problem, 3, *np.split(parameters, [len(rates)]))
+        return step_search.loss_and_slopes(problem, 3, *np.split(parameters, [len(rates)]))
 
     for index, slope in enumerate(loss(point)[1]):
         step = np.zeros(point.size)
@@ -411,7 +412,7 @@ def test_floors_are_plain_numbers():
         theory.input_moments,
         theory.predict_zero_loss,
         theory.gradient_descent_optimum,
-        spectrum.gram_spectrum,
+        gram_spectrum.gram_spectrum,
         theory.bayes_loss,
         lambda task: theory.gdpp_shared(task, 2),
         lambda task: theory.single_head_loss(task, np.eye(11), np.eye(11)),
@@ -479,4 +480,4 @@ def test_heads_that_fit_no_token():
 @pytest.mark.parametrize(("tasks", "seed"), [(0, 0), (1.5, 0), (10, -1)])
 def test_samples_of_no_size(tasks, seed):
     with pytest.raises(ValueError, match="must be a whole number of at least"):
-        spectrum.gram_spectrum(linear(), tasks, seed)
+        gram_spectrum.gram_spectrum(linear(), tasks, seed)

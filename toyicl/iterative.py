@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from toyicl import anisotropic, theory
+from toyicl import theory
 from toyicl.core.config import (
     NUMBERS,
     require,
@@ -23,8 +23,9 @@ from toyicl.core.config import (
     require_size,
 )
 from toyicl.references import Rates, as_rates
-from toyicl.spectrum import population_loss
 from toyicl.tasks.linear import LinearRegression
+from toyicl.theory import correlated_inputs
+from toyicl.theory.gram_spectrum import population_loss
 
 
 class PreconditionedGradientDescent(nnx.Module):
@@ -48,7 +49,7 @@ class PreconditionedGradientDescent(nnx.Module):
     @classmethod
     def best(cls, task: LinearRegression) -> "PreconditionedGradientDescent":
         """The best single step on normal inputs; see `anisotropic.best_step_matrix`."""
-        return cls(task.context_size * anisotropic.best_step_matrix(task).matrix)
+        return cls(task.context_size * correlated_inputs.best_step_matrix(task).matrix)
 
     def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
         """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""

@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from toyicl import axes, metrics, spectrum, theory
+from toyicl import axes, metrics, theory
 from toyicl.core.config import require, require_increasing, require_positive, require_size
 from toyicl.core.episode import Episode, predict
 from toyicl.experiment import Fit
 from toyicl.fitting import History, Job
 from toyicl.references import GradientDescent
 from toyicl.tasks.linear import LinearRegression, Task
+from toyicl.theory import gram_spectrum
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 
@@ -187,7 +188,7 @@ def exact_losses(task: Task, steps: int) -> tuple[float, float]:
 
 def _has_closed_form(task: Task) -> bool:
     plain = isinstance(task, LinearRegression) and task.covariance is None and not task.distractors
-    return plain and task.input_law in spectrum.COORDINATE_MOMENTS  # type: ignore[attr-defined]
+    return plain and task.input_law in gram_spectrum.COORDINATE_MOMENTS  # type: ignore[attr-defined]
 
 
 @jax.jit

@@ -6,7 +6,7 @@ S = sum_i x_i x_i^T has
 
     E S = N Lambda,   E S^2 = N [(N + 1) Lambda^2 + tr(Lambda) Lambda]
 
-and everything else follows. Losses are those of `toyicl.theory`: 0.5 E |prediction - y_query|^2, the
+and everything else follows. Losses are those of `toyicl.theory.closed_form`: 0.5 E |prediction - y_query|^2, the
 query's label without noise; omega is the scale of the weights and sigma that of the label noise.
 """
 
@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toyicl.core.config import require, require_positive
-from toyicl.spectrum import require_no_distractors
 from toyicl.tasks.linear import LinearRegression
-from toyicl.theory import Optimum
+from toyicl.theory.closed_form import Optimum
+from toyicl.theory.gram_spectrum import require_no_distractors
 
 
 class BestMatrix(NamedTuple):

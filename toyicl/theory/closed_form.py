@@ -6,7 +6,7 @@ sigma that of the label noise; learning rates are eta, of (eta / N) sum_i, and c
 the plain sum. Input coordinates must be independent and symmetric about 0 (`input_moments`).
 
 One step and one attention head have closed forms. Several steps are read off the eigenvalues of the
-scatter matrix (`toyicl.spectrum`).
+scatter matrix (`toyicl.theory.gram_spectrum`).
 """
 
 from collections.abc import Iterable
@@ -16,15 +16,23 @@ from typing import Any
 import numpy as np
 
 from toyicl.core.config import require, require_positive, require_size
-from toyicl.descent import Problem, Vector, best_of, loss_and_slopes, residuals, spread, tune
-from toyicl.spectrum import (
+from toyicl.tasks.linear import LinearRegression
+from toyicl.theory.gram_spectrum import (
     input_moments,
     orthogonal_roots,
     population_loss,
     require_no_distractors,
     unit_law,
 )
-from toyicl.tasks.linear import LinearRegression
+from toyicl.theory.step_search import (
+    Problem,
+    Vector,
+    best_of,
+    loss_and_slopes,
+    residuals,
+    spread,
+    tune,
+)
 
 
 @dataclass(frozen=True)

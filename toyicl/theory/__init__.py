@@ -1,0 +1,1 @@
+"""Closed forms and numerically exact values of optimal steps and losses."""
