@@ -20,13 +20,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, metrics, study, theory
+from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.attention import read_by_scatter, read_by_scores, read_linear, read_softmax
 from toyicl.construction import softmax_heads
 from toyicl.core.config import require_size
 from toyicl.experiment import Fit
 from toyicl.growth import crossing, operations, slope
 from toyicl.plots import figures, panels
-from toyicl.references import GradientDescent
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tokens import Tokens
 

@@ -16,10 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, metrics, study, theory
+from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.core.config import require_different, require_size
 from toyicl.experiment import Fit
 from toyicl.plots import figures, panels
-from toyicl.references import GradientDescent
 from toyicl.training import Training
 
 

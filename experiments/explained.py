@@ -16,11 +16,12 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import claims, rivalry, study
+from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
+from toyicl.algorithms.iterative import ConjugateGradients, IterativeNewton
+from toyicl.algorithms.ridge import Ridge
 from toyicl.core.episode import Learner
 from toyicl.experiment import Fit
-from toyicl.iterative import ConjugateGradients, IterativeNewton
 from toyicl.plots import panels
-from toyicl.references import GradientDescent, GradientDescentPlusPlus, Ridge
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture

@@ -17,10 +17,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import claims, metrics, study, theory
+from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.experiment import Fit
 from toyicl.fitting import History
 from toyicl.plots import panels
-from toyicl.references import GradientDescent, GradientDescentPlusPlus
 from toyicl.training import Training
 from toyicl.transformer import Architecture, Transformer
 

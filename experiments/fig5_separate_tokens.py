@@ -20,12 +20,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, metrics, study
+from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.core.config import require_different, require_size
 from toyicl.core.episode import Episode
 from toyicl.dependence import TokenSensitivity, token_sensitivity
 from toyicl.experiment import Fit
 from toyicl.plots import panels
-from toyicl.references import GradientDescent
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture, Transformer

@@ -15,9 +15,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import claims, study
+from toyicl.algorithms.gradient_descent import GradientDescentPlusPlus
 from toyicl.experiment import Fit
 from toyicl.plots import panels
-from toyicl.references import GradientDescentPlusPlus
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 

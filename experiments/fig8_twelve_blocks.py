@@ -17,11 +17,11 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import claims, study
+from toyicl.algorithms.ridge import Ridge
 from toyicl.core.episode import predict
 from toyicl.experiment import Fit
 from toyicl.fitting import History
 from toyicl.plots import panels
-from toyicl.references import Ridge
 from toyicl.training import Training
 from toyicl.transformer import Architecture
 

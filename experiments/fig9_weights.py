@@ -18,10 +18,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import claims, metrics, study, theory
+from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.construction import implied_step
 from toyicl.experiment import Fit
 from toyicl.plots import panels
-from toyicl.references import GradientDescent
 from toyicl.training import Training
 from toyicl.transformer import Transformer
 

@@ -21,11 +21,11 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import claims, study
+from toyicl.algorithms.gradient_descent import GradientDescent
+from toyicl.algorithms.iterative import PreconditionedGradientDescent
 from toyicl.construction import implied_step
 from toyicl.experiment import Fit
-from toyicl.iterative import PreconditionedGradientDescent
 from toyicl.plots import figures, panels
-from toyicl.references import GradientDescent
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory import correlated_inputs
 from toyicl.training import Training

@@ -20,12 +20,12 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import claims
+from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.construction import gradient_descent_transformer
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.episode import Episode
 from toyicl.experiment import Fit
 from toyicl.plots import figures
-from toyicl.references import GradientDescent
 from toyicl.tasks.linear import LinearRegression
 from toyicl.transformer import Transformer
 

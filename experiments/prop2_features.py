@@ -17,13 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, study
+from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.construction import gradient_descent_transformer
 from toyicl.core.config import require_positive, require_size
 from toyicl.experiment import Fit
 from toyicl.layers import Embedding
 from toyicl.meta import FeatureDescent
 from toyicl.plots import panels
-from toyicl.references import GradientDescent, GradientDescentPlusPlus
 from toyicl.tasks.linear import LinearRegression
 from toyicl.transformer import Transformer
 

@@ -19,10 +19,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import claims, rivalry, study
-from toyicl.core.episode import Learner
-from toyicl.experiment import Fit
-from toyicl.explain import Scaled
-from toyicl.kernels import (
+from toyicl.algorithms.gradient_descent import GradientDescent
+from toyicl.algorithms.kernel import (
     AveragedLabels,
     CentredDescent,
     FunctionalDescent,
@@ -30,8 +28,11 @@ from toyicl.kernels import (
     NadarayaWatson,
     NearestNeighbour,
 )
+from toyicl.algorithms.ridge import Ridge
+from toyicl.core.episode import Learner
+from toyicl.experiment import Fit
+from toyicl.explain import Scaled
 from toyicl.plots import panels
-from toyicl.references import GradientDescent, Ridge
 from toyicl.training import StartFrom, Training
 from toyicl.transformer import Architecture
 

@@ -10,9 +10,9 @@ import xarray as xr
 from jax.flatten_util import ravel_pytree
 
 from toyicl import metrics
+from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.claims import Claim
 from toyicl.plots import figures
-from toyicl.references import GradientDescent
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture

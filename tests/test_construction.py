@@ -7,6 +7,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
+from toyicl.algorithms.ridge import Ridge
 from toyicl.construction import (
     as_transformer,
     gradient_descent_circuits,
@@ -19,7 +21,6 @@ from toyicl.construction import (
     subtracted_heads,
     with_circuits,
 )
-from toyicl.references import GradientDescent, GradientDescentPlusPlus, Ridge
 from toyicl.tokens import joint_tokens
 from toyicl.transformer import Architecture, Transformer
 

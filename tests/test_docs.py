@@ -339,6 +339,6 @@ def test_the_site_builds_without_warnings_and_asks_the_network_for_nothing(tmp_p
         loaded += [link for link in re.findall(r"<link[^>]*>", text) if from_afar(link)]
         assert not loaded, (page.name, loaded)
     shown = (tmp_path / "api" / "nouns.html").read_text(encoding="utf-8")
-    assert 'id="toyicl.references.GradientDescent"' in shown
+    assert 'id="toyicl.algorithms.gradient_descent.GradientDescent"' in shown
     assert (tmp_path / "figures" / "fig2" / "figure.png").exists()
     assert (tmp_path / "tutorial.ipynb").exists()

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 
 from toyicl import explain
+from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
+from toyicl.algorithms.iterative import IterativeNewton
+from toyicl.algorithms.kernel import AveragedLabels
+from toyicl.algorithms.ridge import Ridge
 from toyicl.construction import as_transformer, gradient_descent_transformer
 from toyicl.core.episode import Episode, predict
 from toyicl.core.errors import BadInput
-from toyicl.iterative import IterativeNewton
-from toyicl.kernels import AveragedLabels
 from toyicl.metrics import compare
-from toyicl.references import GradientDescent, GradientDescentPlusPlus, Ridge
 from toyicl.tasks.linear import LinearRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")

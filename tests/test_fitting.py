@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 
 from toyicl import metrics, training
+from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.fitting import Plan, fit, fit_all, kind
-from toyicl.references import GradientDescent
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import StartFrom, Training
 from toyicl.transformer import Architecture

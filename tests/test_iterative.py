@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 from numpy.polynomial import chebyshev
 
 from toyicl import metrics, theory
-from toyicl.core.episode import predict
-from toyicl.iterative import (
+from toyicl.algorithms.gradient_descent import GradientDescent
+from toyicl.algorithms.iterative import (
     Chebyshev,
     ConjugateGradients,
     HeavyBall,
     IterativeNewton,
     PreconditionedGradientDescent,
 )
-from toyicl.references import GradientDescent, LeastSquares
+from toyicl.algorithms.ridge import LeastSquares
+from toyicl.core.episode import predict
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory import correlated_inputs, gram_spectrum
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from sklearn import kernel_ridge, neighbors
 
 from toyicl import metrics, theory
-from toyicl.construction import subtracted_heads
-from toyicl.core.episode import predict
-from toyicl.kernels import (
+from toyicl.algorithms.gradient_descent import GradientDescent
+from toyicl.algorithms.kernel import (
     AveragedLabels,
     CentredDescent,
     FunctionalDescent,
@@ -21,7 +20,8 @@ from toyicl.kernels import (
     NadarayaWatson,
     NearestNeighbour,
 )
-from toyicl.references import GradientDescent
+from toyicl.construction import subtracted_heads
+from toyicl.core.episode import predict
 from toyicl.tasks.linear import LinearRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")

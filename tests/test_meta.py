@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.fitting import fit
 from toyicl.meta import FeatureDescent, MetaLearner
-from toyicl.references import GradientDescent
 from toyicl.tasks.sine import SineRegression
 from toyicl.training import Training
 

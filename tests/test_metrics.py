@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from toyicl import metrics
+from toyicl.algorithms.gradient_descent import GradientDescent
+from toyicl.algorithms.ridge import LeastSquares, Ridge
 from toyicl.core.episode import Episode, predict
-from toyicl.references import GradientDescent, LeastSquares, Ridge
 from toyicl.tasks.linear import LinearRegression
 from toyicl.transformer import Architecture
 

@@ -9,10 +9,10 @@ import pytest
 from browser import launched, opened
 
 from toyicl import demo, metrics, runs
+from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.construction import gradient_descent_transformer, read_layer
 from toyicl.core.episode import predict
 from toyicl.reading import residual_polynomial
-from toyicl.references import GradientDescent, GradientDescentPlusPlus
 from toyicl.tasks.linear import LinearRegression
 from toyicl.transformer import Architecture
 

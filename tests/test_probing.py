@@ -9,11 +9,11 @@ import pytest
 import xarray as xr
 
 from toyicl import axes, metrics, probing, theory
+from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.core.episode import predict
 from toyicl.core.errors import BadInput
 from toyicl.fitting import History, Plan, fit_all
 from toyicl.plots import sweep_panels
-from toyicl.references import GradientDescent
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tasks.nonlinear import TeacherRegression
 from toyicl.training import Training

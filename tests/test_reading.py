@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from toyicl import reading
+from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
+from toyicl.algorithms.ridge import Ridge
 from toyicl.construction import as_transformer, gradient_descent_transformer
-from toyicl.references import GradientDescent, GradientDescentPlusPlus, Ridge
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory.step_search import residuals
 from toyicl.transformer import Architecture, Transformer

@@ -12,14 +12,9 @@ from hypothesis import strategies as st
 from sklearn import linear_model
 
 from toyicl import metrics, theory
+from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
+from toyicl.algorithms.ridge import AdaptiveRidge, LeastSquares, Ridge
 from toyicl.core.episode import predict
-from toyicl.references import (
-    AdaptiveRidge,
-    GradientDescent,
-    GradientDescentPlusPlus,
-    LeastSquares,
-    Ridge,
-)
 from toyicl.tasks.linear import LinearRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")

@@ -7,9 +7,10 @@ import pytest
 from flax import nnx
 
 from toyicl import explain, rivalry
+from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
+from toyicl.algorithms.ridge import Ridge
 from toyicl.construction import as_transformer
 from toyicl.plots import figures
-from toyicl.references import GradientDescent, GradientDescentPlusPlus, Ridge
 from toyicl.tasks.linear import LinearRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")

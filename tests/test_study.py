@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from toyicl import metrics, study
+from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.fitting import fit
-from toyicl.references import GradientDescent, GradientDescentPlusPlus
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
 from toyicl.transformer import Architecture

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.attention import Attention
 from toyicl.core.config import require
 from toyicl.core.episode import Learner
 from toyicl.core.errors import BadInput
-from toyicl.references import GradientDescent, GradientDescentPlusPlus
 from toyicl.transformer import Architecture, Transformer
 
 

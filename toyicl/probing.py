@@ -17,11 +17,11 @@ import numpy as np
 import xarray as xr
 
 from toyicl import axes, metrics, theory
+from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.core.config import require, require_increasing, require_positive, require_size
 from toyicl.core.episode import Episode, predict
 from toyicl.experiment import Fit
 from toyicl.fitting import History, Job
-from toyicl.references import GradientDescent
 from toyicl.tasks.linear import LinearRegression, Task
 from toyicl.theory import gram_spectrum
 from toyicl.training import Training

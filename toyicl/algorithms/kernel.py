@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from toyicl import theory
+from toyicl.algorithms.gradient_descent import Rates, as_rates
 from toyicl.core.config import require_not_negative, require_size
-from toyicl.references import Rates, as_rates
 from toyicl.tasks.linear import LinearRegression
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from toyicl import theory
+from toyicl.algorithms.gradient_descent import Rates, as_rates
 from toyicl.core.config import (
     NUMBERS,
     require,
@@ -22,7 +23,6 @@ from toyicl.core.config import (
     require_positive,
     require_size,
 )
-from toyicl.references import Rates, as_rates
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory import correlated_inputs
 from toyicl.theory.gram_spectrum import population_loss

@@ -1,0 +1,1 @@
+"""Known learning algorithms as learners: gradient descent, ridge regression, solvers, kernels."""

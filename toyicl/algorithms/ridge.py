@@ -1,0 +1,69 @@
+"""Ridge regression, with a fixed or an estimated penalty, and least squares, as learners."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from toyicl import theory
+from toyicl.core.config import require, require_positive
+from toyicl.tasks.linear import LinearRegression
+
+
+class Ridge(nnx.Module):
+    """Ridge regression: W = Y^T X (X^T X + penalty I)^-1.
+
+    With penalty sigma^2 / omega^2 it is the Bayes-optimal answer to Gaussian weights and noise.
+    """
+
+    def __init__(self, penalty: float | jax.Array):
+        self.penalty = nnx.Param(jnp.asarray(penalty, float))
+
+    @classmethod
+    def bayes(cls, task: LinearRegression) -> "Ridge":
+        """The ridge that is Bayes-optimal on a task with label noise; see `theory.ridge`."""
+        return cls(theory.ridge(task)[1])
+
+    def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
+        regularised = x.T @ x + self.penalty[...] * jnp.eye(x.shape[1], dtype=x.dtype)
+        return y.T @ x @ jnp.linalg.solve(regularised, x_query)
+
+
+class AdaptiveRidge(nnx.Module):
+    """Ridge regression that reads the noise off the context; cf. Vladymyrov et al. (2024).
+
+        penalty = sigma^2 / omega^2,   sigma^2 = sum_i |y_i - W_ls x_i|^2 / (m (N - d))
+
+    with W_ls the least-squares solution: the estimate is unbiased, and needs more points than inputs.
+    `weight_scale` is omega.
+    """
+
+    def __init__(self, weight_scale: float | jax.Array = 1.0):
+        require_positive("weight_scale", weight_scale)
+        self.weight_scale = nnx.Param(jnp.asarray(weight_scale, float))
+
+    def penalty(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """The penalty for a context (N, d), (N, m): a number. Raises BadInput unless N > d."""
+        count, dim = x.shape
+        rule = f"more than the number of inputs, {dim}, to estimate the noise from residuals"
+        require(count > dim, "context_size", rule, count)
+        # By QR, not by the normal equations, whose error would pass for noise in float32.
+        basis, _ = jnp.linalg.qr(x)
+        left = y - basis @ (basis.T @ y)
+        return jnp.sum(left**2) / (y.shape[1] * (count - dim)) / self.weight_scale[...] ** 2
+
+    def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
+        regularised = x.T @ x + self.penalty(x, y) * jnp.eye(x.shape[1], dtype=x.dtype)
+        return y.T @ x @ jnp.linalg.solve(regularised, x_query)
+
+
+class LeastSquares(nnx.Module):
+    """Ordinary least squares, the solution of least norm where N < d.
+
+    At N = d the scatter's condition number is in the hundreds: exact answers need float64.
+    """
+
+    def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
+        return jnp.linalg.lstsq(x, y)[0].T @ x_query
