@@ -24,14 +24,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from toyicl import metrics
-from toyicl.attention import AttentionKind
 from toyicl.fitting import Plan, fit_all
 from toyicl.growth import operations, slope
+from toyicl.models.attention import AttentionKind
+from toyicl.models.transformer import Architecture
 from toyicl.plots import figures
 from toyicl.spread import AcrossRuns
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training, advance, start
-from toyicl.transformer import Architecture
 
 REPEATS = 3
 SEEDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

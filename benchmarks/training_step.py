@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from toyicl.models.transformer import Architecture
 from toyicl.spread import AcrossRuns
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training, start
-from toyicl.transformer import Architecture
 
 MODELS = {
     "1 layer, linear": Architecture(),

@@ -21,14 +21,14 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, metrics, study, theory
 from toyicl.algorithms.gradient_descent import GradientDescent
-from toyicl.attention import read_by_scatter, read_by_scores, read_linear, read_softmax
-from toyicl.construction import softmax_heads
 from toyicl.core.config import require_size
 from toyicl.experiment import Fit
 from toyicl.growth import crossing, operations, slope
+from toyicl.models.attention import read_by_scatter, read_by_scores, read_linear, read_softmax
+from toyicl.models.construction import softmax_heads
+from toyicl.models.tokens import Tokens
 from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression
-from toyicl.tokens import Tokens
 
 
 @dataclass(frozen=True, kw_only=True)

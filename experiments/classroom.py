@@ -19,14 +19,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import axes, claims, probing, study, theory
-from toyicl.construction import require_one_linear_layer
 from toyicl.core.config import require, require_different, require_share, require_size
 from toyicl.experiment import Fit
 from toyicl.fitting import Job
+from toyicl.models.construction import require_one_linear_layer
+from toyicl.models.transformer import Architecture
 from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,10 +22,10 @@ from toyicl import claims, metrics, study, theory
 from toyicl.core.config import require_size
 from toyicl.core.episode import Episode, Learner
 from toyicl.experiment import Fit
+from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
-from toyicl.transformer import Architecture, Transformer
 
 
 @dataclass(frozen=True, kw_only=True)

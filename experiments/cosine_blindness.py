@@ -21,10 +21,10 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, metrics, study, theory
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
-from toyicl.construction import gradient_descent_circuits, with_circuits
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.episode import Episode, Learner
 from toyicl.experiment import Fit
+from toyicl.models.construction import gradient_descent_circuits, with_circuits
 from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression
 

@@ -21,11 +21,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, contrast, similarity, study
-from toyicl.causal import CausalTransformer
 from toyicl.contrast import Trial, Vehicle
 from toyicl.core.config import require, require_different, require_size
 from toyicl.experiment import Fit
 from toyicl.finetuning import published
+from toyicl.models.causal import CausalTransformer
 from toyicl.plots import panels
 from toyicl.tasks.prompts import cross_entropy
 

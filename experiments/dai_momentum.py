@@ -24,11 +24,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, contrast, metrics, study
-from toyicl.causal import CausalTransformer
 from toyicl.contrast import Vehicle
 from toyicl.core.config import require, require_different, require_not_negative, require_size
 from toyicl.experiment import Fit
 from toyicl.fitting import Job
+from toyicl.models.causal import CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import Prompt
 

@@ -19,10 +19,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import claims, contrast, study
-from toyicl.causal import CausalTransformer
 from toyicl.contrast import KINDS, Trial, Vehicle
 from toyicl.experiment import Fit
 from toyicl.finetuning import published
+from toyicl.models.causal import CausalTransformer
 from toyicl.plots import panels
 from toyicl.tasks.prompts import SequenceRegression, half_squared
 

@@ -21,10 +21,10 @@ from toyicl.algorithms.iterative import ConjugateGradients, IterativeNewton
 from toyicl.algorithms.ridge import Ridge
 from toyicl.core.episode import Learner
 from toyicl.experiment import Fit
+from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 FULL = study.Study(
     model=Architecture(depth=2, shared=True),

@@ -22,11 +22,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, contrast, study
-from toyicl.causal import CausalTransformer
 from toyicl.contrast import KINDS, Trial, Vehicle
 from toyicl.core.config import require, require_increasing, require_share
 from toyicl.experiment import Fit
 from toyicl.finetuning import published
+from toyicl.models.causal import CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import cross_entropy, with_false_labels
 

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from toyicl import claims, study
 from toyicl.core.config import require
 from toyicl.experiment import Fit
+from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 FULL = study.Study(
     model=Architecture(attention="softmax", heads=2), training=Training(steps=10_000)

@@ -16,12 +16,12 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import claims, metrics, study
-from toyicl.construction import subtracted_heads
 from toyicl.core.config import require, require_positive, require_size
 from toyicl.experiment import Fit
+from toyicl.models.construction import subtracted_heads
+from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 
 @dataclass(frozen=True, kw_only=True)

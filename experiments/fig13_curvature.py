@@ -21,10 +21,10 @@ from matplotlib.figure import Figure
 from toyicl import claims, study, theory
 from toyicl.core.config import require_different, require_size
 from toyicl.experiment import Fit
+from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.theory.gram_spectrum import condition_numbers, gram_spectrum, worst_case_curvature
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 
 @dataclass(frozen=True, kw_only=True)

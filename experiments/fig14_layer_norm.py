@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, study
 from toyicl.experiment import Fit
+from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 FULL = study.Study(
     model=Architecture(layer_norm=True), training=Training(steps=50_000, clip_norm=10.0)

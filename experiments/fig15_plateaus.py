@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from toyicl import claims, study
 from toyicl.core.config import require_size
 from toyicl.experiment import Fit
+from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.tasks.fixed_set import FixedSet
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl import claims, study, theory
-from toyicl.construction import require_one_linear_layer
 from toyicl.core.config import require, require_different, require_size
 from toyicl.experiment import Fit
+from toyicl.models.construction import require_one_linear_layer
 from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training

@@ -20,9 +20,9 @@ from toyicl import claims, metrics, study, theory
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.experiment import Fit
 from toyicl.fitting import History
+from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import panels
 from toyicl.training import Training
-from toyicl.transformer import Architecture, Transformer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, study
 from toyicl.experiment import Fit
+from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 FULL = study.Study(model=Architecture(depth=2, shared=True))
 QUICK = study.Study(

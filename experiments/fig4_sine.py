@@ -22,11 +22,11 @@ from toyicl import claims, metrics, study
 from toyicl.core.episode import Episode, Learner
 from toyicl.experiment import Fit
 from toyicl.fitting import History
-from toyicl.meta import MetaLearner
+from toyicl.models.feature_descent import MetaLearner
+from toyicl.models.transformer import Architecture
 from toyicl.plots import figures, panels
 from toyicl.tasks.sine import SineRegression
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 
 @dataclass(frozen=True, kw_only=True)

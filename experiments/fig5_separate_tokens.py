@@ -25,10 +25,10 @@ from toyicl.core.config import require_different, require_size
 from toyicl.core.episode import Episode
 from toyicl.dependence import TokenSensitivity, token_sensitivity
 from toyicl.experiment import Fit
+from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import panels
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
-from toyicl.transformer import Architecture, Transformer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from toyicl import claims, study
 from toyicl.algorithms.gradient_descent import GradientDescentPlusPlus
 from toyicl.experiment import Fit
+from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 
 @dataclass(frozen=True, kw_only=True)

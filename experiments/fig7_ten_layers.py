@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, metrics, study
 from toyicl.experiment import Fit
+from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 FULL = study.Study(
     model=Architecture(depth=10, shared=True, token_clip=10.0),

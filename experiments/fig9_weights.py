@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, metrics, study, theory
 from toyicl.algorithms.gradient_descent import GradientDescent
-from toyicl.construction import implied_step
+from toyicl.analysis.weights import implied_step
 from toyicl.experiment import Fit
+from toyicl.models.transformer import Transformer
 from toyicl.plots import panels
 from toyicl.training import Training
-from toyicl.transformer import Transformer
 
 
 @dataclass(frozen=True, kw_only=True)

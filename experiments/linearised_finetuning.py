@@ -25,7 +25,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, contrast, study
-from toyicl.causal import CausalTransformer, Seen
 from toyicl.contrast import KINDS, Trial, Vehicle
 from toyicl.core.config import require_different, require_positive
 from toyicl.experiment import Fit
@@ -37,6 +36,7 @@ from toyicl.finetuning import (
     see_linearised,
     tangent_steps,
 )
+from toyicl.models.causal import Activations, CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.similarity import cosine
 from toyicl.tasks.prompts import cross_entropy
@@ -119,10 +119,10 @@ def _look(
     }
 
 
-def _linearised(model: CausalTransformer, trial: Trial, rate: jax.Array) -> Seen:
+def _linearised(model: CausalTransformer, trial: Trial, rate: jax.Array) -> Activations:
     """What the linearised model of each task sees of its queries."""
 
-    def one(x: jax.Array, y: jax.Array, queries: jax.Array) -> Seen:
+    def one(x: jax.Array, y: jax.Array, queries: jax.Array) -> Activations:
         change = tangent_steps(model, x, y, rate, which=KEYS_AND_VALUES, cost=cross_entropy)
         see = partial(see_linearised, model, change, which=KEYS_AND_VALUES)
         return jax.vmap(see)(queries)

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from toyicl import claims, study
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.algorithms.iterative import PreconditionedGradientDescent
-from toyicl.construction import implied_step
+from toyicl.analysis.weights import implied_step
 from toyicl.experiment import Fit
 from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression

@@ -21,13 +21,13 @@ from matplotlib.figure import Figure
 
 from toyicl import claims
 from toyicl.algorithms.gradient_descent import GradientDescent
-from toyicl.construction import gradient_descent_transformer
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.episode import Episode
 from toyicl.experiment import Fit
+from toyicl.models.construction import gradient_descent_transformer
+from toyicl.models.transformer import Transformer
 from toyicl.plots import figures
 from toyicl.tasks.linear import LinearRegression
-from toyicl.transformer import Transformer
 
 
 @dataclass(frozen=True)

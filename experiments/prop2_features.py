@@ -18,14 +18,14 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, study
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
-from toyicl.construction import gradient_descent_transformer
 from toyicl.core.config import require_positive, require_size
 from toyicl.experiment import Fit
-from toyicl.layers import Embedding
-from toyicl.meta import FeatureDescent
+from toyicl.models.construction import gradient_descent_transformer
+from toyicl.models.feature_descent import FeatureDescent
+from toyicl.models.layers import Embedding
+from toyicl.models.transformer import Transformer
 from toyicl.plots import panels
 from toyicl.tasks.linear import LinearRegression
-from toyicl.transformer import Transformer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,9 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import claims, study
-from toyicl.attention import read_linear, read_softmax
 from toyicl.core.config import require_positive, require_size
 from toyicl.experiment import Fit
+from toyicl.models.attention import read_linear, read_softmax
 from toyicl.plots import figures, panels
 
 

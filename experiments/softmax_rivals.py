@@ -32,9 +32,9 @@ from toyicl.algorithms.ridge import Ridge
 from toyicl.core.episode import Learner
 from toyicl.experiment import Fit
 from toyicl.explain import Scaled
+from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.training import StartFrom, Training
-from toyicl.transformer import Architecture
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,12 +22,12 @@ from matplotlib.figure import Figure
 
 from toyicl import claims, probing, reading, study
 from toyicl.experiment import Fit
+from toyicl.models.transformer import Architecture
 from toyicl.plots import figures, panels, sweep_panels
 from toyicl.tasks.dynamics import Dynamics
 from toyicl.tasks.linear import LinearRegression, Task
 from toyicl.tasks.recall import Mixture, Recall
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,10 @@ from jax.flatten_util import ravel_pytree
 from toyicl import metrics
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.claims import Claim
+from toyicl.models.transformer import Architecture
 from toyicl.plots import figures
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,14 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from toyicl import tokens
-from toyicl.attention import Attention, read_by_scatter, read_by_scores, read_linear, read_softmax
+from toyicl.models import tokens
+from toyicl.models.attention import (
+    Attention,
+    read_by_scatter,
+    read_by_scores,
+    read_linear,
+    read_softmax,
+)
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

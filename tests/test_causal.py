@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from toyicl import training
-from toyicl.causal import CausalArchitecture
 from toyicl.core.errors import BadInput
 from toyicl.fitting import Plan, fit, fit_all
+from toyicl.models.causal import CausalArchitecture
 from toyicl.tasks.prompts import Classification
 from toyicl.training import Training
 

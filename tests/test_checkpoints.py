@@ -13,10 +13,10 @@ from toyicl import checkpoints, devices, files, runs
 from toyicl.checkpoints import Checkpoint, Keeper
 from toyicl.core.errors import BadInput, Unfinished
 from toyicl.fitting import Plan, fit_all
+from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
 from toyicl.trails import Trails, named_arrays, with_arrays
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 ARRAYS = {
     "step": np.array([3, 4], np.int32),

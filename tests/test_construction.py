@@ -9,20 +9,19 @@ from hypothesis import strategies as st
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.algorithms.ridge import Ridge
-from toyicl.construction import (
+from toyicl.analysis.weights import implied_step, read_layer
+from toyicl.models.construction import (
     as_transformer,
     gradient_descent_circuits,
     gradient_descent_transformer,
-    implied_step,
     interpolate,
-    read_layer,
     repeated,
     softmax_heads,
     subtracted_heads,
     with_circuits,
 )
-from toyicl.tokens import joint_tokens
-from toyicl.transformer import Architecture, Transformer
+from toyicl.models.tokens import joint_tokens
+from toyicl.models.transformer import Architecture, Transformer
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

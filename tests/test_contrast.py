@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from toyicl import contrast
-from toyicl.causal import CausalArchitecture
 from toyicl.contrast import KINDS, Vehicle, likeness
 from toyicl.core.errors import BadInput
 from toyicl.finetuning import WHICH, finetune, published
+from toyicl.models.causal import CausalArchitecture
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tasks.prompts import Classification, SequenceRegression, cross_entropy, half_squared
 

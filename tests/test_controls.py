@@ -7,8 +7,8 @@ import pytest
 from flax import nnx
 
 from toyicl import contrast, controls
-from toyicl.causal import CausalArchitecture
 from toyicl.finetuning import finetune, published
+from toyicl.models.causal import CausalArchitecture
 from toyicl.tasks.prompts import Classification, cross_entropy
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from toyicl.dependence import token_sensitivity
+from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
-from toyicl.transformer import Architecture
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

@@ -18,10 +18,10 @@ from programs import SMALL, begin, environment, toyicl
 from toyicl import devices, training
 from toyicl.core.errors import BadInput
 from toyicl.fitting import Plan, fit_all
+from toyicl.models.transformer import Architecture
 from toyicl.spread import AcrossRuns
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 WORDS = ["--seeds=3", "--settings.training.steps=60", "--settings.second"]
 

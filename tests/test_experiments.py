@@ -8,8 +8,8 @@ import xarray as xr
 from programs import here, toyicl
 
 from toyicl import experiment
-from toyicl.causal import CausalArchitecture
 from toyicl.core.errors import BadInput
+from toyicl.models.causal import CausalArchitecture
 
 FEW = "--settings.evaluation-episodes=50"
 SHORT = (

@@ -9,10 +9,10 @@ from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentP
 from toyicl.algorithms.iterative import IterativeNewton
 from toyicl.algorithms.kernel import AveragedLabels
 from toyicl.algorithms.ridge import Ridge
-from toyicl.construction import as_transformer, gradient_descent_transformer
 from toyicl.core.episode import Episode, predict
 from toyicl.core.errors import BadInput
 from toyicl.metrics import compare
+from toyicl.models.construction import as_transformer, gradient_descent_transformer
 from toyicl.tasks.linear import LinearRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")

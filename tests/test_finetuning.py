@@ -11,9 +11,9 @@ from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 from toyicl import finetuning
-from toyicl.causal import CausalArchitecture
 from toyicl.core.errors import BadInput
 from toyicl.finetuning import WHICH, finetune, layer_causal, parts, plain
+from toyicl.models.causal import CausalArchitecture
 from toyicl.tasks.prompts import Classification, cross_entropy
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
@@ -116,7 +116,7 @@ def test_layer_causal_descent_teaches_each_layer_by_itself(close, model, example
 
 
 def _advance(model, index, tokens):
-    from toyicl.causal import attend_causally
+    from toyicl.models.causal import attend_causally
 
     block = model.blocks[index]
     rows = tokens + attend_causally(block.attention, block.attention_norm(tokens))[0]

@@ -12,9 +12,9 @@ from flax import nnx
 from toyicl import metrics, training
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.fitting import Plan, fit, fit_all, kind
+from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import StartFrom, Training
-from toyicl.transformer import Architecture
 
 TASK = LinearRegression(dim=3, context_size=4)
 SHORT = Training(steps=20, batch_size=64, snapshot_every=10)

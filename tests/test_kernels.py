@@ -20,8 +20,8 @@ from toyicl.algorithms.kernel import (
     NadarayaWatson,
     NearestNeighbour,
 )
-from toyicl.construction import subtracted_heads
 from toyicl.core.episode import predict
+from toyicl.models.construction import subtracted_heads
 from toyicl.tasks.linear import LinearRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")

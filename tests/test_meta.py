@@ -7,7 +7,7 @@ import pytest
 
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.fitting import fit
-from toyicl.meta import FeatureDescent, MetaLearner
+from toyicl.models.feature_descent import FeatureDescent, MetaLearner
 from toyicl.tasks.sine import SineRegression
 from toyicl.training import Training
 

@@ -9,8 +9,8 @@ from toyicl import metrics
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.algorithms.ridge import LeastSquares, Ridge
 from toyicl.core.episode import Episode, predict
+from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
-from toyicl.transformer import Architecture
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

@@ -10,11 +10,12 @@ from browser import launched, opened
 
 from toyicl import demo, metrics, runs
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
-from toyicl.construction import gradient_descent_transformer, read_layer
+from toyicl.analysis.weights import read_layer
 from toyicl.core.episode import predict
+from toyicl.models.construction import gradient_descent_transformer
+from toyicl.models.transformer import Architecture
 from toyicl.reading import residual_polynomial
 from toyicl.tasks.linear import LinearRegression
-from toyicl.transformer import Architecture
 
 TASK = LinearRegression()
 COUNT = 200

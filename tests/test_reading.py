@@ -8,10 +8,10 @@ import pytest
 from toyicl import reading
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.algorithms.ridge import Ridge
-from toyicl.construction import as_transformer, gradient_descent_transformer
+from toyicl.models.construction import as_transformer, gradient_descent_transformer
+from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory.step_search import residuals
-from toyicl.transformer import Architecture, Transformer
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

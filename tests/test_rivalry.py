@@ -9,7 +9,7 @@ from flax import nnx
 from toyicl import explain, rivalry
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.algorithms.ridge import Ridge
-from toyicl.construction import as_transformer
+from toyicl.models.construction import as_transformer
 from toyicl.plots import figures
 from toyicl.tasks.linear import LinearRegression
 

@@ -9,9 +9,9 @@ import pytest
 from toyicl import metrics, study
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.fitting import fit
+from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

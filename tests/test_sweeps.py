@@ -16,10 +16,10 @@ from toyicl import checkpoints, laboratory, sweeps, training
 from toyicl.checkpoints import Checkpoint, Keeper
 from toyicl.core.errors import BadInput
 from toyicl.fitting import Job, Plan, fit_all, kind
+from toyicl.models.transformer import Architecture
 from toyicl.spread import AcrossRuns
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 SHORT = Training(steps=20, batch_size=16, snapshot_every=10)
 TASK = LinearRegression(dim=2, context_size=3)

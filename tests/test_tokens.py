@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from toyicl import tokens
+from toyicl.models import tokens
 
 RANDOM = np.random.default_rng(0)
 X, Y, X_QUERY = RANDOM.normal(size=(4, 3)), RANDOM.normal(size=(4, 2)), RANDOM.normal(size=3)

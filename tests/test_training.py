@@ -11,9 +11,9 @@ from jax.sharding import PartitionSpec
 
 from toyicl import devices, training
 from toyicl.fitting import fit
+from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 TASK = LinearRegression(dim=3, context_size=4)
 SHORT = Training(steps=20, batch_size=64, snapshot_every=10)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from toyicl import metrics
 from toyicl.core.episode import Episode, predict
+from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks.linear import LinearRegression
-from toyicl.transformer import Architecture, Transformer
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

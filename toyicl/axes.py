@@ -8,9 +8,9 @@ import numpy as np
 
 from toyicl.core.config import require
 from toyicl.core.errors import BadInput
+from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression, Task
 from toyicl.tasks.nonlinear import Teacher, TeacherRegression
-from toyicl.transformer import Architecture
 
 Place = tuple[Task, Architecture]
 """Where a probe measures: a task, and the model that is trained on it."""

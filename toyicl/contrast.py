@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from toyicl import similarity
-from toyicl.causal import CausalArchitecture, CausalTransformer, Seen
 from toyicl.core.config import require_different, require_positive, require_size
 from toyicl.finetuning import Objective, Search, Which, finetune, search
+from toyicl.models.causal import Activations, CausalArchitecture, CausalTransformer
 from toyicl.tasks.prompts import Classification, PromptTask
 from toyicl.training import Training
 
@@ -114,24 +114,24 @@ def minus_error(answers: jax.Array, labels: jax.Array) -> jax.Array:
     return -jnp.mean(jnp.sum((answers - labels) ** 2, axis=-1)) / 2
 
 
-def zero_shot(model: CausalTransformer, trial: Trial) -> Seen:
+def zero_shot(model: CausalTransformer, trial: Trial) -> Activations:
     """What is seen of each query behind BOS alone; leaves (tasks, queries, ...)."""
     return jax.vmap(jax.vmap(lambda query: model.zero_shot(query)))(trial.queries)
 
 
-def in_context(model: CausalTransformer, trial: Trial) -> Seen:
+def in_context(model: CausalTransformer, trial: Trial) -> Activations:
     """What is seen of each query behind the demonstrations."""
 
-    def see(x: jax.Array, y: jax.Array, query: jax.Array) -> Seen:
+    def see(x: jax.Array, y: jax.Array, query: jax.Array) -> Activations:
         return model.in_context(x, y, query)
 
     return jax.vmap(jax.vmap(see, (None, None, 0)))(trial.x, trial.y, trial.queries)
 
 
-def with_models(models: Any, trial: Trial) -> Seen:
+def with_models(models: Any, trial: Trial) -> Activations:
     """What the model of each task, on a leading axis of every leaf, sees zero-shot of its queries."""
 
-    def see(model: CausalTransformer, queries: jax.Array) -> Seen:
+    def see(model: CausalTransformer, queries: jax.Array) -> Activations:
         return jax.vmap(model.zero_shot)(queries)
 
     return jax.vmap(see)(models, trial.queries)
@@ -160,7 +160,7 @@ def three_ways(
     *,
     which: Which,
     objective: Objective,
-) -> tuple[Seen, Seen, Seen]:
+) -> tuple[Activations, Activations, Activations]:
     """What is seen of each query zero-shot, in context, and zero-shot after finetuning."""
     tuned = finetuned(model, trial, rate, which=which, objective=objective)
     return zero_shot(model, trial), in_context(model, trial), with_models(tuned, trial)
@@ -244,7 +244,7 @@ def demonstrations_ranked(
     return jnp.sum(told, axis=-1), jax.vmap(products)(models, trial.x, trial.queries)
 
 
-def own_scores(model: CausalTransformer, seen: Seen) -> jax.Array:
+def own_scores(model: CausalTransformer, seen: Activations) -> jax.Array:
     """Scores of the query over its own tokens, (tasks, queries, layer, heads, input tokens)."""
     return seen.scores[..., -model.input_tokens :]
 

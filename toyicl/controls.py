@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from toyicl import similarity
-from toyicl.causal import CausalTransformer
 from toyicl.contrast import Likeness, Trial, changes_alike
 from toyicl.finetuning import Objective, Which, parts
+from toyicl.models.causal import CausalTransformer
 
 
 def random_update(

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from toyicl.tokens import block_sizes, merge, split
-from toyicl.transformer import Transformer
+from toyicl.models.tokens import block_sizes, merge, split
+from toyicl.models.transformer import Transformer
 
 
 class TokenSensitivity(NamedTuple):

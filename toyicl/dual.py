@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from toyicl.attention import read_by_scores
+from toyicl.models.attention import read_by_scores
 
 Slope = Callable[[jax.Array, jax.Array], jax.Array]
 """Derivative of a cost by the answer: answer (m,), label (m,) -> (m,)."""

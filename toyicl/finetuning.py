@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from toyicl.causal import CausalTransformer, Seen
 from toyicl.core.config import require_different, require_positive
+from toyicl.models.causal import Activations, CausalTransformer
 from toyicl.tasks.prompts import Cost
 
 Which = Callable[[Any, Any], bool]
@@ -152,7 +152,7 @@ def tangent_steps(
 
 def see_linearised(
     model: CausalTransformer, change: nnx.State, x_query: jax.Array, *, which: Which
-) -> Seen:
+) -> Activations:
     """What is seen of a query, zero-shot, to first order in a change of parameters.
 
     Logits, and attention outputs and scores inside: a linearised model whose logits alone were
@@ -160,7 +160,7 @@ def see_linearised(
     """
     divided = parts(model, which)
 
-    def see(chosen: nnx.State) -> Seen:
+    def see(chosen: nnx.State) -> Activations:
         return divided.model(chosen).zero_shot(x_query)
 
     seen, moved = jax.jvp(see, (divided.chosen,), (change,))

@@ -22,10 +22,10 @@ from toyicl.core.config import require, require_increasing, require_positive, re
 from toyicl.core.episode import Episode, predict
 from toyicl.experiment import Fit
 from toyicl.fitting import History, Job
+from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression, Task
 from toyicl.theory import gram_spectrum
 from toyicl.training import Training
-from toyicl.transformer import Architecture
 
 TUNING_EPISODES = 20_000
 STUCK = 0.75

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from toyicl.core.config import require
 from toyicl.core.episode import Learner
-from toyicl.transformer import Transformer
+from toyicl.models.transformer import Transformer
 
 
 class Residuals(NamedTuple):

@@ -18,13 +18,14 @@ import xarray as xr
 
 from toyicl import metrics
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
-from toyicl.construction import as_transformer, interpolate, read_layer, repeated
+from toyicl.analysis.weights import read_layer
 from toyicl.core.config import require_different, require_positive, require_size
 from toyicl.core.episode import Episode, Learner
 from toyicl.fitting import History
+from toyicl.models.construction import as_transformer, interpolate, repeated
+from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks.linear import InputDistribution, LinearRegression
 from toyicl.training import Training
-from toyicl.transformer import Architecture, Transformer
 
 OTHER_LAWS: tuple[InputDistribution, ...] = (
     "frobenius_normal",

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from toyicl.attention import Attention, Fixed
 from toyicl.core.config import (
     require,
     require_choice,
@@ -22,14 +21,15 @@ from toyicl.core.config import (
     settings,
     static,
 )
-from toyicl.layers import MLP, layer_norm
+from toyicl.models.attention import Attention, Fixed
+from toyicl.models.layers import MLP, layer_norm
 from toyicl.tasks.linear import Task
 
 CausalKind = Literal["softmax", "linear"]
 MemoryKind = Literal["momentum", "previous"]
 
 
-class Seen(NamedTuple):
+class Activations(NamedTuple):
     """What a model computes on a sequence of T tokens, or, after `last`, on its last token."""
 
     logits: jax.Array
@@ -45,7 +45,7 @@ class Seen(NamedTuple):
 
     def last(self) -> "Seen":
         """What is seen at the last token, without the token axis."""
-        return Seen(
+        return Activations(
             self.logits[-1],
             self.early_logits[:, -1],
             self.attended[:, -1],
@@ -159,11 +159,11 @@ class CausalTransformer(nnx.Module):
             self.input_tokens :: self.input_tokens + 1
         ]
 
-    def in_context(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> Seen:
+    def in_context(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> Activations:
         """What is seen at the query behind N demonstrations."""
         return self.see(self.arrange(x, y, x_query)).last()
 
-    def zero_shot(self, x_query: jax.Array) -> Seen:
+    def zero_shot(self, x_query: jax.Array) -> Activations:
         """What is seen at the query behind BOS alone: (d,)."""
         return self.see(self.alone(x_query)).last()
 
@@ -192,7 +192,7 @@ class CausalTransformer(nnx.Module):
         self,
         tokens: jax.Array,
         between: Callable[[jax.Array], jax.Array] = lambda tokens: tokens,
-    ) -> Seen:
+    ) -> Activations:
         """All that is seen on tokens (T, width); `between` is done to what each layer reads."""
         found = []
         extra = self._memory(tokens.shape[0])
@@ -204,7 +204,7 @@ class CausalTransformer(nnx.Module):
             tokens = tokens + block.mlp(block.mlp_norm(tokens))
             found.append((self.norm(tokens) @ self.unembedding[...], attended, scores, queries))
         early, attended, scores, queries = (jnp.stack(part) for part in zip(*found, strict=True))
-        return Seen(early[-1], early, attended, scores, queries)
+        return Activations(early[-1], early, attended, scores, queries)
 
     def _memory(self, count: int) -> jax.Array | None:
         """What weighs earlier values besides attention, (T, T)."""

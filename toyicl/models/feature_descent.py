@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from toyicl.core.config import require_positive, require_size, settings, static
-from toyicl.layers import Embedding
+from toyicl.models.layers import Embedding
 from toyicl.tasks.linear import Task
 
 

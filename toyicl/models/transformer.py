@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from toyicl.attention import AttentionKind, Fixed
 from toyicl.core.config import (
     require,
     require_choice,
@@ -18,16 +17,10 @@ from toyicl.core.config import (
     settings,
     static,
 )
-from toyicl.layers import Block, Embedding
+from toyicl.models.attention import AttentionKind, Fixed
+from toyicl.models.layers import Block, Embedding
+from toyicl.models.tokens import Tokens, add, joint_tokens, query_token, read_label, separate_tokens
 from toyicl.tasks.linear import Task
-from toyicl.tokens import (
-    Tokens,
-    add,
-    joint_tokens,
-    query_token,
-    read_label,
-    separate_tokens,
-)
 
 TokenKind = Literal["joint", "separate"]
 State = tuple[Tokens, Tokens]

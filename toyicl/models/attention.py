@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from toyicl.tokens import Tokens, block_sizes, project, split, sum_of
+from toyicl.models.tokens import Tokens, block_sizes, project, split, sum_of
 
 AttentionKind = Literal["linear", "softmax", "mixed"]
 

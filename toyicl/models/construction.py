@@ -1,18 +1,18 @@
 """Weights that make attention do gradient descent, and reading it back out of trained ones."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
-from toyicl.attention import Attention
 from toyicl.core.config import require
 from toyicl.core.episode import Learner
 from toyicl.core.errors import BadInput
-from toyicl.transformer import Architecture, Transformer
+from toyicl.models.attention import Attention
+from toyicl.models.transformer import Architecture, Transformer
 
 
 def gradient_descent_circuits(
@@ -165,40 +165,6 @@ def repeated(model: Transformer, depth: int, damping: float | jax.Array = 1.0) -
     again.depth, again.update_inputs = depth, False
     again.damping[...] = jnp.asarray(damping, again.damping[...].dtype)
     return again
-
-
-class LayerReading(NamedTuple):
-    """What one layer's circuits say if they are read as a step of GD++."""
-
-    step: jax.Array
-    """(eta / N): mean diagonal of the implied d x d step matrix."""
-    curvature: jax.Array
-    """gamma: mean diagonal of minus the input block of P W_V, times that of W_K^T W_Q."""
-    off_construction: jax.Array
-    """Relative Frobenius distance of the step matrix from (eta / N) I: 0 for the construction."""
-
-
-def implied_step(model: Transformer, dim: int, layer: int = 0) -> jax.Array:
-    """The d x d matrix G of a one-output layer's prediction w^T S G x_q, S = sum_i x_i x_i^T.
-
-    G = -sum_heads (u_x a^T + u_y A), with (u_x, u_y) the last row of P W_V, A the input block of
-    W_K^T W_Q and a the input part of its last row. Only this part of a linear layer is odd in w.
-    """
-    key_query, value_output = _circuits(model, layer)
-    last_row = value_output[:, -1]
-    inputs, label = last_row[:, :dim], last_row[:, dim]
-    square, row = key_query[:, :dim, :dim], key_query[:, dim, :dim]
-    return -jnp.einsum("ha,hb->ab", inputs, row) - jnp.einsum("h,hab->ab", label, square)
-
-
-def read_layer(model: Transformer, dim: int, layer: int = 0) -> LayerReading:
-    """Read eta / N and gamma out of a layer of a one-output transformer on joint tokens."""
-    step_matrix = implied_step(model, dim, layer)
-    step = jnp.trace(step_matrix) / dim
-    key_query, value_output = _circuits(model, layer)
-    curvature = -jnp.sum(_mean_diagonal(key_query, dim) * _mean_diagonal(value_output, dim))
-    distance = jnp.linalg.norm(step_matrix - step * jnp.eye(dim)) / jnp.linalg.norm(step_matrix)
-    return LayerReading(step, curvature, distance)
 
 
 def require_one_linear_layer(architecture: Architecture) -> None:

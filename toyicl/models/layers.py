@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from toyicl.attention import Attention, AttentionKind, Fixed
-from toyicl.tokens import Tokens, add, block_sizes, merge, project, split
+from toyicl.models.attention import Attention, AttentionKind, Fixed
+from toyicl.models.tokens import Tokens, add, block_sizes, merge, project, split
 
 
 class Block(nnx.Module):

@@ -1,0 +1,1 @@
+"""Measures of learners: losses, comparisons, what weights and predictions reveal, and costs."""

@@ -1,0 +1,1 @@
+"""Trainable models: tokens, attention, transformers, and weights constructed by hand."""
