@@ -23,9 +23,9 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from toyicl import metrics
+from toyicl.analysis import metrics
+from toyicl.analysis.cost_scaling import operations, slope
 from toyicl.fitting import Plan, fit_all
-from toyicl.growth import operations, slope
 from toyicl.models.attention import AttentionKind
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures

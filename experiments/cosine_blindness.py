@@ -19,8 +19,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, metrics, study, theory
+from toyicl import claims, study, theory
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
+from toyicl.analysis import metrics
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.episode import Episode, Learner
 from toyicl.experiment import Fit

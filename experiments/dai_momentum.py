@@ -23,7 +23,8 @@ from flax import nnx
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, contrast, metrics, study
+from toyicl import claims, contrast, study
+from toyicl.analysis import metrics
 from toyicl.contrast import Vehicle
 from toyicl.core.config import require, require_different, require_not_negative, require_size
 from toyicl.experiment import Fit

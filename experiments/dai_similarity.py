@@ -25,7 +25,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, contrast, controls, metrics, similarity, study
+from toyicl import claims, contrast, controls, similarity, study
+from toyicl.analysis import metrics
 from toyicl.contrast import KINDS, Trial, Vehicle
 from toyicl.core.config import require_different, require_size
 from toyicl.experiment import Fit

@@ -15,7 +15,8 @@ import jax
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, metrics, study
+from toyicl import claims, study
+from toyicl.analysis import metrics
 from toyicl.core.config import require, require_positive, require_size
 from toyicl.experiment import Fit
 from toyicl.models.construction import subtracted_heads

@@ -16,8 +16,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, metrics, study, theory
+from toyicl import claims, study, theory
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
+from toyicl.analysis import metrics
 from toyicl.experiment import Fit
 from toyicl.fitting import History
 from toyicl.models.transformer import Architecture, Transformer

@@ -18,7 +18,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, metrics, study
+from toyicl import claims, study
+from toyicl.analysis import metrics
 from toyicl.core.episode import Episode, Learner
 from toyicl.experiment import Fit
 from toyicl.fitting import History

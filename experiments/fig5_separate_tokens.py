@@ -19,11 +19,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, metrics, study
+from toyicl import claims, study
 from toyicl.algorithms.gradient_descent import GradientDescent
+from toyicl.analysis import metrics
+from toyicl.analysis.token_jacobian import TokenSensitivity, token_sensitivity
 from toyicl.core.config import require_different, require_size
 from toyicl.core.episode import Episode
-from toyicl.dependence import TokenSensitivity, token_sensitivity
 from toyicl.experiment import Fit
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import panels

@@ -13,7 +13,8 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, metrics, study
+from toyicl import claims, study
+from toyicl.analysis import metrics
 from toyicl.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels

@@ -29,9 +29,9 @@ from toyicl.algorithms.kernel import (
     NearestNeighbour,
 )
 from toyicl.algorithms.ridge import Ridge
+from toyicl.analysis.confidence_set import Scaled
 from toyicl.core.episode import Learner
 from toyicl.experiment import Fit
-from toyicl.explain import Scaled
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.training import StartFrom, Training

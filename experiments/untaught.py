@@ -20,7 +20,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, probing, reading, study
+from toyicl import claims, probing, study
+from toyicl.analysis.weights import circuit_scores, random_circuit_score
 from toyicl.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures, panels, sweep_panels
@@ -62,14 +63,14 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     for name, task in tasks.items():
         history = fit(Architecture(), task, settings.training, label=name)
         found = probing.beside_descent(history, task, 1, settings.evaluation_episodes)
-        scores = jax.vmap(partial(reading.circuit_scores, dim=d))(history.final)
+        scores = jax.vmap(partial(circuit_scores, dim=d))(history.final)
         parts[name] = study.dataset(
             {key: ("seed", value) if np.ndim(value) else value for key, value in found.items()},
             {"key_query_score": ("seed", scores.key_query[:, 0])},
             {"value_output_score": ("seed", scores.value_output[:, 0])},
             {"seed": history.seeds},
         )
-    random = reading.random_circuit_score(d)
+    random = random_circuit_score(d)
     return study.side_by_side(parts, "task").assign(random_score=random)
 
 

@@ -9,8 +9,8 @@ import jax
 import xarray as xr
 from jax.flatten_util import ravel_pytree
 
-from toyicl import metrics
 from toyicl.algorithms.gradient_descent import GradientDescent
+from toyicl.analysis import metrics
 from toyicl.claims import Claim
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures

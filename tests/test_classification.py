@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toyicl import metrics
+from toyicl.analysis import metrics
 from toyicl.core.errors import BadInput
 from toyicl.tasks import prompts
 from toyicl.tasks.linear import LinearRegression

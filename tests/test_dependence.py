@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toyicl.dependence import token_sensitivity
+from toyicl.analysis.token_jacobian import token_sensitivity
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
 

@@ -9,8 +9,9 @@ import optax
 import pytest
 from flax import nnx
 
-from toyicl import metrics, training
+from toyicl import training
 from toyicl.algorithms.gradient_descent import GradientDescent
+from toyicl.analysis import metrics
 from toyicl.fitting import Plan, fit, fit_all, kind
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression

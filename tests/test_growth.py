@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from toyicl.growth import crossing, operations, slope
+from toyicl.analysis.cost_scaling import crossing, operations, slope
 
 SIZES = np.array([1, 2, 4, 8, 16])
 

@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from numpy.polynomial import chebyshev
 
-from toyicl import metrics, theory
+from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.algorithms.iterative import (
     Chebyshev,
@@ -23,6 +23,7 @@ from toyicl.algorithms.iterative import (
     PreconditionedGradientDescent,
 )
 from toyicl.algorithms.ridge import LeastSquares
+from toyicl.analysis import metrics
 from toyicl.core.episode import predict
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory import correlated_inputs, gram_spectrum

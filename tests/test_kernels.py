@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sklearn import kernel_ridge, neighbors
 
-from toyicl import metrics, theory
+from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.algorithms.kernel import (
     AveragedLabels,
@@ -20,6 +20,7 @@ from toyicl.algorithms.kernel import (
     NadarayaWatson,
     NearestNeighbour,
 )
+from toyicl.analysis import metrics
 from toyicl.core.episode import predict
 from toyicl.models.construction import subtracted_heads
 from toyicl.tasks.linear import LinearRegression

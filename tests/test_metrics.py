@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toyicl import metrics
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.algorithms.ridge import LeastSquares, Ridge
+from toyicl.analysis import metrics
 from toyicl.core.episode import Episode, predict
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from browser import launched, opened
 
-from toyicl import demo, metrics, runs
+from toyicl import demo, runs
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
+from toyicl.analysis import metrics
+from toyicl.analysis.black_box import residual_polynomial
 from toyicl.analysis.weights import read_layer
 from toyicl.core.episode import predict
 from toyicl.models.construction import gradient_descent_transformer
 from toyicl.models.transformer import Architecture
-from toyicl.reading import residual_polynomial
 from toyicl.tasks.linear import LinearRegression
 
 TASK = LinearRegression()

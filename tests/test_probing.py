@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from toyicl import axes, metrics, probing, theory
+from toyicl import axes, probing, theory
 from toyicl.algorithms.gradient_descent import GradientDescent
+from toyicl.analysis import metrics
 from toyicl.core.episode import predict
 from toyicl.core.errors import BadInput
 from toyicl.fitting import History, Plan, fit_all

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toyicl import reading
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.algorithms.ridge import Ridge
+from toyicl.analysis.black_box import implicit_weights, residual_polynomial
+from toyicl.analysis.weights import circuit_scores, random_circuit_score
 from toyicl.models.construction import as_transformer, gradient_descent_transformer
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks.linear import LinearRegression
@@ -18,8 +19,8 @@ pytestmark = pytest.mark.usefixtures("plain_compiler")
 DIM, COUNT, STEPS = 3, 6, 2
 TASK = LinearRegression(dim=DIM, context_size=COUNT, input_range=2.0)
 ETA, GAMMA = 0.8, 0.05
-read = jax.jit(reading.residual_polynomial)
-weigh = jax.jit(reading.implicit_weights)
+read = jax.jit(residual_polynomial)
+weigh = jax.jit(implicit_weights)
 answer = jax.jit(Transformer.__call__)
 
 
@@ -74,7 +75,7 @@ def test_size_matters_to_a_learner_that_is_not_linear(contexts):
 
 def test_contexts_of_another_shape_are_named(contexts):
     with pytest.raises(ValueError, match=r"^x must be contexts of shape .* got \(6, 3\)$"):
-        reading.residual_polynomial(Ridge(1.0), contexts[..., 0])
+        residual_polynomial(Ridge(1.0), contexts[..., 0])
 
 
 def _softmax():
@@ -111,13 +112,13 @@ def test_too_few_queries_are_named(context):
     with pytest.raises(
         ValueError, match=r"^queries must be more than there are inputs \(3\), got 3"
     ):
-        reading.implicit_weights(Ridge(1.0), x, y, queries[:3])
+        implicit_weights(Ridge(1.0), x, y, queries[:3])
 
 
 def test_circuit_scores_are_0_for_the_construction():
     model = gradient_descent_transformer(ETA, COUNT, DIM, 2, depth=2, curvature=GAMMA)
     for layer in range(2):
-        scores = reading.circuit_scores(model, DIM, layer)
+        scores = circuit_scores(model, DIM, layer)
         assert scores.key_query.shape == scores.value_output.shape == (1,)
         assert max(*scores.key_query, *scores.value_output) < 1e-12
 
@@ -130,8 +131,8 @@ def test_a_circuit_score_is_a_distance_from_the_identity(close):
     for share in (0.0, 0.6, 1.0):
         mixed = share * turned + jnp.sqrt(1 - share**2) * jnp.eye(3)
         attention.query[...] = mixed[None]
-        close(reading.circuit_scores(model, 2).key_query, np.array([share]), 1e-12)
-    assert reading.circuit_scores(model, 2).value_output == 0, "one output"
+        close(circuit_scores(model, 2).key_query, np.array([share]), 1e-12)
+    assert circuit_scores(model, 2).value_output == 0, "one output"
 
 
 def test_random_weights_score_as_random_weights_do():
@@ -139,8 +140,8 @@ def test_random_weights_score_as_random_weights_do():
     dim = outputs = 4
     task = LinearRegression(dim=dim, outputs=outputs)
     model = Architecture(heads=400, key_size=30)(task, jax.random.key(0))
-    expected = reading.random_circuit_score(dim)
-    for scores in reading.circuit_scores(model, dim):
+    expected = random_circuit_score(dim)
+    for scores in circuit_scores(model, dim):
         assert scores.shape == (400,)
         error = np.std(scores**2) / 20
         assert abs(np.mean(scores**2) - expected**2) < 4 * error
@@ -152,4 +153,4 @@ def test_random_weights_score_as_random_weights_do():
 def test_circuits_need_joint_tokens(changes):
     model = Architecture(**changes)(TASK, jax.random.key(0))
     with pytest.raises(ValueError, match=r"^token size must be that of a model on joint tokens"):
-        reading.circuit_scores(model, DIM)
+        circuit_scores(model, DIM)

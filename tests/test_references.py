@@ -11,9 +11,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sklearn import linear_model
 
-from toyicl import metrics, theory
+from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.algorithms.ridge import AdaptiveRidge, LeastSquares, Ridge
+from toyicl.analysis import metrics
 from toyicl.core.episode import predict
 from toyicl.tasks.linear import LinearRegression
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from toyicl import explain, rivalry
+from toyicl import rivalry
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.algorithms.ridge import Ridge
+from toyicl.analysis import confidence_set
+from toyicl.analysis.confidence_set import explain
 from toyicl.models.construction import as_transformer
 from toyicl.plots import figures
 from toyicl.tasks.linear import LinearRegression
@@ -57,7 +59,7 @@ def test_each_seed_has_its_own_answer(found):
 def test_it_is_what_explain_says_on_the_second_half(found, models, episodes):
     second = jax.tree.map(lambda leaf: leaf[..., 300:], episodes)
     model = jax.tree.map(lambda leaf: leaf[1], models)
-    alone = explain.explain(model, RIVALS, second)
+    alone = explain(model, RIVALS, second)
     for name, answer in alone.items():
         here = found.sel(tuning="own", rival=name).isel(seed=1)
         assert float(here.rival_r_squared) == answer.r_squared
@@ -70,9 +72,9 @@ def test_rivals_are_tuned_on_other_episodes(models, episodes, found):
     """Other answers in the second half leave tuned rivals where they were."""
     first = jax.tree.map(lambda leaf: leaf[..., :300], episodes)
     model = jax.tree.map(lambda leaf: leaf[1], models)
-    ridge = explain.tuned(rivalry.given_as_many(RIVALS)["ridge"], model, first)
+    ridge = confidence_set.tuned(rivalry.given_as_many(RIVALS)["ridge"], model, first)
     second = jax.tree.map(lambda leaf: leaf[..., 300:], episodes)
-    alone = explain.explain(model, {"ridge": ridge}, second)["ridge"]
+    alone = explain(model, {"ridge": ridge}, second)["ridge"]
     here = found.sel(tuning="tuned", rival="ridge").isel(seed=1)
     np.testing.assert_allclose(float(here.rival_r_squared), alone.r_squared, rtol=1e-12)
 

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from toyicl import metrics, study
+from toyicl import study
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
+from toyicl.analysis import metrics
 from toyicl.fitting import fit
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toyicl import metrics
+from toyicl.analysis import metrics
 from toyicl.core.episode import Episode, predict
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks.linear import LinearRegression

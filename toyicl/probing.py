@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from toyicl import axes, metrics, theory
+from toyicl import axes, theory
 from toyicl.algorithms.gradient_descent import GradientDescent
+from toyicl.analysis import metrics
 from toyicl.core.config import require, require_increasing, require_positive, require_size
 from toyicl.core.episode import Episode, predict
 from toyicl.experiment import Fit

@@ -15,9 +15,9 @@ import xarray as xr
 from flax import nnx
 from matplotlib.axes import Axes
 
-from toyicl import reading
+from toyicl.analysis.black_box import residual_polynomial
+from toyicl.analysis.confidence_set import Explanation, Scaled, best_steps, explain, tuned
 from toyicl.core.episode import Episode, Learner, predict
-from toyicl.explain import Explanation, Scaled, best_steps, explain, tuned
 from toyicl.plots import figures, panels
 
 TUNINGS = ("own", "tuned")
@@ -105,7 +105,7 @@ def residuals(models: Any, rivals: Mapping[str, Learner], x: jax.Array) -> xr.Da
     Variables: `eigenvalue` (direction), `residual` (seed, direction), `rival_residual` (drawn,
     direction), with the rivals' names along `drawn`.
     """
-    read = jax.jit(partial(reading.residual_polynomial, x=x))
+    read = jax.jit(partial(residual_polynomial, x=x))
     found = jax.vmap(read)(models)
     seeds = found.residuals.shape[0]
     others = np.stack([read(one).residuals.ravel() for one in rivals.values()])

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from toyicl import metrics
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
+from toyicl.analysis import metrics
 from toyicl.analysis.weights import read_layer
 from toyicl.core.config import require_different, require_positive, require_size
 from toyicl.core.episode import Episode, Learner

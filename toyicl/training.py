@@ -14,6 +14,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from toyicl.analysis.metrics import loss
 from toyicl.core.config import (
     NUMBERS,
     require,
@@ -24,7 +25,6 @@ from toyicl.core.config import (
     static,
 )
 from toyicl.core.episode import Episode, Learner
-from toyicl.metrics import loss
 from toyicl.tasks.linear import Task
 
 Build = Callable[[Any, jax.Array], Any]

@@ -14,9 +14,9 @@ import numpy as np
 import optax
 from flax import nnx
 
+from toyicl.analysis.metrics import Observation, observe
 from toyicl.core.config import require, require_positive, require_size
 from toyicl.core.episode import Episode, Learner, predict
-from toyicl.metrics import Observation, observe
 
 NOT_ZERO = "a learner whose predictions are not all 0"
 

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from toyicl.core.config import require
 from toyicl.core.episode import Learner
-from toyicl.models.transformer import Transformer
 
 
 class Residuals(NamedTuple):
@@ -63,39 +62,3 @@ def implicit_weights(
     weights = jnp.linalg.lstsq(queries, answers)[0]
     left = jnp.sum((answers - queries @ weights) ** 2) / jnp.sum(answers**2)
     return weights.T, left
-
-
-class CircuitScores(NamedTuple):
-    """How far a layer's circuits are from multiples of the identity, for each head, (heads,).
-
-    0 for the construction; `random_circuit_score` for weights that are all independent.
-    """
-
-    key_query: jax.Array
-    """Of the input block of W_K^T W_Q."""
-    value_output: jax.Array
-    """Of the label block of P W_V; 0 if there is one output."""
-
-
-def circuit_scores(model: Transformer, dim: int, layer: int = 0) -> CircuitScores:
-    """|M - (tr M / d) I| / |M| of a layer's two circuits on joint tokens, Frobenius norms."""
-    attention = model.layer(layer).attention
-    width = attention.key_query.shape[-1]
-    rule = "that of a model on joint tokens without an embedding"
-    require(width == dim + model.outputs, "token size", rule, width)
-    return CircuitScores(
-        _distance_from_identity(attention.key_query[:, :dim, :dim]),
-        _distance_from_identity(attention.value_output[:, dim:, dim:]),
-    )
-
-
-def random_circuit_score(dim: int) -> float:
-    """The score of a d x d matrix of independent entries, in root mean square: sqrt(1 - 1/d^2)."""
-    return (1 - 1 / dim**2) ** 0.5
-
-
-def _distance_from_identity(matrices: jax.Array) -> jax.Array:
-    size = matrices.shape[-1]
-    means = jnp.trace(matrices, axis1=-2, axis2=-1) / size
-    rest = matrices - jnp.einsum("h,ab->hab", means, jnp.eye(size, dtype=matrices.dtype))
-    return jnp.linalg.norm(rest, axis=(-2, -1)) / jnp.linalg.norm(matrices, axis=(-2, -1))
