@@ -36,7 +36,7 @@ def checkpoints() -> dict[str, float]:
     """Time of a fit that is kept over one that is not, and the share of its time spent on saving."""
     from toyicl import Architecture, LinearRegression, Training
     from toyicl.checkpoints import Checkpoint, Keeper
-    from toyicl.fitting import KeepNothing, Plan, fit_all
+    from toyicl.training.loop import NoCheckpoints, Plan, fit_all
 
     plan = Plan(Architecture(), LinearRegression(), Training(), range(5))
     fit_all([plan._replace(training=Training(steps=100))])
@@ -48,7 +48,7 @@ def checkpoints() -> dict[str, float]:
                 begun = Checkpoint({}, [], {})
                 keeper = Keeper(Path(folder), begun, every=None, stop=lambda: False, warn=print)
                 begin = time.perf_counter()
-                fit_all([plan], keeper=keeper.of("fit") if name == "kept" else KeepNothing())
+                fit_all([plan], keeper=keeper.of("fit") if name == "kept" else NoCheckpoints())
                 if name == "kept":
                     keeper.save()
                 own.append(time.perf_counter() - begin)
@@ -93,8 +93,8 @@ def print_compiling(out: str) -> None:
 def sweep() -> dict[str, float]:
     """Seconds a run in a grid over those in a plain fit, and the grid's compilations."""
     from toyicl import Architecture, LinearRegression, Training
-    from toyicl.fitting import Plan, fit_all
-    from toyicl.training import advance
+    from toyicl.training.loop import Plan, fit_all
+    from toyicl.training.step import advance
 
     def plan(width: float, rate: float, seeds: int) -> Plan:
         settings = Training(steps=200, learning_rate=rate)

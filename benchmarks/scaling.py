@@ -25,13 +25,13 @@ from matplotlib.figure import Figure
 
 from toyicl.analysis import metrics
 from toyicl.analysis.cost_scaling import operations, slope
-from toyicl.fitting import Plan, fit_all
 from toyicl.models.attention import AttentionKind
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures
-from toyicl.spread import AcrossRuns
 from toyicl.tasks.linear import LinearRegression
-from toyicl.training import Training, advance, start
+from toyicl.training.loop import Plan, fit_all
+from toyicl.training.placement import AcrossRuns
+from toyicl.training.step import Training, advance, start
 
 REPEATS = 3
 SEEDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import optax
 
 from toyicl.models.transformer import Architecture
-from toyicl.spread import AcrossRuns
 from toyicl.tasks.linear import LinearRegression
-from toyicl.training import Training, start
+from toyicl.training.placement import AcrossRuns
+from toyicl.training.step import Training, start
 
 MODELS = {
     "1 layer, linear": Architecture(),

@@ -21,12 +21,12 @@ from matplotlib.figure import Figure
 from toyicl import axes, claims, probing, study, theory
 from toyicl.core.config import require, require_different, require_share, require_size
 from toyicl.experiment import Fit
-from toyicl.fitting import Job
 from toyicl.models.construction import require_one_linear_layer
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression
-from toyicl.training import Training
+from toyicl.training.loop import Job
+from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)

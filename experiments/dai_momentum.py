@@ -28,10 +28,10 @@ from toyicl.analysis import metrics
 from toyicl.contrast import Vehicle
 from toyicl.core.config import require, require_different, require_not_negative, require_size
 from toyicl.experiment import Fit
-from toyicl.fitting import Job
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import Prompt
+from toyicl.training.loop import Job
 
 
 @dataclass(frozen=True, kw_only=True)

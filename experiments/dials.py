@@ -17,7 +17,7 @@ from toyicl import axes, claims, probing, study
 from toyicl.core.config import require_different
 from toyicl.experiment import Fit
 from toyicl.plots import sweep_panels
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from toyicl.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.tasks.linear import LinearRegression
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 FULL = study.Study(
     model=Architecture(depth=2, shared=True),

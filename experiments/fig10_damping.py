@@ -21,7 +21,7 @@ from toyicl import claims, study
 from toyicl.core.config import require, require_different, require_size
 from toyicl.experiment import Fit
 from toyicl.plots import panels
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from toyicl.core.config import require
 from toyicl.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 FULL = study.Study(
     model=Architecture(attention="softmax", heads=2), training=Training(steps=10_000)

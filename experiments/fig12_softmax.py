@@ -22,7 +22,7 @@ from toyicl.experiment import Fit
 from toyicl.models.construction import subtracted_heads
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from toyicl.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.theory.gram_spectrum import condition_numbers, gram_spectrum, worst_case_curvature
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)

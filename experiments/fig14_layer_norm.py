@@ -17,7 +17,7 @@ from toyicl import claims, study
 from toyicl.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 FULL = study.Study(
     model=Architecture(layer_norm=True), training=Training(steps=50_000, clip_norm=10.0)

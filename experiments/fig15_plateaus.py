@@ -21,7 +21,7 @@ from toyicl.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.tasks.fixed_set import FixedSet
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)

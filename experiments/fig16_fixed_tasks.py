@@ -18,7 +18,7 @@ from toyicl.core.config import require_different, require_size
 from toyicl.experiment import Fit
 from toyicl.plots import panels
 from toyicl.tasks.fixed_set import FixedSet
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)

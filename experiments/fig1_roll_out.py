@@ -17,7 +17,7 @@ from toyicl import claims, study
 from toyicl.core.config import require, require_positive, require_size
 from toyicl.experiment import Fit
 from toyicl.plots import panels
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from toyicl.experiment import Fit
 from toyicl.models.construction import require_one_linear_layer
 from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,10 +20,10 @@ from toyicl import claims, study, theory
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
 from toyicl.experiment import Fit
-from toyicl.fitting import History
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import panels
-from toyicl.training import Training
+from toyicl.training.loop import History
+from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from toyicl import claims, study
 from toyicl.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 FULL = study.Study(model=Architecture(depth=2, shared=True))
 QUICK = study.Study(

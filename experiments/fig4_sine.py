@@ -22,12 +22,12 @@ from toyicl import claims, study
 from toyicl.analysis import metrics
 from toyicl.core.episode import Episode, Learner
 from toyicl.experiment import Fit
-from toyicl.fitting import History
 from toyicl.models.feature_descent import MetaLearner
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures, panels
 from toyicl.tasks.sine import SineRegression
-from toyicl.training import Training
+from toyicl.training.loop import History
+from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)

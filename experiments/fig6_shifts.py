@@ -19,7 +19,7 @@ from toyicl.algorithms.gradient_descent import GradientDescentPlusPlus
 from toyicl.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from toyicl.analysis import metrics
 from toyicl.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 FULL = study.Study(
     model=Architecture(depth=10, shared=True, token_clip=10.0),

@@ -20,10 +20,10 @@ from toyicl import claims, study
 from toyicl.algorithms.ridge import Ridge
 from toyicl.core.episode import predict
 from toyicl.experiment import Fit
-from toyicl.fitting import History
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
-from toyicl.training import Training
+from toyicl.training.loop import History
+from toyicl.training.step import Training
 
 FULL = study.Study(
     model=Architecture(depth=12, heads=4, mlp_size=40, token_clip=10.0),

@@ -24,7 +24,7 @@ from toyicl.analysis.weights import implied_step
 from toyicl.experiment import Fit
 from toyicl.models.transformer import Transformer
 from toyicl.plots import panels
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)

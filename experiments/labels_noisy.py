@@ -18,7 +18,7 @@ from toyicl import claims, study, theory
 from toyicl.core.config import require, require_different
 from toyicl.experiment import Fit
 from toyicl.plots import figures, panels
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)

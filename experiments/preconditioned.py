@@ -28,7 +28,7 @@ from toyicl.experiment import Fit
 from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory import correlated_inputs
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 FULL = study.Study(
     task=LinearRegression(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from toyicl import claims, probing
 from toyicl.plots import sweep_panels
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 EIGHT = tuple(round(index / 7, 6) for index in range(8))
 FULL = probing.Probe(values=EIGHT, second_axis="task.sine", second_values=EIGHT)

@@ -34,7 +34,7 @@ from toyicl.core.episode import Learner
 from toyicl.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
-from toyicl.training import StartFrom, Training
+from toyicl.training.step import StartFrom, Training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from toyicl.plots import figures, panels, sweep_panels
 from toyicl.tasks.dynamics import Dynamics
 from toyicl.tasks.linear import LinearRegression, Task
 from toyicl.tasks.recall import Mixture, Recall
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from toyicl import devices
+from toyicl.training import compilation_cache
 
 # Programs that tests start share what they compile, but with nobody else.
 os.environ["XDG_CACHE_HOME"] = os.path.join(tempfile.gettempdir(), f"toyicl-tests-{os.getuid()}")
 
-devices.keep_compiled()
+compilation_cache.keep_compiled()
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -43,4 +43,4 @@ def close():
 def few_programs():
     """Programs of one module's tests are let go of before the next: a process can hold only so many."""
     yield
-    devices.forget_programs()
+    compilation_cache.forget_programs()

@@ -15,7 +15,7 @@ from toyicl.claims import Claim
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures
 from toyicl.tasks.linear import LinearRegression
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ import pytest
 
 from toyicl import axes
 from toyicl.core.errors import BadInput
-from toyicl.fitting import Plan, kind
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tasks.nonlinear import TeacherRegression
 from toyicl.tasks.recall import Recall
-from toyicl.training import Training
+from toyicl.training.loop import Plan, kind
+from toyicl.training.step import Training
 
 TASK = LinearRegression(dim=3, context_size=4, input_law="normal")
 START = (TASK, Architecture())

@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toyicl import training
 from toyicl.core.errors import BadInput
-from toyicl.fitting import Plan, fit, fit_all
 from toyicl.models.causal import CausalArchitecture
 from toyicl.tasks.prompts import Classification
-from toyicl.training import Training
+from toyicl.training.loop import Plan, fit, fit_all
+from toyicl.training.step import Training, advance
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 TASK = Classification(dim=4, outputs=3, context_size=3)
@@ -203,9 +202,9 @@ def test_momentums_of_several_decays_train_as_one_program(close):
     settings = Training(steps=4, batch_size=8, snapshot_every=4, learning_rate=1e-2, clip_norm=1.0)
     vanilla = fit(SMALL, TASK, settings).final
     models = [replace(SMALL, memory="momentum", eta=eta) for eta in (0.0, 0.5)]
-    before = training.advance._cache_size()
+    before = advance._cache_size()
     together = fit_all([Plan(model, TASK, settings, [0]) for model in models])
-    assert training.advance._cache_size() == before + 1
+    assert advance._cache_size() == before + 1
     alone = [vanilla, fit(models[1], TASK, settings).final]
     for history, model in zip(together, alone, strict=True):
         close(history.final.inputs[...], model.inputs[...], 1e-9)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from toyicl import checkpoints, devices, files, runs
+from toyicl import checkpoints, files, runs
 from toyicl.checkpoints import Checkpoint, Keeper
 from toyicl.core.errors import BadInput, Unfinished
-from toyicl.fitting import Plan, fit_all
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
-from toyicl.trails import Trails, named_arrays, with_arrays
-from toyicl.training import Training
+from toyicl.training.loop import Plan, fit_all
+from toyicl.training.state import TrainingState, named_arrays, with_arrays
+from toyicl.training.step import Training
 
 ARRAYS = {
     "step": np.array([3, 4], np.int32),
@@ -148,7 +148,7 @@ def test_no_changed_byte_gives_a_wrong_checkpoint(tmp_path):
 
 
 def test_trails_and_named_arrays_are_the_same_thing():
-    trails = Trails(
+    trails = TrainingState(
         step=np.array([1]),
         optimiser={"m": np.array([[2.0]])},
         learners=[np.array([[3.0]])],

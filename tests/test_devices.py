@@ -15,13 +15,13 @@ import pytest
 import xarray as xr
 from programs import SMALL, begin, environment, toyicl
 
-from toyicl import devices, training
 from toyicl.core.errors import BadInput
-from toyicl.fitting import Plan, fit_all
 from toyicl.models.transformer import Architecture
-from toyicl.spread import AcrossRuns
 from toyicl.tasks.linear import LinearRegression
-from toyicl.training import Training
+from toyicl.training import compilation_cache, distributed
+from toyicl.training.loop import Plan, fit_all
+from toyicl.training.placement import AcrossRuns
+from toyicl.training.step import Training, advance
 
 WORDS = ["--seeds=3", "--settings.training.steps=60", "--settings.second"]
 
@@ -151,14 +151,14 @@ def test_what_was_used_longest_ago_is_removed_first(tmp_path):
         path.write_bytes(bytes(100))
         os.utime(path, (1e9 - age, 1e9 - age))
     os.utime(tmp_path / "older", (2e9, 1e9))  # written long ago, but read since
-    devices.remove_oldest(tmp_path, 400)
+    compilation_cache.remove_oldest(tmp_path, 400)
     assert len(list(tmp_path.iterdir())) == 4
-    devices.remove_oldest(tmp_path, 250)
+    compilation_cache.remove_oldest(tmp_path, 250)
     assert {path.name for path in tmp_path.iterdir()} == {"newest", "older"}
     (tmp_path / "folder").mkdir()
-    devices.remove_oldest(tmp_path, 0)
+    compilation_cache.remove_oldest(tmp_path, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
-    devices.remove_oldest(tmp_path / "nothing", 0)
+    compilation_cache.remove_oldest(tmp_path / "nothing", 0)
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):
@@ -226,7 +226,7 @@ def test_a_cluster_that_is_not_there_is_named(tmp_path):
 )
 def test_a_bad_cluster_is_named(address, processes, rank, message):
     with pytest.raises(BadInput, match=message):
-        devices.connect(address, processes, rank, patience=5)
+        distributed.connect(address, processes, rank, patience=5)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
@@ -235,7 +235,7 @@ def test_a_port_in_use_is_named(host):
         address = f"127.0.0.1:{other.getsockname()[1]}"
         message = f"with a port that is free, got '{address}' (Address already in use)"
         with pytest.raises(BadInput, match=re.escape(message)):
-            devices.connect(address, 2, 0)
+            distributed.connect(address, 2, 0)
 
 
 def test_what_jax_says_of_a_given_address_is_no_missing_cluster(monkeypatch):
@@ -244,7 +244,7 @@ def test_what_jax_says_of_a_given_address_is_no_missing_cluster(monkeypatch):
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)
     with pytest.raises(BadInput, match=r"distributed must begin at 10\.0\.0\.1:1: no route"):
-        devices.connect("10.0.0.1:1", 2, 1)
+        distributed.connect("10.0.0.1:1", 2, 1)
 
 
 def test_runs_of_different_lengths_compile_once(monkeypatch):
@@ -260,9 +260,9 @@ def test_runs_of_different_lengths_compile_once(monkeypatch):
         )
         for steps in (2, 4, 6)
     ]
-    before = training.advance._cache_size()
+    before = advance._cache_size()
     together = fit_all(plans, spread=spread)
-    assert training.advance._cache_size() == before + 1
+    assert advance._cache_size() == before + 1
     for own, expected in zip(together, [fit_all([plan])[0] for plan in plans], strict=True):
         for one, other in zip(jax.tree.leaves(own), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
@@ -278,5 +278,5 @@ def test_programs_are_forgotten():
     program = jax.jit(lambda x: x + 1)
     program(1.0)
     assert program._cache_size() == 1
-    devices.forget_programs()
+    compilation_cache.forget_programs()
     assert program._cache_size() == 0

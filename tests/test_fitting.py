@@ -9,13 +9,13 @@ import optax
 import pytest
 from flax import nnx
 
-from toyicl import training
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
-from toyicl.fitting import Plan, fit, fit_all, kind
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
-from toyicl.training import StartFrom, Training
+from toyicl.training import step as training_step
+from toyicl.training.loop import Plan, fit, fit_all, kind
+from toyicl.training.step import StartFrom, Training, advance
 
 TASK = LinearRegression(dim=3, context_size=4)
 SHORT = Training(steps=20, batch_size=64, snapshot_every=10)
@@ -95,14 +95,14 @@ def test_chunk_length_does_not_change_the_result():
 
 def test_other_seeds_scales_steps_and_rates_compile_nothing_new():
     fit(Architecture(), TASK, SHORT, seeds=2)
-    compiled = training.advance._cache_size(), training.start._cache_size()
+    compiled = advance._cache_size(), training_step.start._cache_size()
     fit(
         Architecture(damping=0.5, init_scale=0.1),
         replace(TASK, input_range=2.0, weight_scale=0.5),
         replace(SHORT, learning_rate=3e-3, clip_norm=1.0, b2=0.999, steps=30),
         seeds=[10, 11, 12, 13, 14],
     )
-    assert (training.advance._cache_size(), training.start._cache_size()) == compiled
+    assert (advance._cache_size(), training_step.start._cache_size()) == compiled
 
 
 def test_fit_finds_the_best_step_of_gradient_descent():

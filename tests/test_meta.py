@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from toyicl.algorithms.gradient_descent import GradientDescent
-from toyicl.fitting import fit
 from toyicl.models.feature_descent import FeatureDescent, MetaLearner
 from toyicl.tasks.sine import SineRegression
-from toyicl.training import Training
+from toyicl.training.loop import fit
+from toyicl.training.step import Training
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

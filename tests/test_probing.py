@@ -13,11 +13,11 @@ from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.core.episode import predict
 from toyicl.core.errors import BadInput
-from toyicl.fitting import History, Plan, fit_all
 from toyicl.plots import sweep_panels
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tasks.nonlinear import TeacherRegression
-from toyicl.training import Training
+from toyicl.training.loop import History, Plan, fit_all
+from toyicl.training.step import Training
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

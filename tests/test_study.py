@@ -9,10 +9,10 @@ import pytest
 from toyicl import study
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
-from toyicl.fitting import fit
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
-from toyicl.training import Training
+from toyicl.training.loop import fit
+from toyicl.training.step import Training
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

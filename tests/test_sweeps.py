@@ -12,14 +12,14 @@ import pytest
 import xarray as xr
 from programs import SMALL, here, toyicl
 
-from toyicl import checkpoints, laboratory, sweeps, training
+from toyicl import checkpoints, laboratory, sweeps
 from toyicl.checkpoints import Checkpoint, Keeper
 from toyicl.core.errors import BadInput
-from toyicl.fitting import Job, Plan, fit_all, kind
 from toyicl.models.transformer import Architecture
-from toyicl.spread import AcrossRuns
 from toyicl.tasks.linear import LinearRegression
-from toyicl.training import Training
+from toyicl.training.loop import Job, Plan, fit_all, kind
+from toyicl.training.placement import AcrossRuns
+from toyicl.training.step import Training, advance
 
 SHORT = Training(steps=20, batch_size=16, snapshot_every=10)
 TASK = LinearRegression(dim=2, context_size=3)
@@ -242,13 +242,13 @@ def test_a_grid_of_traced_settings_compiles_once_and_equals_its_points_alone():
         for width in (0.5, 1.0)
         for rate in (1e-3, 3e-3)
     ]  # fmt: skip
-    before = training.advance._cache_size()
+    before = advance._cache_size()
     together = fit_all(plans)
-    assert training.advance._cache_size() == before + 1
+    assert advance._cache_size() == before + 1
     for plan, history in zip(plans, together, strict=True):
         (alone,) = fit_all([plan])
         assert jax.tree.all(jax.tree.map(np.array_equal, alone, history))
-    assert training.advance._cache_size() == before + 1
+    assert advance._cache_size() == before + 1
 
 
 def test_plans_of_different_lengths_go_together():

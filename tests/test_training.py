@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from toyicl import devices, training
-from toyicl.fitting import fit
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
-from toyicl.training import Training
+from toyicl.training import distributed
+from toyicl.training import step as training_step
+from toyicl.training.loop import fit
+from toyicl.training.step import Training, advance, advance_divided, start
 
 TASK = LinearRegression(dim=3, context_size=4)
 SHORT = Training(steps=20, batch_size=64, snapshot_every=10)
@@ -21,27 +22,27 @@ COLLECTIVES = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatt
 
 
 def test_devices_do_not_speak_to_each_other():
-    mesh = devices.own_devices()
+    mesh = distributed.own_devices()
     assert mesh.size == 2
-    run = jax.device_get(training.start(Architecture(), TASK, SHORT, 0))
+    run = jax.device_get(start(Architecture(), TASK, SHORT, 0))
     stacked = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), run)
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("run"))
     placed = jax.device_put((stacked, np.array([10, 10])), sharding)
-    text = training.advance.lower(*placed, 10, mesh).compile().as_text()
+    text = advance.lower(*placed, 10, mesh).compile().as_text()
     assert "while" in text
     assert re.search(COLLECTIVES, text) is None
 
 
 def test_a_divided_batch_trains_the_same_run(close):
     """Each device draws and works on its own part; only gradients are summed between them."""
-    mesh = devices.all_devices()
-    run = jax.device_get(training.start(Architecture(), TASK, SHORT, 0))
+    mesh = distributed.all_devices()
+    run = jax.device_get(start(Architecture(), TASK, SHORT, 0))
     together = jax.device_put(
         (run, np.int32(10)), jax.sharding.NamedSharding(mesh, PartitionSpec())
     )
-    compiled = training.advance_divided.lower(*together, 10, mesh).compile()
-    moved, losses = jax.device_get(training.advance_divided(*together, 10, mesh))
-    expected, expected_losses = jax.device_get(training._train(run, 10, 10))
+    compiled = advance_divided.lower(*together, 10, mesh).compile()
+    moved, losses = jax.device_get(advance_divided(*together, 10, mesh))
+    expected, expected_losses = jax.device_get(training_step._train(run, 10, 10))
     close(losses, expected_losses, 1e-9)
     for own, other in zip(jax.tree.leaves(moved), jax.tree.leaves(expected), strict=True):
         close(own, other, 1e-9)

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toyicl import devices, files
+from toyicl import files
 from toyicl.core.errors import BadInput, Unfinished
-from toyicl.trails import Trails, named_arrays, with_arrays
+from toyicl.training import distributed
+from toyicl.training.state import TrainingState, named_arrays, with_arrays
 
 FOLDER, ABOUT, ARRAYS = "checkpoint", "about.json", "arrays"
 FORMAT = 1
@@ -133,7 +134,7 @@ class Keeper:
             self.checkpoint.ends[label] = list(ends)
         return OneFit(self, label)
 
-    def update(self, label: str, trails: Trails) -> None:
+    def update(self, label: str, trails: TrainingState) -> None:
         """Take over a fit's trails, to be saved with the next generation."""
         self.checkpoint.fits[label] = named_arrays(trails)
         self._unsaved |= self._saved_steps.get(label) != trails.step.tolist()
@@ -141,12 +142,12 @@ class Keeper:
     def wishes(self) -> list[bool]:
         """Whether it is time to save, and whether to stop; the same in all processes."""
         pause = max(LEAST_SECONDS, self._cost / SHARE) if self._every is None else self._every
-        due = devices.is_first() and time.monotonic() - self._saved_at > pause
-        return devices.any_process(due, self._stop())
+        due = distributed.is_first() and time.monotonic() - self._saved_at > pause
+        return distributed.any_process(due, self._stop())
 
     def save(self) -> None:
         """Save a generation if there is anything new; a failure is told, and the run goes on."""
-        if not self._unsaved or not devices.is_first():
+        if not self._unsaved or not distributed.is_first():
             return
         begin = time.monotonic()
         try:
@@ -169,7 +170,7 @@ class OneFit(NamedTuple):
     keeper: Keeper
     label: str
 
-    def restore(self, trails: Trails) -> Trails:
+    def restore(self, trails: TrainingState) -> TrainingState:
         """The trails kept earlier, or those given if there are none.
 
         Raises Unfinished, in all processes, if what was kept does not fit.
@@ -183,10 +184,10 @@ class OneFit(NamedTuple):
                     f"the checkpoint of {self.label!r} is of another program ({error}); "
                     "--fresh starts over"
                 )
-        devices.fail_together(failure)
-        return devices.from_first(trails)
+        distributed.fail_together(failure)
+        return distributed.from_first(trails)
 
-    def visit(self, trails: Callable[[], Trails]) -> None:
+    def visit(self, trails: Callable[[], TrainingState]) -> None:
         """Save from time to time.
 
         Raises Unfinished, after a last checkpoint, if the user wants to leave.
@@ -202,7 +203,7 @@ class OneFit(NamedTuple):
                 f"stopped in {self.label!r} after steps {steps}; the same command carries on"
             )
 
-    def finish(self, trails: Trails) -> None:
+    def finish(self, trails: TrainingState) -> None:
         """Save the finished trails, whatever comes after them."""
         self.keeper.update(self.label, trails)
         self.keeper.save()

@@ -110,9 +110,10 @@ def list_runs(command: List) -> int:
 
 def run(command: Run, words: Sequence[str], leaving: Leaving) -> int:
     """Run experiments, each with its own settings if it is the only one named."""
-    from toyicl import devices, laboratory
+    from toyicl import laboratory
     from toyicl.core.config import require_not_negative, require_positive, require_size
-    from toyicl.spread import AcrossBatch, AcrossRuns
+    from toyicl.training import compilation_cache, distributed
+    from toyicl.training.placement import AcrossBatch, AcrossRuns
 
     require_size("seeds", command.seeds)
     require_not_negative("checkpoint_every", command.checkpoint_every)
@@ -125,7 +126,7 @@ def run(command: Run, words: Sequence[str], leaving: Leaving) -> int:
     if not command.distributed and given != (None, None, None):
         raise BadInput("coordinator, processes and rank need --distributed")
     if command.distributed:
-        devices.connect(
+        distributed.connect(
             command.coordinator, command.processes, command.rank, patience=command.patience
         )
     failed = False
@@ -143,7 +144,7 @@ def run(command: Run, words: Sequence[str], leaving: Leaving) -> int:
             screen=Terminal(leaving),
         )
         failed = bool(_say(outcome, command.quick)) or failed
-        devices.forget_programs()
+        compilation_cache.forget_programs()
     return int(failed)
 
 
@@ -174,7 +175,7 @@ def probe(command: Probe, words: Sequence[str], leaving: Leaving) -> int:
     """Measure along one axis, or over two."""
     from toyicl import laboratory
     from toyicl.core.config import require_size
-    from toyicl.spread import AcrossRuns
+    from toyicl.training.placement import AcrossRuns
 
     require_size("seeds", command.seeds)
     if len(command.axis) > 2 or len(command.values) > len(command.axis):
@@ -328,7 +329,7 @@ def demo(command: Demo, leaving: Leaving) -> int:
 def _train_quick(name: str, seeds: int, folder: Path, leaving: Leaving) -> None:
     """Run an experiment at quick settings."""
     from toyicl import laboratory
-    from toyicl.spread import AcrossRuns
+    from toyicl.training.placement import AcrossRuns
 
     _prepare_devices()
     one = experiment.load(experiment.find(name))
@@ -354,10 +355,10 @@ def _chosen(names: Sequence[str]) -> list[experiment.Listing]:
 
 def _prepare_devices() -> None:
     """Before any experiment file is loaded, since such a file may make arrays at once."""
-    from toyicl import devices
+    from toyicl.training import compilation_cache, distributed
 
-    devices.keep_compiled()
-    devices.use_all_cores()
+    compilation_cache.keep_compiled()
+    distributed.use_all_cores()
 
 
 def _with_own_settings(words: Sequence[str]) -> type[Run]:

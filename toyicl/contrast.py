@@ -18,7 +18,7 @@ from toyicl.core.config import require_different, require_positive, require_size
 from toyicl.finetuning import Objective, Search, Which, finetune, search
 from toyicl.models.causal import Activations, CausalArchitecture, CausalTransformer
 from toyicl.tasks.prompts import Classification, PromptTask
-from toyicl.training import Training
+from toyicl.training.step import Training
 
 Score = Callable[[jax.Array, jax.Array], jax.Array]
 """How good answers are beside labels, both (tasks, queries, m): the higher the better."""

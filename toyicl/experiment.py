@@ -25,9 +25,9 @@ if TYPE_CHECKING:  # so that listing experiments needs none of them
     import xarray as xr
     from matplotlib.figure import Figure
 
-    from toyicl.fitting import History, Job
     from toyicl.tasks.linear import Task
-    from toyicl.training import Build, Training
+    from toyicl.training.loop import History, Job
+    from toyicl.training.step import Build, Training
 
 
 class Fit(Protocol):

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import xarray as xr
 
-from toyicl import checkpoints, devices, files, fitting, runs, sweeps
+from toyicl import checkpoints, files, runs, sweeps
 from toyicl.checkpoints import Checkpoint, Keeper
 from toyicl.core.errors import BadInput, Unfinished
 from toyicl.experiment import Experiment
 from toyicl.plots import figures
-from toyicl.spread import Spread
+from toyicl.training import distributed, loop
+from toyicl.training.loop import History, Plan, fit_all
+from toyicl.training.placement import Spread
 
 
 class Screen(Protocol):
@@ -105,7 +107,7 @@ def run(
         measures = [partial(experiment.measure, settings) for settings in grid.points]
         measured = sweeps.measure_together(measures, train)
         keeper.save()
-        if not devices.is_first():
+        if not distributed.is_first():
             return Outcome([], [], diverged)
         _require_datasets(experiment, measured)
         results = sweeps.labelled(measured, grid.sweep)
@@ -261,14 +263,14 @@ def _on_first_process(begin: Callable[[], Checkpoint]) -> Checkpoint:
     """What process 0 begins with; if it cannot, for whatever reason, all processes end together."""
     failure: Exception | None = None
     kept = Checkpoint({}, [], {})
-    if devices.is_first():
+    if distributed.is_first():
         try:
             kept = begin()
         except OSError as error:
             failure = Unfinished(f"the run could not be read or written: {error}")
         except Exception as error:
             failure = error
-    devices.fail_together(failure)
+    distributed.fail_together(failure)
     return kept
 
 
@@ -281,18 +283,18 @@ def _train(
     keeper: Keeper,
     screen: Screen,
     diverged: list[str],
-) -> list[list[fitting.History]]:
+) -> list[list[History]]:
     """Train what the points of a sweep ask for: those of one kind as one program."""
     plans, where = [], []
     for request in requests:
         own = seeds if request.at_most is None else min(seeds, request.at_most)
         for job in request.jobs:
-            plans.append(fitting.Plan(job.build, job.task, job.training, range(own)))
+            plans.append(Plan(job.build, job.task, job.training, range(own)))
             where.append(", ".join(filter(None, (places[request.point], job.name))))
     kinds: dict[Any, list[int]] = {}
     for index, plan in enumerate(plans):
-        kinds.setdefault(fitting.kind(plan), []).append(index)
-    histories: dict[int, fitting.History] = {}
+        kinds.setdefault(loop.kind(plan), []).append(index)
+    histories: dict[int, History] = {}
     for number, members in enumerate(kinds.values(), start=1):
         part = f" ({number} of {len(kinds)})" if len(kinds) > 1 else ""
         label = keeper.unused(requests[0].label + part)
@@ -301,7 +303,7 @@ def _train(
         ends = [int(training.steps) // training.snapshot_every for training in trainings]
         own_steps = sum(steps[index] for index in spread.share(len(steps)))
         with screen.progress(label, own_steps) as show:
-            fitted = fitting.fit_all(
+            fitted = fit_all(
                 [plans[i] for i in members],
                 spread=spread,
                 keeper=keeper.of(label, ends),

@@ -22,11 +22,11 @@ from toyicl.analysis import metrics
 from toyicl.core.config import require, require_increasing, require_positive, require_size
 from toyicl.core.episode import Episode, predict
 from toyicl.experiment import Fit
-from toyicl.fitting import History, Job
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression, Task
 from toyicl.theory import gram_spectrum
-from toyicl.training import Training
+from toyicl.training.loop import History, Job
+from toyicl.training.step import Training
 
 TUNING_EPISODES = 20_000
 STUCK = 0.75

@@ -21,11 +21,11 @@ from toyicl.analysis import metrics
 from toyicl.analysis.weights import read_layer
 from toyicl.core.config import require_different, require_positive, require_size
 from toyicl.core.episode import Episode, Learner
-from toyicl.fitting import History
 from toyicl.models.construction import as_transformer, interpolate, repeated
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks.linear import InputDistribution, LinearRegression
-from toyicl.training import Training
+from toyicl.training.loop import History
+from toyicl.training.step import Training
 
 OTHER_LAWS: tuple[InputDistribution, ...] = (
     "frobenius_normal",

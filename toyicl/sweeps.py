@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from toyicl.claims import Claim, part, without_padding
 from toyicl.core.config import require
 from toyicl.experiment import Fit
-from toyicl.fitting import History, Job
 from toyicl.plots import figures
 from toyicl.tasks.linear import Task
-from toyicl.training import Build, Training
+from toyicl.training.loop import History, Job
+from toyicl.training.step import Build, Training
 
 MEASURED = "measured_"
 """Before the name of a dimension: the coordinate that says which of its entries a point has."""

@@ -1,4 +1,4 @@
-""""""
+"""What can be read out of trained weights: implied steps, curvatures and circuit scores."""
 
 from typing import NamedTuple
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from toyicl.core.config import require
+from toyicl.models.construction import layer_circuits, mean_diagonal
 from toyicl.models.transformer import Transformer
 
 
@@ -26,7 +27,7 @@ def implied_step(model: Transformer, dim: int, layer: int = 0) -> jax.Array:
     G = -sum_heads (u_x a^T + u_y A), with (u_x, u_y) the last row of P W_V, A the input block of
     W_K^T W_Q and a the input part of its last row. Only this part of a linear layer is odd in w.
     """
-    key_query, value_output = _circuits(model, layer)
+    key_query, value_output = layer_circuits(model, layer)
     last_row = value_output[:, -1]
     inputs, label = last_row[:, :dim], last_row[:, dim]
     square, row = key_query[:, :dim, :dim], key_query[:, dim, :dim]
@@ -37,8 +38,8 @@ def read_layer(model: Transformer, dim: int, layer: int = 0) -> LayerReading:
     """Read eta / N and gamma out of a layer of a one-output transformer on joint tokens."""
     step_matrix = implied_step(model, dim, layer)
     step = jnp.trace(step_matrix) / dim
-    key_query, value_output = _circuits(model, layer)
-    curvature = -jnp.sum(_mean_diagonal(key_query, dim) * _mean_diagonal(value_output, dim))
+    key_query, value_output = layer_circuits(model, layer)
+    curvature = -jnp.sum(mean_diagonal(key_query, dim) * mean_diagonal(value_output, dim))
     distance = jnp.linalg.norm(step_matrix - step * jnp.eye(dim)) / jnp.linalg.norm(step_matrix)
     return LayerReading(step, curvature, distance)
 

@@ -43,7 +43,7 @@ class Activations(NamedTuple):
     queries: jax.Array
     """Query vectors, (depth, heads, T, key size)."""
 
-    def last(self) -> "Seen":
+    def last(self) -> "Activations":
         """What is seen at the last token, without the token axis."""
         return Activations(
             self.logits[-1],

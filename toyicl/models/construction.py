@@ -208,11 +208,11 @@ def interpolate(model: Transformer, reference: Transformer, dim: int) -> Transfo
     require(model.depth == reference.depth, "depth", "that of the reference", model.depth)
     pairs = []
     for layer in range(max(len(model.blocks), len(reference.blocks))):
-        key_query, value_output = _circuits(model, layer)
-        their_key_query, their_value_output = _circuits(reference, layer)
+        key_query, value_output = layer_circuits(model, layer)
+        their_key_query, their_value_output = layer_circuits(reference, layer)
         heads = max(len(key_query), len(their_key_query))
         require(heads == 1, "heads", "1 to interpolate weights", heads)
-        scale = (_mean_diagonal(their_key_query, dim) / _mean_diagonal(key_query, dim))[0]
+        scale = (mean_diagonal(their_key_query, dim) / mean_diagonal(key_query, dim))[0]
         pairs.append(
             (
                 (scale * key_query[0] + their_key_query[0]) / 2,
@@ -226,13 +226,13 @@ def interpolate(model: Transformer, reference: Transformer, dim: int) -> Transfo
     )
 
 
-def _circuits(model: Transformer, layer: int) -> tuple[jax.Array, jax.Array]:
+def layer_circuits(model: Transformer, layer: int) -> tuple[jax.Array, jax.Array]:
     """Circuits (W_K^T W_Q, P W_V) of a layer's heads; damping is part of what it writes."""
     attention = model.layer(layer).attention
     return attention.key_query, model.damping[...] * attention.value_output
 
 
-def _mean_diagonal(circuits: jax.Array, dim: int) -> jax.Array:
+def mean_diagonal(circuits: jax.Array, dim: int) -> jax.Array:
     """Mean diagonal of each head's input block, (heads,)."""
     return jnp.trace(circuits[:, :dim, :dim], axis1=1, axis2=2) / dim
 

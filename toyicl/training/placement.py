@@ -6,9 +6,9 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from toyicl import devices
 from toyicl.core.config import require
-from toyicl.training import Run, advance, advance_divided
+from toyicl.training import distributed
+from toyicl.training.step import Run, advance, advance_divided
 
 Tree = TypeVar("Tree")
 
@@ -44,7 +44,7 @@ class AcrossRuns:
     """Each device takes runs of its own, and no device waits for another."""
 
     def __init__(self) -> None:
-        self.mesh = devices.own_devices()
+        self.mesh = distributed.own_devices()
 
     def require_work(self, runs: int) -> None:
         """Raises BadInput for more processes than runs."""
@@ -78,14 +78,14 @@ class AcrossRuns:
 
     def collect(self, trails: Tree) -> Tree:
         """Every run's trail, from the process that advances it."""
-        return devices.from_owners(trails)
+        return distributed.from_owners(trails)
 
 
 class AcrossBatch:
     """All devices of all processes work on one run, each on its part of every batch."""
 
     def __init__(self) -> None:
-        self.mesh = devices.all_devices()
+        self.mesh = distributed.all_devices()
 
     def require_work(self, runs: int) -> None:
         """Any number of processes has work: each has its part of every batch."""

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from toyicl.training import Run
+from toyicl.training.step import Run
 
 
-class Trails(NamedTuple):
+class TrainingState(NamedTuple):
     """How far runs of one kind have come, and what they left on their way; all that resuming needs.
 
     Arrays on the host, as long as the finished runs will make them: what is still to come is zeros.
@@ -28,7 +28,7 @@ class Trails(NamedTuple):
     """Step at which a run's loss first was not finite, (run,); -1 where it always was."""
 
 
-def untrodden(runs: list[Run]) -> Trails:
+def empty_state(runs: list[Run]) -> TrainingState:
     """The trails of runs before their first step."""
     first, count = runs[0], len(runs)
     snapshots = 1 + max(int(run.training.steps) // run.training.snapshot_every for run in runs)
@@ -38,7 +38,7 @@ def untrodden(runs: list[Run]) -> Trails:
         room[:, 0] = leaves
         return room
 
-    return Trails(
+    return TrainingState(
         step=np.zeros(count, np.int32),
         optimiser=jax.tree.map(lambda *leaves: np.stack(leaves), *(run.optimiser for run in runs)),
         learners=jax.tree.map(with_room, first.learner, *(run.learner for run in runs[1:])),
@@ -47,7 +47,7 @@ def untrodden(runs: list[Run]) -> Trails:
     )
 
 
-def at(run: Run, trails: Trails, index: int) -> Run:
+def at(run: Run, trails: TrainingState, index: int) -> Run:
     """A run where its trail ends."""
     step = trails.step[index]
     snapshot = step // run.training.snapshot_every
@@ -58,7 +58,7 @@ def at(run: Run, trails: Trails, index: int) -> Run:
     )
 
 
-def record(trails: Trails, index: int, run: Run, losses: np.ndarray) -> None:
+def record(trails: TrainingState, index: int, run: Run, losses: np.ndarray) -> None:
     """Write one chunk of a run into its trail."""
     snapshot = int(run.step) // run.training.snapshot_every
     if trails.diverged_at[index] < 0:
@@ -78,19 +78,19 @@ def record(trails: Trails, index: int, run: Run, losses: np.ndarray) -> None:
     )
 
 
-def latest_losses(trails: Trails, every: int) -> np.ndarray:
+def latest_losses(trails: TrainingState, every: int) -> np.ndarray:
     """Mean training loss of each run's last chunk of `every` steps; NaN before its first."""
     rows, chunk = np.arange(len(trails.step)), trails.step // every - 1
     return np.where(chunk >= 0, trails.training_loss[rows, chunk], np.nan)
 
 
-def named_arrays(trails: Trails) -> dict[str, np.ndarray]:
+def named_arrays(trails: TrainingState) -> dict[str, np.ndarray]:
     """Every array of the trails by the path that leads to it."""
     leaves = jax.tree_util.tree_leaves_with_path(trails)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
-def with_arrays(trails: Trails, arrays: dict[str, np.ndarray]) -> Trails:
+def with_arrays(trails: TrainingState, arrays: dict[str, np.ndarray]) -> TrainingState:
     """Trails of the same kind that hold the named arrays.
 
     Raises ValueError if the names, shapes or types are not those of these trails.

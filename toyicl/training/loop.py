@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 from toyicl.core.config import require
-from toyicl.devices import any_process
-from toyicl.spread import AcrossRuns, Spread
 from toyicl.tasks.linear import Task
-from toyicl.trails import Trails, at, latest_losses, record, untrodden
-from toyicl.training import Build, Run, Training, start
+from toyicl.training.distributed import any_process
+from toyicl.training.placement import AcrossRuns, Spread
+from toyicl.training.state import TrainingState, at, empty_state, latest_losses, record
+from toyicl.training.step import Build, Run, Training, start
 
 Progress = Callable[[int, np.ndarray], None]
 """Called after every chunk with the steps done by all runs together, and each run's latest loss."""
@@ -61,33 +61,33 @@ class History(NamedTuple):
         return jax.tree.map(lambda leaf: leaf[:, -1], self.learners)
 
 
-class Keeper(Protocol):
+class Checkpointer(Protocol):
     """Who keeps trails safe while a fit goes on."""
 
-    def restore(self, trails: Trails) -> Trails:
+    def restore(self, trails: TrainingState) -> TrainingState:
         """The trails kept earlier, or those given if there are none."""
         ...
 
-    def visit(self, trails: Callable[[], Trails]) -> None:
+    def visit(self, trails: Callable[[], TrainingState]) -> None:
         """Called by all processes together after every round of chunks; ends the fit by raising."""
         ...
 
-    def finish(self, trails: Trails) -> None:
+    def finish(self, trails: TrainingState) -> None:
         """Called once the runs are done."""
         ...
 
 
-class KeepNothing:
+class NoCheckpoints:
     """A keeper for fits that are short, or may be lost."""
 
-    def restore(self, trails: Trails) -> Trails:
+    def restore(self, trails: TrainingState) -> TrainingState:
         """The trails given."""
         return trails
 
-    def visit(self, trails: Callable[[], Trails]) -> None:
+    def visit(self, trails: Callable[[], TrainingState]) -> None:
         """Go on."""
 
-    def finish(self, trails: Trails) -> None:
+    def finish(self, trails: TrainingState) -> None:
         """Nothing to do."""
 
 
@@ -115,14 +115,14 @@ def fit_all(
     plans: Sequence[Plan],
     *,
     spread: Spread | None = None,
-    keeper: Keeper | None = None,
+    keeper: Checkpointer | None = None,
     progress: Progress | None = None,
 ) -> list[History]:
     """Fit plans of one kind together: their runs are compiled once and advanced side by side.
 
     Plans are of one kind if they differ in traced settings and seeds alone; see `kind`.
     """
-    spread, keeper = spread or AcrossRuns(), keeper or KeepNothing()
+    spread, keeper = spread or AcrossRuns(), keeper or NoCheckpoints()
     for plan in plans:
         require(len(plan.seeds) > 0, "seeds", "at least 1", len(plan.seeds))
     runs = [
@@ -130,7 +130,7 @@ def fit_all(
         for plan in plans
         for seed in plan.seeds
     ]
-    trails = _advance_to_end(runs, keeper.restore(untrodden(runs)), spread, keeper, progress)
+    trails = _advance_to_end(runs, keeper.restore(empty_state(runs)), spread, keeper, progress)
     ends = np.cumsum([len(plan.seeds) for plan in plans])
     starts = np.append(0, ends[:-1])
     return [
@@ -147,8 +147,12 @@ def kind(plan: Plan) -> Any:
 
 
 def _advance_to_end(
-    runs: list[Run], trails: Trails, spread: Spread, keeper: Keeper, progress: Progress | None
-) -> Trails:
+    runs: list[Run],
+    trails: TrainingState,
+    spread: Spread,
+    keeper: Checkpointer,
+    progress: Progress | None,
+) -> TrainingState:
     """The trails of all runs once each has done its steps."""
     runs = [at(run, trails, index) for index, run in enumerate(runs)]
     every, mine = runs[0].training.snapshot_every, spread.share(len(runs))
@@ -171,7 +175,7 @@ def _advance_to_end(
     return trails
 
 
-def _history(plan: Plan, trails: Trails) -> History:
+def _history(plan: Plan, trails: TrainingState) -> History:
     every = plan.training.snapshot_every
     count = int(plan.training.steps) // every
     return History(

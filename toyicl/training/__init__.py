@@ -1,0 +1,1 @@
+"""Training as a compiled program: steps, loops, state, devices and clusters."""
