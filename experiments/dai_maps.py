@@ -20,18 +20,19 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, contrast, similarity, study
-from toyicl.contrast import Trial, Vehicle
+from toyicl import claims, study
 from toyicl.core.config import require, require_different, require_size
 from toyicl.experiment import Fit
-from toyicl.finetuning import published
+from toyicl.finetuning import evaluation, similarity
+from toyicl.finetuning.evaluation import EvaluationSet, FinetuningStudy
+from toyicl.finetuning.updates import published
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import panels
 from toyicl.tasks.prompts import cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Vehicle):
+class Settings(FinetuningStudy):
     """Settings of the vehicle, and the lengths of its queries."""
 
     most_seeds: int = 3
@@ -68,7 +69,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
             label=f"inputs in {length} tokens",
             at_most=settings.most_seeds,
         )
-        found.append(contrast.before_and_after(look, history, settings.trials()))
+        found.append(evaluation.before_and_after(look, history, settings.trials()))
     return study.dataset(
         {
             name: (
@@ -86,17 +87,20 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
 
 
 def _look(
-    rates: tuple[float, ...], model: CausalTransformer, trial: Trial, held_out: Trial
+    rates: tuple[float, ...],
+    model: CausalTransformer,
+    trial: EvaluationSet,
+    held_out: EvaluationSet,
 ) -> dict[str, jax.Array]:
     """Similarities of maps, and rank correlations of demonstrations, layer by layer."""
-    rate = contrast.choose_rate(model, held_out, rates, **PUBLISHED).best
-    tuned = contrast.finetuned(model, trial, rate, **PUBLISHED)
-    ways = contrast.zero_shot(model, trial), contrast.in_context(model, trial)
+    rate = evaluation.choose_rate(model, held_out, rates, **PUBLISHED).best
+    tuned = evaluation.finetuned(model, trial, rate, **PUBLISHED)
+    ways = evaluation.zero_shot(model, trial), evaluation.in_context(model, trial)
     scores = (
-        contrast.own_scores(model, seen) for seen in (*ways, contrast.with_models(tuned, trial))
+        evaluation.own_scores(model, seen) for seen in (*ways, evaluation.with_models(tuned, trial))
     )
     maps = similarity.map_similarity(*scores)
-    ranks = similarity.kendall(*contrast.demonstrations_ranked(model, tuned, trial))
+    ranks = similarity.kendall(*evaluation.demonstrations_ranked(model, tuned, trial))
     return {
         **maps._asdict(),
         "kendall": jnp.nanmean(ranks, axis=(0, 1)),

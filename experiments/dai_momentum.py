@@ -23,11 +23,12 @@ from flax import nnx
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, contrast, study
+from toyicl import claims, study
 from toyicl.analysis import metrics
-from toyicl.contrast import Vehicle
 from toyicl.core.config import require, require_different, require_not_negative, require_size
 from toyicl.experiment import Fit
+from toyicl.finetuning import evaluation
+from toyicl.finetuning.evaluation import FinetuningStudy
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import Prompt
@@ -35,7 +36,7 @@ from toyicl.training.loop import Job
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Vehicle):
+class Settings(FinetuningStudy):
     """Settings of the vehicle, and its decays."""
 
     etas: tuple[float, ...] = (0.0, 0.5, 0.9)
@@ -86,7 +87,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
             name: (("attention", "seed", "step"), [part[name] for part in found])
             for name in found[0]
         },
-        {"gap": ("seed", contrast.trained(_gap, still, (episodes,)))},
+        {"gap": ("seed", evaluation.trained(_gap, still, (episodes,)))},
         {"seed": still.seeds, "step": still.steps},
     ).assign_coords(attention=[*names, "previous token"])
 

@@ -18,17 +18,18 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, contrast, study
-from toyicl.contrast import KINDS, Trial, Vehicle
+from toyicl import claims, study
 from toyicl.experiment import Fit
-from toyicl.finetuning import published
+from toyicl.finetuning import evaluation
+from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
+from toyicl.finetuning.updates import published
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import panels
 from toyicl.tasks.prompts import SequenceRegression, half_squared
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Vehicle):
+class Settings(FinetuningStudy):
     """Settings of the vehicle, on another task."""
 
     task: SequenceRegression = SequenceRegression()  # type: ignore[assignment]
@@ -48,7 +49,7 @@ WAYS = ("zero-shot", "in context", "finetuned")
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """Train the model, and measure its errors and similarities."""
     history = settings.train(fit)
-    found = contrast.trained(partial(_look, settings.rates), history, settings.trials())
+    found = evaluation.trained(partial(_look, settings.rates), history, settings.trials())
     return study.dataset(
         {
             "error": (("way", "seed"), np.transpose(found["error"])),
@@ -60,16 +61,19 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
 
 
 def _look(
-    rates: tuple[float, ...], model: CausalTransformer, trial: Trial, held_out: Trial
+    rates: tuple[float, ...],
+    model: CausalTransformer,
+    trial: EvaluationSet,
+    held_out: EvaluationSet,
 ) -> dict[str, Any]:
     """Errors of the three ways at the best rate, and similarities."""
-    rate = contrast.choose_rate(
-        model, held_out, rates, **PUBLISHED, score=contrast.minus_error
+    rate = evaluation.choose_rate(
+        model, held_out, rates, **PUBLISHED, score=evaluation.minus_error
     ).best
-    ways = contrast.three_ways(model, trial, rate, **PUBLISHED)
+    ways = evaluation.three_ways(model, trial, rate, **PUBLISHED)
     return {
-        "error": -jnp.stack([contrast.minus_error(w.logits, trial.labels) for w in ways]),
-        "similarity": contrast.likeness(*(seen.attended for seen in ways)).similarity,
+        "error": -jnp.stack([evaluation.minus_error(w.logits, trial.labels) for w in ways]),
+        "similarity": evaluation.likeness(*(seen.attended for seen in ways)).similarity,
         "rate": rate,
     }
 

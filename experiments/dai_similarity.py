@@ -25,19 +25,20 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, contrast, controls, similarity, study
+from toyicl import claims, study
 from toyicl.analysis import metrics
-from toyicl.contrast import KINDS, Trial, Vehicle
 from toyicl.core.config import require_different, require_size
 from toyicl.experiment import Fit
-from toyicl.finetuning import WHICH, Method, layer_causal, plain, published
+from toyicl.finetuning import baselines, evaluation, similarity
+from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
+from toyicl.finetuning.updates import WHICH, Method, layer_causal, plain, published
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import panels
 from toyicl.tasks.prompts import cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Vehicle):
+class Settings(FinetuningStudy):
     """Settings of the vehicle and of its controls."""
 
     draws: tuple[int, ...] = (64, 1024)
@@ -92,7 +93,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """Train the vehicle, and compare finetuning with what demonstrations do in it."""
     history = settings.train(fit)
     trials = settings.trials()
-    found = contrast.before_and_after(partial(_look, settings), history, trials)
+    found = evaluation.before_and_after(partial(_look, settings), history, trials)
     rates = found["chosen_rate"][:, -1, 0]
     progress = metrics.over_snapshots(_progress(settings.rates), history.learners, trials)
     noise = similarity.noise_similarity(
@@ -106,7 +107,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
         {
             "untrained_at_trained_rate": (
                 ("seed", "kind", "layer"),
-                contrast.untrained_with(_alike_at, history, rates, trials[:1]),
+                evaluation.untrained_with(_alike_at, history, rates, trials[:1]),
             ),
             "untrained_model_cosine": (("seed", "layer"), found["similarity"][:, 0, 0, 0]),
             "norm_ratio": (("seed", "layer"), found["arm_norm_ratio"][:, 1, 0]),
@@ -126,27 +127,29 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     )
 
 
-def _look(settings: Settings, model: CausalTransformer, trial: Trial, held_out: Trial) -> Found:
+def _look(
+    settings: Settings, model: CausalTransformer, trial: EvaluationSet, held_out: EvaluationSet
+) -> Found:
     """All measures of one model."""
-    zero, told = contrast.zero_shot(model, trial), contrast.in_context(model, trial)
+    zero, told = evaluation.zero_shot(model, trial), evaluation.in_context(model, trial)
     searches, models = [], {}
     for name, way in WAYS.items():
-        searches.append(contrast.choose_rate(model, held_out, settings.rates, **way))
-        models[name] = contrast.finetuned(model, trial, searches[-1].best, **way)
-    models |= controls.of_weights(
+        searches.append(evaluation.choose_rate(model, held_out, settings.rates, **way))
+        models[name] = evaluation.finetuned(model, trial, searches[-1].best, **way)
+    models |= baselines.of_weights(
         jax.random.key(1), model, models[OWN], trial, draws=settings.draws, **PUBLISHED
     )
-    seen = {name: contrast.with_models(each, trial) for name, each in models.items()}
+    seen = {name: evaluation.with_models(each, trial) for name, each in models.items()}
     alike = {
-        name: contrast.likeness(zero.attended, told.attended, one.attended)
+        name: evaluation.likeness(zero.attended, told.attended, one.attended)
         for name, one in seen.items()
-    } | controls.of_outputs(jax.random.key(2), zero.attended, told.attended)
+    } | baselines.of_outputs(jax.random.key(2), zero.attended, told.attended)
     right = {
-        name: contrast.right(one.logits, trial.labels)
+        name: evaluation.right(one.logits, trial.labels)
         for name, one in ({"zero": zero, "told": told} | seen).items()
     }
     recoveries = [similarity.recovery(right["zero"], right["told"], right[name]) for name in WAYS]
-    likenesses: contrast.Likeness = _stacked(alike.values())
+    likenesses: evaluation.Likeness = _stacked(alike.values())
     recovery: similarity.Recovery = _stacked(recoveries)
     search = _stacked(searches)
     return {
@@ -175,12 +178,12 @@ def _stacked(parts: Any) -> Any:
 def _progress(rates: tuple[float, ...]) -> Callable[..., Found]:
     """What becomes, as training goes on, of both ways' gains and of their similarity."""
 
-    def look(model: CausalTransformer, trials: tuple[Trial, Trial]) -> Found:
+    def look(model: CausalTransformer, trials: tuple[EvaluationSet, EvaluationSet]) -> Found:
         trial, held_out = trials
-        rate = contrast.choose_rate(model, held_out, rates, **PUBLISHED).best
-        ways = contrast.three_ways(model, trial, rate, **PUBLISHED)
-        alike = contrast.likeness(*(seen.attended for seen in ways)).similarity[:, -1]
-        zero, told, after = (contrast.accuracy(seen.logits, trial.labels) for seen in ways)
+        rate = evaluation.choose_rate(model, held_out, rates, **PUBLISHED).best
+        ways = evaluation.three_ways(model, trial, rate, **PUBLISHED)
+        alike = evaluation.likeness(*(seen.attended for seen in ways)).similarity[:, -1]
+        zero, told, after = (evaluation.accuracy(seen.logits, trial.labels) for seen in ways)
         return {
             "similarity_then": alike[KINDS.index("normalised")],
             "centred_similarity_then": alike[KINDS.index("centred")],
@@ -191,10 +194,10 @@ def _progress(rates: tuple[float, ...]) -> Callable[..., Found]:
     return look
 
 
-def _alike_at(model: CausalTransformer, rate: jax.Array, trial: Trial) -> jax.Array:
+def _alike_at(model: CausalTransformer, rate: jax.Array, trial: EvaluationSet) -> jax.Array:
     """Similarities at a given rate; untrained models choose 2 to 40 times that of trained ones."""
-    ways = contrast.three_ways(model, trial, rate, **PUBLISHED)
-    return contrast.likeness(*(seen.attended for seen in ways)).similarity
+    ways = evaluation.three_ways(model, trial, rate, **PUBLISHED)
+    return evaluation.likeness(*(seen.attended for seen in ways)).similarity
 
 
 def _alike(model: str, kind: str) -> claims.Value:

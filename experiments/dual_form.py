@@ -21,9 +21,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, dual, study
+from toyicl import claims, study
 from toyicl.core.config import require_positive, require_size
 from toyicl.experiment import Fit
+from toyicl.finetuning import dual_form
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import Classification, require_each_class
 
@@ -93,27 +94,27 @@ def _gaps(
     inputs, labels = (jnp.tile(values, (settings.epochs, 1)) for values in (x, y))
     found = {}
     for name, slope in (("trained", _probability_error), ("squared", _error)):
-        trained = dual.train(weights, inputs, labels, settings.learning_rate, slope)
-        by_attention = dual.answer_by_attention(weights, trained, x_query)
+        trained = dual_form.train(weights, inputs, labels, settings.learning_rate, slope)
+        by_attention = dual_form.answer_by_attention(weights, trained, x_query)
         found[name] = _gap(by_attention, trained.weights @ x_query)
     values = x @ weights.T  # of a layer whose values are another map of its inputs
     half = len(x) // 2
     parts = [(x[:half], values[:half]), (x[half:], values[half:])]
-    added = [dual.context_weights(*part) for part in parts]
-    whole = dual.context_weights(x, values)
-    softmax = dual.softmax_attention(x, values, x_query)
-    first, second = (dual.softmax_attention(*part, x_query) for part in parts)
+    added = [dual_form.context_weights(*part) for part in parts]
+    whole = dual_form.context_weights(x, values)
+    softmax = dual_form.softmax_attention(x, values, x_query)
+    first, second = (dual_form.softmax_attention(*part, x_query) for part in parts)
     split = first + second
     return found | {
         "demonstrations": _gap(
-            (added[0] + added[1]) @ x_query, dual.linear_attention(x, values, x_query)
+            (added[0] + added[1]) @ x_query, dual_form.linear_attention(x, values, x_query)
         ),
         "softmax_parts": _gap(split * (split @ softmax) / (split @ split), softmax),
-        "agreement": _gap(-jax.grad(dual.agreement)(elsewhere, x, values), whole),
-        "squares": _gap(-jax.grad(dual.squares)(jnp.zeros_like(weights), x, values), whole),
-        "elsewhere": _gap(-jax.grad(dual.squares)(elsewhere, x, values), whole),
+        "agreement": _gap(-jax.grad(dual_form.agreement)(elsewhere, x, values), whole),
+        "squares": _gap(-jax.grad(dual_form.squares)(jnp.zeros_like(weights), x, values), whole),
+        "elsewhere": _gap(-jax.grad(dual_form.squares)(elsewhere, x, values), whole),
         "softmax_step": _gap(
-            dual.local_step(x, values, x_query, jax.random.normal(start_key, softmax.shape)),
+            dual_form.local_step(x, values, x_query, jax.random.normal(start_key, softmax.shape)),
             softmax,
         ),
     }
@@ -147,8 +148,8 @@ def _attention(
     count, classes = labels.shape
     inputs, shown = (jnp.tile(values, (settings.epochs, 1)) for values in (examples, labels))
     start = jnp.zeros((classes, examples.shape[1]))
-    trained = dual.train(start, inputs, shown, settings.learning_rate, _probability_error)
-    attention = jax.vmap(partial(dual.attention_over_training, trained))(queries)
+    trained = dual_form.train(start, inputs, shown, settings.learning_rate, _probability_error)
+    attention = jax.vmap(partial(dual_form.attention_over_training, trained))(queries)
     asked = int(jnp.argmax(answers[0]))
     by_class = answers.T @ attention[:, :count] @ labels
     by_class = by_class / (jnp.sum(answers, axis=0)[:, None] * jnp.sum(labels, axis=0)[None])

@@ -21,11 +21,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, contrast, study
-from toyicl.contrast import KINDS, Trial, Vehicle
+from toyicl import claims, study
 from toyicl.core.config import require, require_increasing, require_share
 from toyicl.experiment import Fit
-from toyicl.finetuning import published
+from toyicl.finetuning import evaluation
+from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
+from toyicl.finetuning.updates import published
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import cross_entropy, with_false_labels
@@ -36,7 +37,7 @@ PUBLISHED = published(cross_entropy)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Vehicle):
+class Settings(FinetuningStudy):
     """Settings of the vehicle, and how many labels are false."""
 
     shares: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -58,7 +59,7 @@ QUICK = FULL.quick(shares=(0.0, 0.5, 1.0))
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """Train the vehicle, and tell it false labels."""
     history = settings.train(fit)
-    found = contrast.before_and_after(partial(_look, settings), history, settings.trials())
+    found = evaluation.before_and_after(partial(_look, settings), history, settings.trials())
     return study.dataset(
         {
             "in_context": (("seed", "model", "share"), found["in_context"]),
@@ -81,24 +82,24 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
 
 
 def _look(
-    settings: Settings, model: CausalTransformer, trial: Trial, held_out: Trial
+    settings: Settings, model: CausalTransformer, trial: EvaluationSet, held_out: EvaluationSet
 ) -> dict[str, Any]:
     """Accuracies at each share, and similarities by who is told it."""
-    rate = contrast.choose_rate(model, held_out, settings.rates, **PUBLISHED).best
-    zero = contrast.zero_shot(model, trial)
+    rate = evaluation.choose_rate(model, held_out, settings.rates, **PUBLISHED).best
+    zero = evaluation.zero_shot(model, trial)
     keys = jax.random.split(jax.random.key(3), len(trial.x))
 
     def seen(share: jax.Array) -> tuple:
         labels = jax.vmap(with_false_labels, (0, 0, None))(keys, trial.y, share)
         told = trial._replace(y=labels)
-        tuned = contrast.finetuned(model, told, rate, **PUBLISHED)
-        both = contrast.in_context(model, told), contrast.with_models(tuned, told)
+        tuned = evaluation.finetuned(model, told, rate, **PUBLISHED)
+        both = evaluation.in_context(model, told), evaluation.with_models(tuned, told)
         return tuple((one.logits, one.attended) for one in both)
 
     (told, tuned) = jax.lax.map(seen, jnp.asarray(settings.shares))
 
     def alike(one: jax.Array, other: jax.Array) -> jax.Array:
-        return contrast.likeness(zero.attended, one, other).similarity
+        return evaluation.likeness(zero.attended, one, other).similarity
 
     pairs = {
         "in context": (told[1], jnp.broadcast_to(tuned[1][:1], tuned[1].shape)),
@@ -106,10 +107,11 @@ def _look(
         "both": (told[1], tuned[1]),
     }
     accuracies = [
-        jax.vmap(contrast.accuracy, (0, None))(logits, trial.labels) for logits, _ in (told, tuned)
+        jax.vmap(evaluation.accuracy, (0, None))(logits, trial.labels)
+        for logits, _ in (told, tuned)
     ]
     return {
-        "zero_shot": contrast.accuracy(zero.logits, trial.labels),
+        "zero_shot": evaluation.accuracy(zero.logits, trial.labels),
         "in_context": accuracies[0],
         "finetuned": accuracies[1],
         "similarity": jnp.stack([jax.vmap(alike)(*pairs[side]) for side in SIDES]),

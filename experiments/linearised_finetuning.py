@@ -24,11 +24,13 @@ from jax.flatten_util import ravel_pytree
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, contrast, study
-from toyicl.contrast import KINDS, Trial, Vehicle
+from toyicl import claims, study
 from toyicl.core.config import require_different, require_positive
 from toyicl.experiment import Fit
-from toyicl.finetuning import (
+from toyicl.finetuning import evaluation
+from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
+from toyicl.finetuning.similarity import cosine
+from toyicl.finetuning.updates import (
     WHICH,
     label_step,
     parts,
@@ -38,7 +40,6 @@ from toyicl.finetuning import (
 )
 from toyicl.models.causal import Activations, CausalTransformer
 from toyicl.plots import figures, panels
-from toyicl.similarity import cosine
 from toyicl.tasks.prompts import cross_entropy
 
 KEYS_AND_VALUES = WHICH["keys and values"]
@@ -46,7 +47,7 @@ PUBLISHED = published(cross_entropy)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Vehicle):
+class Settings(FinetuningStudy):
     """Settings of the vehicle, and the rates."""
 
     factors: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 0.01)
@@ -66,7 +67,7 @@ QUICK = FULL.quick()
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """Train the vehicle, and finetune it and its linearisation."""
     history = settings.train(fit)
-    found = contrast.before_and_after(partial(_look, settings), history, settings.trials())
+    found = evaluation.before_and_after(partial(_look, settings), history, settings.trials())
     trained = {name: values[:, 1] for name, values in found.items()}
     dims: dict[str, tuple[str, ...]] = {
         "logit_error": ("factor",),
@@ -89,23 +90,24 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
 
 
 def _look(
-    settings: Settings, model: CausalTransformer, trial: Trial, held_out: Trial
+    settings: Settings, model: CausalTransformer, trial: EvaluationSet, held_out: EvaluationSet
 ) -> dict[str, Any]:
     """Both ways of finetuning at each rate, and the steps on each demonstration."""
-    best = contrast.choose_rate(model, held_out, settings.rates, **PUBLISHED).best
-    zero, told = contrast.zero_shot(model, trial), contrast.in_context(model, trial)
+    best = evaluation.choose_rate(model, held_out, settings.rates, **PUBLISHED).best
+    zero, told = evaluation.zero_shot(model, trial), evaluation.in_context(model, trial)
 
     def both(factor: jax.Array) -> dict[str, jax.Array]:
-        tuned = contrast.finetuned(model, trial, factor * best, **PUBLISHED)
-        seen = contrast.with_models(tuned, trial), _linearised(model, trial, factor * best)
+        tuned = evaluation.finetuned(model, trial, factor * best, **PUBLISHED)
+        seen = evaluation.with_models(tuned, trial), _linearised(model, trial, factor * best)
         gap = jnp.linalg.norm(seen[1].logits - seen[0].logits, axis=-1)
         moved = jnp.linalg.norm(seen[0].logits - zero.logits, axis=-1)
         alike = [
-            contrast.likeness(zero.attended, told.attended, one.attended).similarity for one in seen
+            evaluation.likeness(zero.attended, told.attended, one.attended).similarity
+            for one in seen
         ]
         return {
             "logit_error": jnp.sum(gap) / jnp.sum(moved),
-            "accuracy": jnp.stack([contrast.accuracy(one.logits, trial.labels) for one in seen]),
+            "accuracy": jnp.stack([evaluation.accuracy(one.logits, trial.labels) for one in seen]),
             "similarity": jnp.stack(alike),
         }
 
@@ -119,7 +121,7 @@ def _look(
     }
 
 
-def _linearised(model: CausalTransformer, trial: Trial, rate: jax.Array) -> Activations:
+def _linearised(model: CausalTransformer, trial: EvaluationSet, rate: jax.Array) -> Activations:
     """What the linearised model of each task sees of its queries."""
 
     def one(x: jax.Array, y: jax.Array, queries: jax.Array) -> Activations:
@@ -130,7 +132,7 @@ def _linearised(model: CausalTransformer, trial: Trial, rate: jax.Array) -> Acti
     return jax.vmap(one)(trial.x, trial.y, trial.queries)
 
 
-def _steps(model: CausalTransformer, trial: Trial) -> dict[str, jax.Array]:
+def _steps(model: CausalTransformer, trial: EvaluationSet) -> dict[str, jax.Array]:
     """Steps on single demonstrations: the first of each task, and where they start."""
     divided = parts(model, KEYS_AND_VALUES)
     start, unravel = ravel_pytree(divided.chosen)

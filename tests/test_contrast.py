@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toyicl import contrast
-from toyicl.contrast import KINDS, Vehicle, likeness
 from toyicl.core.errors import BadInput
-from toyicl.finetuning import WHICH, finetune, published
+from toyicl.finetuning import evaluation
+from toyicl.finetuning.evaluation import KINDS, FinetuningStudy, likeness
+from toyicl.finetuning.updates import WHICH, finetune, published
 from toyicl.models.causal import CausalArchitecture
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tasks.prompts import Classification, SequenceRegression, cross_entropy, half_squared
@@ -28,7 +28,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def trial():
-    return contrast.draw_trial(TASK, jax.random.key(0), tasks=2, queries=2)
+    return evaluation.draw_trial(TASK, jax.random.key(0), tasks=2, queries=2)
 
 
 def test_a_trial_is_episodes_cut_in_two(close, trial):
@@ -45,9 +45,9 @@ in_context = jax.jit(lambda model, x, y, query: model.in_context(x, y, query))
 
 
 def test_three_ways_are_a_loop_over_tasks_and_queries(close, model, trial):
-    models = jax.jit(partial(contrast.finetuned, **METHOD))(model, trial, 0.3)
-    found = jax.jit(partial(contrast.three_ways, **METHOD))(model, trial, 0.3)
-    ranks = jax.jit(contrast.demonstrations_ranked)(model, models, trial)
+    models = jax.jit(partial(evaluation.finetuned, **METHOD))(model, trial, 0.3)
+    found = jax.jit(partial(evaluation.three_ways, **METHOD))(model, trial, 0.3)
+    ranks = jax.jit(evaluation.demonstrations_ranked)(model, models, trial)
     for task in range(2):
         x, y = trial.x[task], trial.y[task]
         tuned = jax.jit(lambda x, y: finetune(model, x, y, 0.3, **METHOD))(x, y)
@@ -106,12 +106,12 @@ def test_finetuning_of_mlps_moves_no_attention_of_the_first_layer(dtype):
     with jax.enable_x64(dtype == "float64"):
         task = Classification()
         model = CausalArchitecture()(task, jax.random.key(1))
-        trial = contrast.draw_trial(task, jax.random.key(0), tasks=6, queries=7)
+        trial = evaluation.draw_trial(task, jax.random.key(0), tasks=6, queries=7)
 
         @jax.jit
         def alike(model, trial):
             method = METHOD | {"which": WHICH["MLPs"]}
-            ways = contrast.three_ways(model, trial, 0.3, **method)
+            ways = evaluation.three_ways(model, trial, 0.3, **method)
             return likeness(*(seen.attended for seen in ways))
 
         found = alike(model, trial)
@@ -131,42 +131,42 @@ def test_a_task_that_diverges_takes_nothing_from_the_others():
 
 
 def test_finetuning_that_diverges_is_counted(model, trial):
-    ways = contrast.three_ways(model, trial, 1e300, **METHOD)
+    ways = evaluation.three_ways(model, trial, 1e300, **METHOD)
     found = likeness(*(seen.attended for seen in ways))
     assert np.asarray(found.diverged).all(axis=0).tolist() == [True, True]
     assert np.isnan(found.similarity).all()
 
 
 def test_the_rate_is_chosen_by_score_and_one_that_diverges_is_named(model, trial):
-    found = contrast.choose_rate(model, trial, (0.1, 1e300), **METHOD)
+    found = evaluation.choose_rate(model, trial, (0.1, 1e300), **METHOD)
     assert found.diverged.tolist() == [False, True]
     assert float(found.best) == 0.1
-    models = contrast.finetuned(model, trial, 0.1, **METHOD)
-    logits = contrast.with_models(models, trial).logits
-    np.testing.assert_allclose(found.scores[0], contrast.accuracy(logits, trial.labels))
+    models = evaluation.finetuned(model, trial, 0.1, **METHOD)
+    logits = evaluation.with_models(models, trial).logits
+    np.testing.assert_allclose(found.scores[0], evaluation.accuracy(logits, trial.labels))
 
 
 def test_what_is_not_finite_is_not_right():
     labels = jnp.eye(3)
-    assert contrast.right(labels, labels).tolist() == [True] * 3
-    assert contrast.right(labels * jnp.nan, labels).tolist() == [False] * 3
+    assert evaluation.right(labels, labels).tolist() == [True] * 3
+    assert evaluation.right(labels * jnp.nan, labels).tolist() == [False] * 3
 
 
 def test_regression_is_scored_by_its_error(close):
     task = SequenceRegression(law=LinearRegression(dim=4, context_size=3))
-    trial = contrast.draw_trial(task, jax.random.key(0), tasks=2, queries=4)
-    close(contrast.minus_error(0 * trial.labels, trial.labels), -np.mean(trial.labels**2) / 2)
+    trial = evaluation.draw_trial(task, jax.random.key(0), tasks=2, queries=4)
+    close(evaluation.minus_error(0 * trial.labels, trial.labels), -np.mean(trial.labels**2) / 2)
     model = CausalArchitecture(width=8, heads=2, mlp_size=6)(task, jax.random.key(1))
-    found = contrast.choose_rate(
+    found = evaluation.choose_rate(
         model,
         trial,
         (1e-6, 10.0),
         **published(half_squared),
-        score=contrast.minus_error,
+        score=evaluation.minus_error,
     )
     close(found.best, (1e-6, 10.0)[int(np.argmax(found.scores))])
-    still = contrast.zero_shot(model, trial).logits
-    close(found.scores[0], contrast.minus_error(still, trial.labels), 1e-4)
+    still = evaluation.zero_shot(model, trial).logits
+    close(found.scores[0], evaluation.minus_error(still, trial.labels), 1e-4)
 
 
 def test_untrained_models_are_told_each_its_own(close):
@@ -175,7 +175,7 @@ def test_untrained_models_are_told_each_its_own(close):
     def look(model, rate, factor):
         return factor * rate * model["w"]
 
-    close(contrast.untrained_with(look, history, np.array([10.0, 100.0]), (2.0,)), [0.0, 600.0])
+    close(evaluation.untrained_with(look, history, np.array([10.0, 100.0]), (2.0,)), [0.0, 600.0])
 
 
 def test_every_seed_is_looked_at_before_and_after(close):
@@ -185,8 +185,8 @@ def test_every_seed_is_looked_at_before_and_after(close):
     def look(model, factor):
         return factor * model["w"]
 
-    close(contrast.before_and_after(look, history, (2.0,)), [[0.0, 4.0], [6.0, 10.0]])
-    close(contrast.trained(look, history, (2.0,)), [4.0, 10.0])
+    close(evaluation.before_and_after(look, history, (2.0,)), [[0.0, 4.0], [6.0, 10.0]])
+    close(evaluation.trained(look, history, (2.0,)), [4.0, 10.0])
 
 
 @pytest.mark.parametrize(
@@ -201,4 +201,4 @@ def test_every_seed_is_looked_at_before_and_after(close):
 )
 def test_bad_settings_are_named(bad, message):
     with pytest.raises(BadInput, match=message):
-        Vehicle(**bad)
+        FinetuningStudy(**bad)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from toyicl import contrast, controls
-from toyicl.finetuning import finetune, published
+from toyicl.finetuning import baselines, evaluation
+from toyicl.finetuning.updates import finetune, published
 from toyicl.models.causal import CausalArchitecture
 from toyicl.tasks.prompts import Classification, cross_entropy
 
@@ -24,7 +24,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def trial():
-    return contrast.draw_trial(TASK, jax.random.key(0), tasks=3, queries=2)
+    return evaluation.draw_trial(TASK, jax.random.key(0), tasks=3, queries=2)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def flat(model):
 
 
 def test_random_updates_have_the_norm_of_finetunings(close, model, tuned):
-    random = controls.random_update(jax.random.key(0), model, tuned, which=KEYS_AND_VALUES)
+    random = baselines.random_update(jax.random.key(0), model, tuned, which=KEYS_AND_VALUES)
     before, after, other = flat(model), flat(random), flat(tuned)
     for path, value in before.items():
         close(np.linalg.norm(after[path] - value), np.linalg.norm(other[path] - value), 1e-9)
@@ -46,13 +46,13 @@ def test_random_updates_have_the_norm_of_finetunings(close, model, tuned):
 
 def test_the_best_random_update_is_the_one_that_costs_least(model, trial, tuned):
     x, y = trial.x[0], trial.y[0]
-    best = controls.best_random_update(jax.random.key(0), model, tuned, x, y, count=5, **METHOD)
+    best = baselines.best_random_update(jax.random.key(0), model, tuned, x, y, count=5, **METHOD)
 
     def cost(changed):
         return np.mean([OBJECTIVE(changed, a, b) for a, b in zip(x, y, strict=True)])
 
     costs = [
-        cost(controls.random_update(key, model, tuned, which=KEYS_AND_VALUES))
+        cost(baselines.random_update(key, model, tuned, which=KEYS_AND_VALUES))
         for key in jax.random.split(jax.random.key(0), 5)
     ]
     assert max(costs) > min(costs)
@@ -61,13 +61,13 @@ def test_the_best_random_update_is_the_one_that_costs_least(model, trial, tuned)
 
 def test_another_tasks_models(close):
     models = {"weights": jnp.arange(3.0)}
-    close(controls.shifted_by_one(models)["weights"], [2.0, 0.0, 1.0])
+    close(baselines.shifted_by_one(models)["weights"], [2.0, 0.0, 1.0])
 
 
 def test_updates_of_weights_are_those_of_each_task(close, model, trial):
     """More draws hold those of fewer, so they cost no more; the single random one is none of them."""
-    tuned = contrast.finetuned(model, trial, 0.3, **METHOD)
-    found = controls.of_weights(jax.random.key(0), model, tuned, trial, draws=(1, 8), **METHOD)
+    tuned = evaluation.finetuned(model, trial, 0.3, **METHOD)
+    found = baselines.of_weights(jax.random.key(0), model, tuned, trial, draws=(1, 8), **METHOD)
     names = ["another task's", "random", "best of 1 random", "best of 8 random"]
     assert list(found) == names
 
@@ -86,7 +86,7 @@ def test_updates_of_weights_are_those_of_each_task(close, model, trial):
 def test_noise_is_not_alike():
     """Uniform noise is not centred: it is alike to a change that all entries share, unless centred."""
     before, after, _ = np.random.default_rng(3).normal(size=(3, 40, 40, 1, 64))
-    found = controls.of_outputs(jax.random.key(0), jnp.asarray(before), jnp.asarray(after + 1))
+    found = baselines.of_outputs(jax.random.key(0), jnp.asarray(before), jnp.asarray(after + 1))
     assert list(found) == ["Gaussian noise", "uniform noise"]
     gaussian, uniform = (np.asarray(one.similarity) for one in found.values())
     assert np.all(np.abs(gaussian) < 0.02)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toyicl import dual
+from toyicl.finetuning import dual_form
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 
@@ -43,8 +43,10 @@ def test_a_trained_layer_is_attention_over_its_training(close, name, dtype, tole
     with jax.enable_x64(dtype == "float64"):
         x, y, query = draw(0)
         start = jax.random.normal(jax.random.key(9), (3, 5))
-        trained = dual.train(start, jnp.tile(x, (3, 1)), jnp.tile(y, (3, 1)), 0.1, SLOPES[name])
-        answer = dual.answer_by_attention(start, trained, query)
+        trained = dual_form.train(
+            start, jnp.tile(x, (3, 1)), jnp.tile(y, (3, 1)), 0.1, SLOPES[name]
+        )
+        answer = dual_form.answer_by_attention(start, trained, query)
         assert answer.dtype.name == dtype
         close(answer, trained.weights @ query, tolerance)
 
@@ -52,7 +54,7 @@ def test_a_trained_layer_is_attention_over_its_training(close, name, dtype, tole
 def test_training_is_a_loop_of_gradients(close):
     x, y, _ = draw(1)
     weights = expected = jax.random.normal(jax.random.key(2), (3, 5))
-    trained = dual.train(weights, x, y, 0.2, classified)
+    trained = dual_form.train(weights, x, y, 0.2, classified)
     for row, label in zip(x, y, strict=True):
 
         def cost(weights, row=row, label=label):
@@ -61,7 +63,7 @@ def test_training_is_a_loop_of_gradients(close):
         expected = expected - 0.2 * jax.grad(cost)(expected)
     close(trained.weights, expected)
     attended = [row @ trained.inputs[3] for row in np.asarray(x)]
-    close(dual.attention_over_training(trained, trained.inputs[3]), attended)
+    close(dual_form.attention_over_training(trained, trained.inputs[3]), attended)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
@@ -71,22 +73,24 @@ def test_demonstrations_add_to_weights(dtype, tolerance, seed, count):
     with jax.enable_x64(dtype == "float64"):
         keys, values, query = draw(seed, count)
         own_keys, own_values, _ = draw(seed + 1, 2)
-        together = dual.linear_attention(
+        together = dual_form.linear_attention(
             jnp.concatenate([keys, own_keys]), jnp.concatenate([values, own_values]), query
         )
-        weights = dual.context_weights(own_keys, own_values) + dual.context_weights(keys, values)
+        weights = dual_form.context_weights(own_keys, own_values) + dual_form.context_weights(
+            keys, values
+        )
         np.testing.assert_allclose(together, weights @ query, rtol=0, atol=tolerance * 100)
         by_hand = sum(v * (k @ query) for k, v in zip(keys, values, strict=True))
         np.testing.assert_allclose(
-            dual.linear_attention(keys, values, query), by_hand, rtol=0, atol=tolerance * 100
+            dual_form.linear_attention(keys, values, query), by_hand, rtol=0, atol=tolerance * 100
         )
 
 
 def test_softmax_attention_does_not_add_up(close):
     keys, values, query = draw(3)
-    whole = dual.softmax_attention(keys, values, query)
-    parts = dual.softmax_attention(keys[:4], values[:4], query)
-    parts = parts + dual.softmax_attention(keys[4:], values[4:], query)
+    whole = dual_form.softmax_attention(keys, values, query)
+    parts = dual_form.softmax_attention(keys[:4], values[:4], query)
+    parts = parts + dual_form.softmax_attention(keys[4:], values[4:], query)
     assert np.linalg.norm(whole - parts) > 0.05 * np.linalg.norm(whole)
 
 
@@ -94,9 +98,9 @@ def test_softmax_attention_does_not_add_up(close):
 def test_what_demonstrations_add_is_the_slope_of_an_agreement(close, scale):
     keys, values, _ = draw(4)
     weights = scale * jax.random.normal(jax.random.key(5), (3, 5))
-    added = dual.context_weights(keys, values)
-    close(-jax.grad(dual.agreement)(weights, keys, values), added)
-    descent = -jax.grad(dual.squares)(weights, keys, values)
+    added = dual_form.context_weights(keys, values)
+    close(-jax.grad(dual_form.agreement)(weights, keys, values), added)
+    descent = -jax.grad(dual_form.squares)(weights, keys, values)
     if scale:
         assert np.linalg.norm(descent - added) > 0.1 * np.linalg.norm(added)
     else:
@@ -105,8 +109,8 @@ def test_what_demonstrations_add_is_the_slope_of_an_agreement(close, scale):
 
 def test_the_agreement_has_no_minimum(close):
     keys, values, _ = draw(6)
-    added = dual.context_weights(keys, values)
-    costs = [float(dual.agreement(size * added, keys, values)) for size in (1, 10, 100)]
+    added = dual_form.context_weights(keys, values)
+    costs = [float(dual_form.agreement(size * added, keys, values)) for size in (1, 10, 100)]
     close(costs[1:], [10 * costs[0], 100 * costs[0]])
     assert costs[0] < 0
 
@@ -117,11 +121,11 @@ def test_softmax_attention_is_one_step_from_anywhere(close, dtype, tolerance):
         keys, values, query = draw(7)
         for seed in range(3):
             start = 5 * jax.random.normal(jax.random.key(seed), (3,))
-            end = dual.local_step(keys, values, query, start)
-            close(end, dual.softmax_attention(keys, values, query), tolerance)
+            end = dual_form.local_step(keys, values, query, start)
+            close(end, dual_form.softmax_attention(keys, values, query), tolerance)
 
 
 def test_large_scores_do_not_overflow():
     keys, values, query = draw(8)
-    end = dual.local_step(100 * keys, values, 10 * query, jnp.zeros(3))
+    end = dual_form.local_step(100 * keys, values, 10 * query, jnp.zeros(3))
     assert np.isfinite(end).all()

@@ -10,9 +10,19 @@ import pytest
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
-from toyicl import finetuning
 from toyicl.core.errors import BadInput
-from toyicl.finetuning import WHICH, finetune, layer_causal, parts, plain
+from toyicl.finetuning import updates
+from toyicl.finetuning.updates import (
+    WHICH,
+    finetune,
+    layer_causal,
+    parts,
+    plain,
+    published,
+    search,
+    see_linearised,
+    tangent_steps,
+)
 from toyicl.models.causal import CausalArchitecture
 from toyicl.tasks.prompts import Classification, cross_entropy
 
@@ -129,7 +139,7 @@ def _advance(model, index, tokens):
 @jax.jit
 def lin(model, examples, rate):
     which = WHICH["keys and values"]
-    return finetuning.tangent_steps(model, *examples[:2], rate, which=which, cost=cross_entropy)
+    return tangent_steps(model, *examples[:2], rate, which=which, cost=cross_entropy)
 
 
 @jax.jit
@@ -145,7 +155,7 @@ logits_of = jax.jit(lambda model, row: model.zero_shot(row).logits)
 
 def test_a_linearised_model_starts_where_the_model_is(model, examples):
     still = jax.tree.map(jnp.zeros_like, parts(model, WHICH["keys and values"]).chosen)
-    seen = finetuning.see_linearised(model, still, examples[2], which=WHICH["keys and values"])
+    seen = see_linearised(model, still, examples[2], which=WHICH["keys and values"])
     assert jax.tree.all(jax.tree.map(np.array_equal, seen, model.zero_shot(examples[2])))
 
 
@@ -159,7 +169,7 @@ def test_one_linearised_step_is_the_jacobian_times_the_error(close, dtype, toler
         slopes, logits = jacobian(model, x[0]).T, logits_of(model, x[0])
         error = jax.nn.softmax(logits) - y[0]
         close(change, -0.25 * slopes @ error, tolerance)
-        label_step = jax.jit(partial(finetuning.label_step, which=WHICH["keys and values"]))
+        label_step = jax.jit(partial(updates.label_step, which=WHICH["keys and values"]))
         gradient, simplified = label_step(model, x[0], y[0])
         close(ravel_pytree(gradient)[0], slopes @ error, tolerance)
         weighted = y[0] * jax.nn.log_softmax(logits)
@@ -175,7 +185,7 @@ def test_several_linearised_steps_are_a_loop_with_the_jacobians(close, model, ex
         change = change - 0.3 * slopes.T @ (jax.nn.softmax(logits) - label)
     found = lin(model, examples, 0.3)
     close(ravel_pytree(found)[0], change, 1e-10)
-    seen = finetuning.see_linearised(model, found, x_query, which=WHICH["keys and values"])
+    seen = see_linearised(model, found, x_query, which=WHICH["keys and values"])
     close(seen.logits, logits_of(model, x_query) + jacobian(model, x_query) @ change, 1e-10)
     moved = seen.attended - model.zero_shot(x_query).attended
     assert np.abs(np.asarray(moved)).max() > 0, "attention outputs move, too"
@@ -184,7 +194,7 @@ def test_several_linearised_steps_are_a_loop_with_the_jacobians(close, model, ex
 def test_real_finetuning_nears_its_linearisation_as_the_rate_falls(model, examples):
     gaps = []
     for rate in (0.1, 0.01):
-        seen = finetuning.see_linearised(
+        seen = see_linearised(
             model, lin(model, examples, rate), examples[2], which=WHICH["keys and values"]
         )
         real = logits_of(tune(model, examples, rate), examples[2])
@@ -197,7 +207,7 @@ def test_real_finetuning_nears_its_linearisation_as_the_rate_falls(model, exampl
 
 
 def test_the_best_rate_scores_highest_and_ties_go_to_the_least(close):
-    found = finetuning.search(
+    found = search(
         (1.0, 0.5, 2.0, 3.0),
         lambda rate: (jnp.where(rate < 3, 2.0, 5.0), rate < 2.5),
     )
@@ -207,7 +217,7 @@ def test_the_best_rate_scores_highest_and_ties_go_to_the_least(close):
 
 
 def test_where_all_rates_diverge_there_is_no_best():
-    found = finetuning.search((1.0, 2.0), lambda rate: (rate, rate < 0))
+    found = search((1.0, 2.0), lambda rate: (rate, rate < 0))
     assert np.isnan(found.best)
 
 
@@ -221,7 +231,7 @@ def test_where_all_rates_diverge_there_is_no_best():
 )
 def test_wrong_rates_are_named(rates, message):
     with pytest.raises(BadInput, match=message):
-        finetuning.search(rates, lambda rate: (rate, rate > 0))
+        search(rates, lambda rate: (rate, rate > 0))
 
 
 def test_a_rate_that_diverges_raises_nothing(model, examples):
@@ -250,6 +260,6 @@ def test_dtypes(dtype):
 
 
 def test_finetuning_as_published_is_of_keys_and_values_alone_by_plain_descent(model, examples):
-    found = flat(finetune(model, *examples[:2], 0.3, **finetuning.published(cross_entropy)))
+    found = flat(finetune(model, *examples[:2], 0.3, **published(cross_entropy)))
     expected = flat(tune(model, examples, 0.3, "keys and values", "plain"))
     assert all(np.array_equal(found[path], value) for path, value in expected.items())

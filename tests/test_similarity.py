@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from toyicl import similarity
 from toyicl.core.errors import BadInput
+from toyicl.finetuning import similarity
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 

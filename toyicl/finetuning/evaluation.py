@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
-from toyicl import similarity
 from toyicl.core.config import require_different, require_positive, require_size
-from toyicl.finetuning import Objective, Search, Which, finetune, search
+from toyicl.finetuning import similarity as finetuning_similarity
+from toyicl.finetuning.updates import Objective, Search, Which, finetune, search
 from toyicl.models.causal import Activations, CausalArchitecture, CausalTransformer
 from toyicl.tasks.prompts import Classification, PromptTask
 from toyicl.training.step import Training
@@ -27,7 +27,7 @@ KINDS = ("normalised", "raw", "centred", "centred raw")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vehicle:
+class FinetuningStudy:
     """Settings of a trained model that is finetuned: what its experiments share."""
 
     task: Classification = Classification()
@@ -77,7 +77,7 @@ class Vehicle:
         return draw(jax.random.key(2022)), draw(jax.random.key(2023))
 
 
-class Trial(NamedTuple):
+class EvaluationSet(NamedTuple):
     """Tasks with demonstrations and queries."""
 
     x: jax.Array
@@ -90,12 +90,12 @@ class Trial(NamedTuple):
     """Labels of the queries, (tasks, queries, m)."""
 
 
-def draw_trial(task: PromptTask, key: jax.Array, *, tasks: int, queries: int) -> Trial:
+def draw_trial(task: PromptTask, key: jax.Array, *, tasks: int, queries: int) -> EvaluationSet:
     """Tasks of which the first N points are demonstrations, the others queries."""
     count = task.context_size
     episodes = task.of_size(count + queries).sample(key, tasks)
     x, y = (jnp.moveaxis(values, -1, 0) for values in episodes[:2])
-    return Trial(x[:, :count], y[:, :count], x[:, count:], y[:, count:])
+    return EvaluationSet(x[:, :count], y[:, :count], x[:, count:], y[:, count:])
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -114,12 +114,12 @@ def minus_error(answers: jax.Array, labels: jax.Array) -> jax.Array:
     return -jnp.mean(jnp.sum((answers - labels) ** 2, axis=-1)) / 2
 
 
-def zero_shot(model: CausalTransformer, trial: Trial) -> Activations:
+def zero_shot(model: CausalTransformer, trial: EvaluationSet) -> Activations:
     """What is seen of each query behind BOS alone; leaves (tasks, queries, ...)."""
     return jax.vmap(jax.vmap(lambda query: model.zero_shot(query)))(trial.queries)
 
 
-def in_context(model: CausalTransformer, trial: Trial) -> Activations:
+def in_context(model: CausalTransformer, trial: EvaluationSet) -> Activations:
     """What is seen of each query behind the demonstrations."""
 
     def see(x: jax.Array, y: jax.Array, query: jax.Array) -> Activations:
@@ -128,7 +128,7 @@ def in_context(model: CausalTransformer, trial: Trial) -> Activations:
     return jax.vmap(jax.vmap(see, (None, None, 0)))(trial.x, trial.y, trial.queries)
 
 
-def with_models(models: Any, trial: Trial) -> Activations:
+def with_models(models: Any, trial: EvaluationSet) -> Activations:
     """What the model of each task, on a leading axis of every leaf, sees zero-shot of its queries."""
 
     def see(model: CausalTransformer, queries: jax.Array) -> Activations:
@@ -139,7 +139,7 @@ def with_models(models: Any, trial: Trial) -> Activations:
 
 def finetuned(
     model: CausalTransformer,
-    trial: Trial,
+    trial: EvaluationSet,
     rate: float | jax.Array,
     *,
     which: Which,
@@ -155,7 +155,7 @@ def finetuned(
 
 def three_ways(
     model: CausalTransformer,
-    trial: Trial,
+    trial: EvaluationSet,
     rate: float | jax.Array,
     *,
     which: Which,
@@ -168,7 +168,7 @@ def three_ways(
 
 def choose_rate(
     model: CausalTransformer,
-    trial: Trial,
+    trial: EvaluationSet,
     rates: tuple[float, ...],
     *,
     which: Which,
@@ -201,7 +201,10 @@ class Likeness(NamedTuple):
 def likeness(before: jax.Array, one: jax.Array, other: jax.Array) -> Likeness:
     """How alike attention outputs (tasks, queries, layer, width) changed in two ways."""
     directions, raw = (
-        [similarity.updates(after, before, normalised=normalised) for after in (one, other)]
+        [
+            finetuning_similarity.updates(after, before, normalised=normalised)
+            for after in (one, other)
+        ]
         for normalised in (True, False)
     )
     return changes_alike(*directions, *raw)
@@ -212,8 +215,10 @@ def changes_alike(
 ) -> Likeness:
     """How alike changes are, which are given of directions and as they are."""
     pairs = [(one, other), (one_raw, other_raw)]
-    pairs += [(similarity.centred(a), similarity.centred(b)) for a, b in pairs]
-    found = [similarity.mean_cosine(a, b) for a, b in pairs]
+    pairs += [
+        (finetuning_similarity.centred(a), finetuning_similarity.centred(b)) for a, b in pairs
+    ]
+    found = [finetuning_similarity.mean_cosine(a, b) for a, b in pairs]
     means, unmoved, diverged = (jnp.stack(parts) for parts in zip(*found, strict=True))
     first, second = (jnp.linalg.norm(v, axis=-1) for v in pairs[1])
     finite = jnp.isfinite(first) & jnp.isfinite(second)
@@ -223,7 +228,7 @@ def changes_alike(
 
 
 def demonstrations_ranked(
-    model: CausalTransformer, models: Any, trial: Trial
+    model: CausalTransformer, models: Any, trial: EvaluationSet
 ) -> tuple[jax.Array, jax.Array]:
     """How two ways weigh each demonstration, both (tasks, queries, layer, N).
 

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from toyicl import similarity
-from toyicl.contrast import Likeness, Trial, changes_alike
-from toyicl.finetuning import Objective, Which, parts
+from toyicl.finetuning import similarity
+from toyicl.finetuning.evaluation import EvaluationSet, Likeness, changes_alike
+from toyicl.finetuning.updates import Objective, Which, parts
 from toyicl.models.causal import CausalTransformer
 
 
@@ -64,7 +64,7 @@ def of_weights(
     key: jax.Array,
     model: CausalTransformer,
     tuned: Any,
-    trial: Trial,
+    trial: EvaluationSet,
     *,
     which: Which,
     objective: Objective,

@@ -1,0 +1,1 @@
+"""In-context learning compared with finetuning: updates, similarity measures and baselines."""
