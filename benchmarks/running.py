@@ -35,7 +35,7 @@ SHORT = [
 def checkpoints() -> dict[str, float]:
     """Time of a fit that is kept over one that is not, and the share of its time spent on saving."""
     from toyicl import Architecture, LinearRegression, Training
-    from toyicl.checkpoints import Checkpoint, Keeper
+    from toyicl.harness.checkpoints import Checkpoint, CheckpointManager
     from toyicl.training.loop import NoCheckpoints, Plan, fit_all
 
     plan = Plan(Architecture(), LinearRegression(), Training(), range(5))
@@ -46,7 +46,9 @@ def checkpoints() -> dict[str, float]:
         for name, own in times.items():
             with tempfile.TemporaryDirectory() as folder:
                 begun = Checkpoint({}, [], {})
-                keeper = Keeper(Path(folder), begun, every=None, stop=lambda: False, warn=print)
+                keeper = CheckpointManager(
+                    Path(folder), begun, every=None, stop=lambda: False, warn=print
+                )
                 begin = time.perf_counter()
                 fit_all([plan], keeper=keeper.of("fit") if name == "kept" else NoCheckpoints())
                 if name == "kept":

@@ -19,12 +19,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, study, theory
+from toyicl import study, theory
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.analysis.cost_scaling import crossing, operations, slope
 from toyicl.core.config import require_size
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.attention import read_by_scatter, read_by_scores, read_linear, read_softmax
 from toyicl.models.construction import softmax_heads
 from toyicl.models.tokens import Tokens

@@ -18,9 +18,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import axes, claims, probing, study, theory
+from toyicl import axes, probing, study, theory
 from toyicl.core.config import require, require_different, require_share, require_size
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.construction import require_one_linear_layer
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures, panels

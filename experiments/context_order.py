@@ -18,11 +18,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, study, theory
+from toyicl import study, theory
 from toyicl.analysis import metrics
 from toyicl.core.config import require_size
 from toyicl.core.episode import Episode, Learner
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression

@@ -19,12 +19,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, study, theory
+from toyicl import study, theory
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.episode import Episode, Learner
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.construction import gradient_descent_circuits, with_circuits
 from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression

@@ -23,12 +23,13 @@ from flax import nnx
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, study
+from toyicl import study
 from toyicl.analysis import metrics
 from toyicl.core.config import require, require_different, require_not_negative, require_size
-from toyicl.experiment import Fit
 from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import FinetuningStudy
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import Prompt

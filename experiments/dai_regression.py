@@ -18,11 +18,12 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, study
-from toyicl.experiment import Fit
+from toyicl import study
 from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import published
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import panels
 from toyicl.tasks.prompts import SequenceRegression, half_squared

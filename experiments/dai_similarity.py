@@ -25,13 +25,14 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, study
+from toyicl import study
 from toyicl.analysis import metrics
 from toyicl.core.config import require_different, require_size
-from toyicl.experiment import Fit
 from toyicl.finetuning import baselines, evaluation, similarity
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import WHICH, Method, layer_causal, plain, published
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import panels
 from toyicl.tasks.prompts import cross_entropy

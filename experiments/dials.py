@@ -13,9 +13,10 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import axes, claims, probing, study
+from toyicl import axes, probing, study
 from toyicl.core.config import require_different
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.plots import sweep_panels
 from toyicl.training.step import Training
 

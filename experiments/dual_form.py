@@ -21,10 +21,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, study
+from toyicl import study
 from toyicl.core.config import require_positive, require_size
-from toyicl.experiment import Fit
 from toyicl.finetuning import dual_form
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import Classification, require_each_class
 

@@ -15,12 +15,13 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, rivalry, study
+from toyicl import rivalry, study
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.algorithms.iterative import ConjugateGradients, IterativeNewton
 from toyicl.algorithms.ridge import Ridge
 from toyicl.core.episode import Learner
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.tasks.linear import LinearRegression

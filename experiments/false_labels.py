@@ -21,12 +21,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, study
+from toyicl import study
 from toyicl.core.config import require, require_increasing, require_share
-from toyicl.experiment import Fit
 from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import published
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import cross_entropy, with_false_labels

@@ -13,9 +13,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, study
+from toyicl import study
 from toyicl.core.config import require
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.training.step import Training

@@ -15,10 +15,11 @@ import jax
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, study
+from toyicl import study
 from toyicl.analysis import metrics
 from toyicl.core.config import require, require_positive, require_size
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.construction import subtracted_heads
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels

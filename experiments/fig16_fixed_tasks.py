@@ -13,9 +13,10 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, study
+from toyicl import study
 from toyicl.core.config import require_different, require_size
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.plots import panels
 from toyicl.tasks.fixed_set import FixedSet
 from toyicl.training.step import Training

@@ -14,9 +14,10 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, study, theory
+from toyicl import study, theory
 from toyicl.core.config import require, require_different, require_size
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.construction import require_one_linear_layer
 from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression

@@ -16,10 +16,11 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, study, theory
+from toyicl import study, theory
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import panels
 from toyicl.training.loop import History

@@ -18,10 +18,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, study
+from toyicl import study
 from toyicl.analysis import metrics
 from toyicl.core.episode import Episode, Learner
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.feature_descent import MetaLearner
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures, panels

@@ -19,13 +19,14 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, study
+from toyicl import study
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.analysis.token_jacobian import TokenSensitivity, token_sensitivity
 from toyicl.core.config import require_different, require_size
 from toyicl.core.episode import Episode
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import panels
 from toyicl.tasks.linear import LinearRegression

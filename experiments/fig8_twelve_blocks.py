@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, study
+from toyicl import study
 from toyicl.algorithms.ridge import Ridge
 from toyicl.core.episode import predict
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.training.loop import History

@@ -14,9 +14,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, study, theory
+from toyicl import study, theory
 from toyicl.core.config import require, require_different
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.plots import figures, panels
 from toyicl.training.step import Training
 

@@ -24,9 +24,8 @@ from jax.flatten_util import ravel_pytree
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, study
+from toyicl import study
 from toyicl.core.config import require_different, require_positive
-from toyicl.experiment import Fit
 from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.similarity import cosine
@@ -38,6 +37,8 @@ from toyicl.finetuning.updates import (
     see_linearised,
     tangent_steps,
 )
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.causal import Activations, CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import cross_entropy

@@ -20,11 +20,12 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, study
+from toyicl import study
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.algorithms.iterative import PreconditionedGradientDescent
 from toyicl.analysis.weights import implied_step
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory import correlated_inputs

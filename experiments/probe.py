@@ -9,7 +9,8 @@ Cost: half an hour; quick: less than one minute.
 
 from pathlib import Path
 
-from toyicl import claims, probing
+from toyicl import probing
+from toyicl.harness import claims
 from toyicl.plots import sweep_panels
 from toyicl.training.step import Training
 

@@ -19,11 +19,11 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.episode import Episode
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.construction import gradient_descent_transformer
 from toyicl.models.transformer import Transformer
 from toyicl.plots import figures

@@ -20,11 +20,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, study
+from toyicl import study
 from toyicl.analysis.cost_scaling import slope
 from toyicl.core.config import require, require_positive, require_size
 from toyicl.core.episode import Episode, predict
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.attention import read_softmax
 from toyicl.models.construction import softmax_heads, subtracted_heads
 from toyicl.plots import panels

@@ -18,7 +18,7 @@ import jax
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import claims, rivalry, study
+from toyicl import rivalry, study
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.algorithms.kernel import (
     AveragedLabels,
@@ -31,7 +31,8 @@ from toyicl.algorithms.kernel import (
 from toyicl.algorithms.ridge import Ridge
 from toyicl.analysis.confidence_set import Scaled
 from toyicl.core.episode import Learner
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.training.step import StartFrom, Training

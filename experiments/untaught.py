@@ -20,9 +20,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, probing, study
+from toyicl import probing, study
 from toyicl.analysis.weights import circuit_scores, random_circuit_score
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures, panels, sweep_panels
 from toyicl.tasks.dynamics import Dynamics

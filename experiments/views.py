@@ -22,10 +22,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import claims, study
+from toyicl import study
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.episode import Episode
-from toyicl.experiment import Fit
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
 from toyicl.plots import panels
 from toyicl.tasks.linear import LinearRegression
 

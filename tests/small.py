@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
-from toyicl.claims import Claim
+from toyicl.harness.claims import Claim
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures
 from toyicl.tasks.linear import LinearRegression

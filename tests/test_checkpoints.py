@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from toyicl import checkpoints, files, runs
-from toyicl.checkpoints import Checkpoint, Keeper
 from toyicl.core.errors import BadInput, Unfinished
+from toyicl.harness import atomic_files, checkpoints
+from toyicl.harness.checkpoints import Checkpoint, CheckpointManager
+from toyicl.harness.results import load_results, save_results
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import Plan, fit_all
@@ -42,7 +43,7 @@ def never(sentence):
 
 def keeper(folder, fits=(), every=0.0, stop=lambda: False, warn=never, damaged=()):
     begun = Checkpoint({}, [], dict(fits), damaged=damaged)
-    return Keeper(folder, begun, every=every, stop=stop, warn=warn)
+    return CheckpointManager(folder, begun, every=every, stop=stop, warn=warn)
 
 
 def test_a_checkpoint_comes_back_to_the_bit(tmp_path):
@@ -80,8 +81,10 @@ def test_a_damaged_generation_is_told_and_the_one_before_it_is_used(tmp_path):
 
 def test_if_no_good_generation_is_left_it_is_said(tmp_path):
     checkpoints.save(tmp_path, checkpoint())
-    (tmp_path / checkpoints.FOLDER / "00000001" / files.SUMS).unlink()
-    with pytest.raises(files.Damaged, match=r"no good checkpoint is left in .*--fresh starts over"):
+    (tmp_path / checkpoints.FOLDER / "00000001" / atomic_files.SUMS).unlink()
+    with pytest.raises(
+        atomic_files.Damaged, match=r"no good checkpoint is left in .*--fresh starts over"
+    ):
         checkpoints.load(tmp_path, lambda sentence: None)
 
 
@@ -105,13 +108,15 @@ def test_the_ends_of_runs_are_kept_and_older_checkpoints_do_without(tmp_path):
 
     def write_without_ends(folder):
         shutil.copytree(newest, folder, dirs_exist_ok=True)
-        (folder / files.SUMS).unlink()
+        (folder / atomic_files.SUMS).unlink()
         about = json.loads((folder / checkpoints.ABOUT).read_text())
         assert about.pop("ends")
         (folder / checkpoints.ABOUT).write_text(json.dumps(about))
 
     (tmp_path / "older" / checkpoints.FOLDER).mkdir()
-    files.save_folder(tmp_path / "older" / checkpoints.FOLDER / "00000001", write_without_ends)
+    atomic_files.save_folder(
+        tmp_path / "older" / checkpoints.FOLDER / "00000001", write_without_ends
+    )
     older = checkpoints.load(tmp_path / "older", never)
     assert older.ends == {}
     assert set(older.fits) == {"a", "b"}
@@ -271,8 +276,8 @@ def test_nothing_is_pickled(tmp_path):
     found = checkpoints.load(tmp_path, never)
     assert found.fits["a / b"]["step"].tolist() == [3, 4]
     results = xr.Dataset({"a": ("x", np.arange(3.0))}, attrs={"format": checkpoints.FORMAT})
-    runs.save_results(results, tmp_path)
-    assert runs.load_results(tmp_path).identical(results)
+    save_results(results, tmp_path)
+    assert load_results(tmp_path).identical(results)
     for path in tmp_path.rglob("*"):
         if path.is_file():
             assert not path.read_bytes().startswith(b"\x80"), path

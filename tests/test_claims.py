@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from toyicl import claims, experiment
+from toyicl.harness import claims, experiment
 
 CATALOGUES = sorted(Path(experiment.folder()).glob("*.toml"))
 WORKS = tuple(f"{tomllib.loads(path.read_text())['work']}, " for path in CATALOGUES)

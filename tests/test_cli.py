@@ -10,8 +10,9 @@ import pytest
 import xarray as xr
 from programs import SMALL, here, toyicl
 
-from toyicl import cli, files
+from toyicl import cli
 from toyicl.axes import AXES
+from toyicl.harness import atomic_files
 
 TINY = [
     "--seeds=2",
@@ -209,7 +210,7 @@ def test_an_experiment_file_that_changed_is_told_and_a_figure_in_use_is_left(tmp
     assert changed.returncode == 0
     sentence = "carrying on a run that another version of the experiment file began"
     assert changed.stderr == f"toyicl: {sentence}; --fresh starts over\n"
-    with files.locked(tmp_path / "mine"):
+    with atomic_files.locked(tmp_path / "mine"):
         answer = here("draw", path, "--out", tmp_path)
     assert answer.returncode == 2
     assert "no other process is using" in answer.stderr

@@ -14,8 +14,10 @@ import xarray as xr
 from browser import launched, opened
 from programs import here, toyicl
 
-from toyicl import demo, report, runs
+from toyicl import demo
 from toyicl.core.errors import BadInput
+from toyicl.harness import report
+from toyicl.harness.results import load_results, save_results
 
 RUN = demo.shipped() / demo.CLASSROOM
 SIZES = {"projector": (1280, 800), "phone": (390, 844)}
@@ -57,7 +59,7 @@ def test_the_page_is_one_small_file_that_refers_to_nothing(page_file):
 
 
 def test_the_page_holds_the_runs_weights_to_the_bit(page_file):
-    data, results = held(page_file), runs.load_results(RUN)
+    data, results = held(page_file), load_results(RUN)
     for kept, name in (
         (data["learn"]["keyQuery"], "key_query"),
         (data["deep"]["valueOutput"], "deep_value_output"),
@@ -78,7 +80,7 @@ def test_the_page_says_where_it_comes_from_and_every_verdict(page_file):
 def save(folder, **attributes):
     results = xr.Dataset({"loss": 1.0}, attrs={"format": 1, "sweep": "{}", **attributes})
     folder.mkdir(parents=True)
-    runs.save_results(results, folder)
+    save_results(results, folder)
     return folder
 
 
@@ -100,7 +102,7 @@ def test_a_quick_run_is_shown_where_nothing_else_is(tmp_path, monkeypatch):
 
 
 def test_other_results_are_refused():
-    results = runs.load_results(RUN)
+    results = load_results(RUN)
     with pytest.raises(BadInput, match=r"a run of classroom, got one of fig2"):
         demo.contents(results.assign_attrs(experiment="fig2"), [])
     with pytest.raises(BadInput, match=r"one run of classroom, got a sweep"):
@@ -129,7 +131,7 @@ def test_without_verdicts_the_page_has_none(tmp_path):
 
 
 def test_what_text_says_is_text(tmp_path):
-    results = runs.load_results(RUN).assign_attrs(command="</script><b>")
+    results = load_results(RUN).assign_attrs(command="</script><b>")
     text = demo.render(demo.contents(results, []))
     assert "</script><b>" not in text
     assert "&lt;/script&gt;&lt;b&gt;" in text
@@ -284,7 +286,7 @@ def test_every_control_can_be_reached_by_tab(page):
 
 
 def test_training_is_scrubbed(page):
-    results = runs.load_results(RUN)
+    results = load_results(RUN)
     last = results.sizes["step"] - 1
     for snapshot in (0, last // 2, last):
         slide(page, "learn-step", snapshot)
@@ -316,7 +318,7 @@ def test_heat_maps_turn_into_the_construction(page):
 
 
 def test_seeds_are_chosen(page):
-    results = runs.load_results(RUN)
+    results = load_results(RUN)
     slide(page, "learn-step", 2)
     before = drawing(page, "learn-losses"), drawing(page, "learn-kq")
     page.check("input[name='learn-seed'] >> nth=2")
@@ -348,7 +350,7 @@ def test_reduced_motion_is_respected(browser, page_file):
 
 
 def test_depth_moves_the_references_and_not_the_trained_layers(page):
-    results = runs.load_results(RUN)
+    results = load_results(RUN)
     trained = texts(page, "deeper-model")
     for steps in (1, 3, 5):
         slide(page, "deeper-steps", steps)
@@ -363,7 +365,7 @@ def test_depth_moves_the_references_and_not_the_trained_layers(page):
 
 
 def test_the_seed_of_the_two_layers_is_chosen(page):
-    results = runs.load_results(RUN)
+    results = load_results(RUN)
     page.check("input[name='deeper-seed'] >> nth=1")
     assert number(page, "deeper-model") == pytest.approx(float(results.deep_loss[1]), abs=6e-5)
 

@@ -16,7 +16,8 @@ import pytest
 import yaml
 from programs import here
 
-from toyicl import axes, cli, commands, experiment, parsing
+from toyicl import axes, cli, commands, parsing
+from toyicl.harness import experiment
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

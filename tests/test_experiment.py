@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from toyicl import experiment
-from toyicl.claims import Claim
 from toyicl.core.errors import BadInput
+from toyicl.harness import experiment
+from toyicl.harness.claims import Claim
 
 CLAIM = Claim(
     id="A",

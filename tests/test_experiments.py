@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 from programs import here, toyicl
 
-from toyicl import experiment
 from toyicl.core.errors import BadInput
+from toyicl.harness import experiment
 from toyicl.models.causal import CausalArchitecture
 
 FEW = "--settings.evaluation-episodes=50"

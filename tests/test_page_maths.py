@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from browser import launched, opened
 
-from toyicl import demo, runs
+from toyicl import demo
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
 from toyicl.analysis.black_box import residual_polynomial
 from toyicl.analysis.weights import read_layer
 from toyicl.core.episode import predict
+from toyicl.harness.results import load_results
 from toyicl.models.construction import gradient_descent_transformer
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
@@ -41,7 +42,7 @@ def episodes():
 
 @pytest.fixture(scope="module")
 def results():
-    return runs.load_results(RUN)
+    return load_results(RUN)
 
 
 answer = jax.jit(predict)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from toyicl import laboratory, report
-from toyicl.claims import Claim
-from toyicl.experiment import Listing, listings, load
+from toyicl.harness import report, runner
+from toyicl.harness.claims import Claim
+from toyicl.harness.experiment import Listing, listings, load
 
 FIGURES = Path(__file__).parent.parent / "figures"
 
@@ -134,7 +134,7 @@ def checked_in():
 def test_verdicts_that_are_checked_in_are_those_of_the_results(listing):
     """`toyicl draw all --out figures` and `toyicl verify --out figures` write them anew."""
     folder = FIGURES / listing.name
-    judged = laboratory.judge(load(listing), laboratory.results_of(folder))
+    judged = runner.judge(load(listing), runner.results_of(folder))
     shipped = json.loads((FIGURES / "verdicts.json").read_text(encoding="utf-8"))
     (chapter,) = [one for one in shipped if one["experiment"] == listing.name]
     for kept in (json.loads((folder / "claims.json").read_text()), chapter["records"]):

@@ -15,7 +15,7 @@ import pytest
 import xarray as xr
 from programs import SMALL, begin, here, toyicl
 
-from toyicl import checkpoints
+from toyicl.harness import checkpoints
 
 LONG = ["--seeds=3", "--settings.training.steps=6000", "--checkpoint-every=0.1"]
 

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from toyicl import checkpoints, files, runs
-from toyicl.checkpoints import Checkpoint
 from toyicl.core.errors import BadInput
+from toyicl.harness import atomic_files, checkpoints, provenance
+from toyicl.harness import results as harness_results
+from toyicl.harness.checkpoints import Checkpoint
+from toyicl.harness.provenance import changed_since, differences, identity_of, provenance
+from toyicl.harness.results import describe, load_results, save_results
 from toyicl.tasks.linear import LinearRegression
 
 ARRAYS = {
@@ -23,57 +26,57 @@ RESULTS = xr.Dataset(
 
 
 def test_results_come_back_as_they_were_saved(tmp_path):
-    runs.save_results(RESULTS, tmp_path)
-    xr.testing.assert_identical(runs.load_results(tmp_path), RESULTS)
+    save_results(RESULTS, tmp_path)
+    xr.testing.assert_identical(load_results(tmp_path), RESULTS)
     assert [path.name for path in tmp_path.iterdir()] == ["results.nc"]
 
 
 def test_a_save_that_fails_leaves_the_earlier_results(tmp_path):
-    runs.save_results(RESULTS, tmp_path)
+    save_results(RESULTS, tmp_path)
     broken = RESULTS.assign(odd=("seed", np.array([object(), object()])))
     with pytest.raises((TypeError, ValueError)):
-        runs.save_results(broken, tmp_path)
-    xr.testing.assert_identical(runs.load_results(tmp_path), RESULTS)
+        save_results(broken, tmp_path)
+    xr.testing.assert_identical(load_results(tmp_path), RESULTS)
     assert [path.name for path in tmp_path.iterdir()] == ["results.nc"]
 
 
 def test_missing_results_are_an_error_that_names_the_folder(tmp_path):
     with pytest.raises(BadInput, match=r"which has no results\.nc"):
-        runs.load_results(tmp_path)
+        load_results(tmp_path)
 
 
 def test_no_changed_byte_gives_wrong_results(tmp_path):
-    runs.save_results(RESULTS, tmp_path)
-    path = tmp_path / runs.RESULTS
+    save_results(RESULTS, tmp_path)
+    path = tmp_path / harness_results.RESULTS
     whole = path.read_bytes()
     for place in np.unique(np.linspace(0, len(whole) - 1, 120).astype(int)):
         flipped = whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :]
         for broken in (flipped, whole[:place]):
             path.write_bytes(broken)
-            with pytest.raises(files.Damaged, match=r"results\.nc is damaged"):
-                runs.load_results(tmp_path)
+            with pytest.raises(atomic_files.Damaged, match=r"results\.nc is damaged"):
+                load_results(tmp_path)
 
 
 def test_results_of_another_format_are_refused(tmp_path):
-    runs.save_results(RESULTS.assign_attrs(format=99), tmp_path)
+    save_results(RESULTS.assign_attrs(format=99), tmp_path)
     with pytest.raises(BadInput, match="must have been written in format 1, got 99"):
-        runs.load_results(tmp_path)
+        load_results(tmp_path)
 
 
 @pytest.mark.parametrize("attributes", [{}, {"format": 99}])
 def test_results_from_before_they_were_sealed_are_of_another_version(tmp_path, attributes):
     old = RESULTS.drop_attrs().assign_attrs(attributes)
-    old.to_netcdf(tmp_path / runs.RESULTS, engine="h5netcdf")
+    old.to_netcdf(tmp_path / harness_results.RESULTS, engine="h5netcdf")
     with pytest.raises(BadInput, match=r"written in format 1, got .*--fresh to start over"):
-        runs.load_results(tmp_path)
+        load_results(tmp_path)
 
 
 def test_results_that_lost_their_seal_are_damaged(tmp_path):
-    runs.save_results(RESULTS, tmp_path)
-    path = tmp_path / runs.RESULTS
-    path.write_bytes(path.read_bytes()[: -files.TRAILER])
-    with pytest.raises(files.Damaged):
-        runs.load_results(tmp_path)
+    save_results(RESULTS, tmp_path)
+    path = tmp_path / harness_results.RESULTS
+    path.write_bytes(path.read_bytes()[: -atomic_files.TRAILER])
+    with pytest.raises(atomic_files.Damaged):
+        load_results(tmp_path)
 
 
 def test_a_damaged_run_is_listed_and_hides_no_other(tmp_path):
@@ -83,34 +86,34 @@ def test_a_damaged_run_is_listed_and_hides_no_other(tmp_path):
         checkpoints.save(folder, Checkpoint({}, [], {"a": ARRAYS}, {"a": [1, 3]}))
     for path in bad.glob("*/*/about.json"):
         path.write_text("{")
-    runs.save_results(RESULTS, bad)  # lacks what a listing says
-    assert "no good checkpoint is left" in runs.describe(bad)[-1]
-    assert runs.describe(good)[1:] == [f"{'':<8} training: a, 2 runs, 4 of 4 chunks"]
-    assert runs.describe(tmp_path / "none") == []
+    save_results(RESULTS, bad)  # lacks what a listing says
+    assert "no good checkpoint is left" in describe(bad)[-1]
+    assert describe(good)[1:] == [f"{'':<8} training: a, 2 runs, 4 of 4 chunks"]
+    assert describe(tmp_path / "none") == []
 
 
 def test_an_identity_holds_what_has_to_be_equal():
     task = LinearRegression(dim=3, covariance=(1.0, 2.0, 3.0))
-    identity = runs.identity("name", task, 2, {"task.dim": [1, 2]})
+    identity = provenance.identity("name", task, 2, {"task.dim": [1, 2]})
     assert identity["settings"]["covariance"] == [1.0, 2.0, 3.0]
     assert identity["seeds"] == [0, 1]
     assert identity["precision"] == "float64"
-    assert runs.differences(identity, identity) == []
+    assert differences(identity, identity) == []
 
 
 def test_differences_name_the_field_and_both_values():
     one = {"a": {"b": 1, "c": 2}, "d": [0]}
     other = {"a": {"b": 1, "c": 3}, "e": None, "d": [0, 1]}
-    assert runs.differences(one, other) == [
+    assert differences(one, other) == [
         "a.c (2 there, 3 here)",
         "d ([0] there, [0, 1] here)",
     ]
 
 
 def test_provenance_says_what_made_the_results():
-    identity = runs.identity("name", LinearRegression(), 2, {})
-    origin = runs.origin("abc")
-    attributes = runs.provenance(
+    identity = provenance.identity("name", LinearRegression(), 2, {})
+    origin = provenance.origin("abc")
+    attributes = provenance(
         identity, [{"revision": "first"}, origin], quick=True, command="toyicl run name"
     )
     assert json.loads(attributes["seeds"]) == [0, 1]
@@ -121,14 +124,14 @@ def test_provenance_says_what_made_the_results():
     assert json.loads(attributes["origins"])[0]["revision"] == "first"
     assert json.loads(attributes["origins"])[1]["experiment_file"] == "abc"
     results = RESULTS.assign_attrs(attributes)
-    assert runs.differences(runs.identity_of(results), identity) == []
+    assert differences(identity_of(results), identity) == []
 
 
 def test_a_changed_program_or_experiment_file_is_noticed():
-    now = runs.origin("abc")
-    assert runs.changed_since(now, now) == ""
-    assert runs.changed_since(now | {"experiment_file": "d"}, now).endswith("experiment file")
+    now = provenance.origin("abc")
+    assert changed_since(now, now) == ""
+    assert changed_since(now | {"experiment_file": "d"}, now).endswith("experiment file")
     other = now | {"source": "d", "experiment_file": "d", "revision": "e"}
-    assert runs.changed_since(other, now) == "another revision (e)"
+    assert changed_since(other, now) == "another revision (e)"
     older = {name: value for name, value in now.items() if name != "experiment_file"}
-    assert runs.changed_since(older, now) == ""
+    assert changed_since(older, now) == ""

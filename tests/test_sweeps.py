@@ -12,9 +12,9 @@ import pytest
 import xarray as xr
 from programs import SMALL, here, toyicl
 
-from toyicl import checkpoints, laboratory, sweeps
-from toyicl.checkpoints import Checkpoint, Keeper
 from toyicl.core.errors import BadInput
+from toyicl.harness import checkpoints, runner, sweeps
+from toyicl.harness.checkpoints import Checkpoint, CheckpointManager
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import Job, Plan, fit_all, kind
@@ -103,7 +103,7 @@ def test_a_second_group_of_a_label_is_kept_apart_and_carries_on_to_the_same_bits
         return ask
 
     def run(fits):
-        keeper = Keeper(
+        keeper = CheckpointManager(
             tmp_path,
             Checkpoint({}, [], fits),
             every=1e9,
@@ -111,7 +111,7 @@ def test_a_second_group_of_a_label_is_kept_apart_and_carries_on_to_the_same_bits
             warn=lambda sentence: None,
         )
         train = partial(
-            laboratory._train,
+            runner._train,
             places=["", ""],
             seeds=1,
             spread=AcrossRuns(),

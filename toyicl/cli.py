@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toyicl import experiment, parsing
+from toyicl import parsing
 from toyicl.commands import FIGURES, RUNS, Demo, Draw, Floors, List, Probe, Run, Verify
 from toyicl.core.errors import BadInput, Unfinished
+from toyicl.harness import experiment
 from toyicl.terminal import Leaving, Terminal, print_floors, print_verdicts
 
 if TYPE_CHECKING:
-    from toyicl import laboratory
+    pass
 
 RESULTS, CHECKPOINT = "results.nc", "checkpoint"
 
@@ -76,7 +77,7 @@ def _obey(words: list[str], leaving: Leaving) -> int:
 
 def list_experiments(command: List) -> int:
     """Print every experiment; imports no JAX."""
-    from toyicl.experiment import listings
+    from toyicl.harness.experiment import listings
 
     for listing in listings():
         print(f"{listing.name:<8} {listing.claim}")
@@ -95,7 +96,7 @@ def _state(name: str, out: Path) -> str:
 
 def list_runs(command: List) -> int:
     """Print every run of a folder: what it is, where it comes from, whether it is whole."""
-    from toyicl import runs
+    from toyicl.harness.results import describe
 
     if not command.out.is_dir():
         if command.out == RUNS:
@@ -103,15 +104,15 @@ def list_runs(command: List) -> int:
             return 0
         raise BadInput(f"out must be a folder of runs, got {command.out}, which does not exist")
     for folder in sorted(path for path in command.out.iterdir() if path.is_dir()):
-        for line in runs.describe(folder):
+        for line in describe(folder):
             print(line)
     return 0
 
 
 def run(command: Run, words: Sequence[str], leaving: Leaving) -> int:
     """Run experiments, each with its own settings if it is the only one named."""
-    from toyicl import laboratory
     from toyicl.core.config import require_not_negative, require_positive, require_size
+    from toyicl.harness import runner
     from toyicl.training import compilation_cache, distributed
     from toyicl.training.placement import AcrossBatch, AcrossRuns
 
@@ -131,7 +132,7 @@ def run(command: Run, words: Sequence[str], leaving: Leaving) -> int:
         )
     failed = False
     for one, grid in zip(loaded, grids, strict=True):
-        outcome = laboratory.run(
+        outcome = runner.run(
             one,
             grid,
             command.out / one.name,
@@ -173,8 +174,8 @@ def list_axes() -> int:
 
 def probe(command: Probe, words: Sequence[str], leaving: Leaving) -> int:
     """Measure along one axis, or over two."""
-    from toyicl import laboratory
     from toyicl.core.config import require_size
+    from toyicl.harness import runner
     from toyicl.training.placement import AcrossRuns
 
     require_size("seeds", command.seeds)
@@ -194,9 +195,9 @@ def probe(command: Probe, words: Sequence[str], leaving: Leaving) -> int:
         for settings in (one.full, one.quick)
     )
     one, base = dataclasses.replace(one, full=full), quick if command.quick else full
-    outcome = laboratory.run(
+    outcome = runner.run(
         one,
-        laboratory.Grid(base, {}, [base]),
+        runner.Grid(base, {}, [base]),
         command.out / "-".join(["probe", *command.axis]),
         seeds=command.seeds,
         quick=command.quick,
@@ -210,25 +211,25 @@ def probe(command: Probe, words: Sequence[str], leaving: Leaving) -> int:
 
 def draw(command: Draw) -> int:
     """Redraw figures, and judge the claims again, from saved results; with all, of those there are."""
-    from toyicl import laboratory
+    from toyicl.harness import runner
 
-    folders = [Path(name) for name in command.experiments if laboratory.has_results(Path(name))]
+    folders = [Path(name) for name in command.experiments if runner.has_results(Path(name))]
     named = [name for name in command.experiments if Path(name) not in folders]
     chosen = _chosen(named) if named or not folders else []
     drawn = [(listing, _folder(command.out, listing)) for listing in chosen]
-    drawn += [(experiment.find(laboratory.experiment_of(folder)), folder) for folder in folders]
+    drawn += [(experiment.find(runner.experiment_of(folder)), folder) for folder in folders]
     for listing, folder in drawn:
-        if "all" in command.experiments and not laboratory.has_results(folder):
+        if "all" in command.experiments and not runner.has_results(folder):
             print(f"toyicl: {listing.name} has not been run", file=sys.stderr)
             continue
-        for path in laboratory.redraw(experiment.load(listing), folder):
+        for path in runner.redraw(experiment.load(listing), folder):
             print(f"wrote {path}")
     return 0
 
 
 def verify(command: Verify) -> int:
     """Judge claims from saved results, and report on all of them if none is named."""
-    from toyicl import laboratory, report
+    from toyicl.harness import report, runner
 
     if command.out is not None and not command.out.is_dir():
         raise BadInput(f"out must be a folder of runs, got {command.out}, which does not exist")
@@ -238,17 +239,17 @@ def verify(command: Verify) -> int:
         if (
             command.out is None
             and folder.parent == FIGURES
-            and laboratory.has_results(RUNS / listing.name)
+            and runner.has_results(RUNS / listing.name)
         ):
             passed = f"{RUNS / listing.name}, a quick run, is judged by --out {RUNS}"
             print(f"toyicl: {listing.name}: judged {folder}; {passed}", file=sys.stderr)
         results = None
         try:
-            results = laboratory.results_of(folder)
+            results = runner.results_of(folder)
         except (BadInput, Unfinished) as error:  # the others are judged all the same
             print(f"toyicl: {error}", file=sys.stderr)
             damaged = True
-        verdicts = laboratory.judge(experiment.load(listing), results)
+        verdicts = runner.judge(experiment.load(listing), results)
         chapters.append(report.Chapter(listing, results, folder, verdicts))
     records = [record for chapter in chapters for record in chapter.verdicts]
     if command.json:
@@ -275,14 +276,14 @@ def _counted(records: Sequence[Mapping[str, Any]]) -> str:
 
 def _folder(out: Path | None, listing: experiment.Listing) -> Path:
     """Where the results of an experiment are: a quick run does not stand in for those in figures/."""
-    from toyicl import laboratory
+    from toyicl.harness import runner
 
     if out is not None:
         return out / listing.name
     own, shipped = RUNS / listing.name, FIGURES / listing.name
-    if not laboratory.has_results(shipped):
+    if not runner.has_results(shipped):
         return own
-    return own if laboratory.is_full(own) else shipped
+    return own if runner.is_full(own) else shipped
 
 
 def floors(command: Floors) -> int:
@@ -328,14 +329,14 @@ def demo(command: Demo, leaving: Leaving) -> int:
 
 def _train_quick(name: str, seeds: int, folder: Path, leaving: Leaving) -> None:
     """Run an experiment at quick settings."""
-    from toyicl import laboratory
+    from toyicl.harness import runner
     from toyicl.training.placement import AcrossRuns
 
     _prepare_devices()
     one = experiment.load(experiment.find(name))
-    laboratory.run(
+    runner.run(
         one,
-        laboratory.Grid(one.quick, {}, [one.quick]),
+        runner.Grid(one.quick, {}, [one.quick]),
         folder,
         seeds=seeds,
         quick=True,
@@ -411,9 +412,9 @@ def _said(name: str, names: Sequence[str], words: Sequence[str]) -> str:
 
 def _grid(command: Run, loaded: experiment.Experiment) -> "laboratory.Grid":
     """The settings to run: the experiment's, or those given, at each point of the sweep."""
-    from toyicl import laboratory, sweeps
+    from toyicl.harness import runner, sweeps
 
     base = getattr(command, "settings", loaded.quick if command.quick else loaded.full)
     sweep = parsing.parse_sweep(base, command.sweep)
     points = [parsing.with_values(base, values) for values in sweeps.grid(sweep)]
-    return laboratory.Grid(base, sweep, points)
+    return runner.Grid(base, sweep, points)

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from toyicl import files, laboratory, report, runs
 from toyicl.core.errors import BadInput
+from toyicl.harness import atomic_files, report, runner
+from toyicl.harness.provenance import as_plain
+from toyicl.harness.results import load_results
 from toyicl.tasks.linear import LinearRegression
 
 CLASSROOM = "classroom"
@@ -45,9 +47,9 @@ def place(own: Path) -> Path | None:
     `own` is the folder of the user's runs. None where there is no run of `classroom` at all.
     """
     mine, theirs = own / CLASSROOM, shipped() / CLASSROOM
-    if laboratory.is_full(mine):
+    if runner.is_full(mine):
         return mine
-    return next((folder for folder in (theirs, mine) if laboratory.has_results(folder)), None)
+    return next((folder for folder in (theirs, mine) if runner.has_results(folder)), None)
 
 
 def require_place(out: Path) -> None:
@@ -70,8 +72,8 @@ def write(out: Path, folder: Path) -> Path:
     Raises BadInput and Damaged as `runs.load_results`, and BadInput for results that are not those of
     one run of `classroom`.
     """
-    page = render(contents(runs.load_results(folder), verdicts(shipped())))
-    return files.save_text(page, out)
+    page = render(contents(load_results(folder), verdicts(shipped())))
+    return atomic_files.save_text(page, out)
 
 
 def verdicts(folder: Path) -> list[dict[str, Any]]:
@@ -149,11 +151,11 @@ def _require_classroom(results: xr.Dataset) -> None:
     found = results.attrs.get("experiment")
     if found != CLASSROOM:
         raise BadInput(f"the page must be made of a run of {CLASSROOM}, got one of {found}")
-    if laboratory.swept(results):
+    if runner.swept(results):
         raise BadInput(f"the page must be made of one run of {CLASSROOM}, got a sweep")
     task = json.loads(results.attrs["settings"])["task"]
     drawn = {name: task[name] for name in ("dim", "context_size", "input_range")}
-    plain = runs.as_plain(LinearRegression(**drawn))  # whose episodes the page draws
+    plain = as_plain(LinearRegression(**drawn))  # whose episodes the page draws
     other = [name for name, value in task.items() if value != plain.get(name, value)]
     if other:
         raise BadInput(

@@ -21,7 +21,7 @@ from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.core.config import require, require_increasing, require_positive, require_size
 from toyicl.core.episode import Episode, predict
-from toyicl.experiment import Fit
+from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression, Task
 from toyicl.theory import gram_spectrum

@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl.claims import part
+from toyicl.core.datasets import part
 from toyicl.plots import figures
 
 TITLES = {"gd": "GD", "gdpp": "GD++"}

@@ -15,9 +15,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl.claims import Claim, part, without_padding
 from toyicl.core.config import require
-from toyicl.experiment import Fit
+from toyicl.core.datasets import part, without_padding
+from toyicl.harness.claims import Claim
+from toyicl.harness.experiment import Fit
 from toyicl.plots import figures
 from toyicl.tasks.linear import Task
 from toyicl.training.loop import History, Job

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toyicl import files
 from toyicl.core.errors import BadInput, Unfinished
+from toyicl.harness import atomic_files
 from toyicl.training import distributed
 from toyicl.training.state import TrainingState, named_arrays, with_arrays
 
@@ -55,11 +55,11 @@ def load(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
     for path in reversed(_generations(folder)):
         try:
             return _read(path)._replace(damaged=damaged)
-        except files.Damaged as error:
+        except atomic_files.Damaged as error:
             warn(str(error))
             damaged.append(path.name)
     if damaged:
-        raise files.Damaged(f"no good checkpoint is left in {folder}; --fresh starts over")
+        raise atomic_files.Damaged(f"no good checkpoint is left in {folder}; --fresh starts over")
     return None
 
 
@@ -70,7 +70,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     earlier = _generations(folder)
     number = int(earlier[-1].name) + 1 if earlier else 1
     own = place / f"{number:08d}"
-    files.save_folder(own, partial(_write, checkpoint=checkpoint))
+    atomic_files.save_folder(own, partial(_write, checkpoint=checkpoint))
     good = [path for path in [*earlier, own] if path.name not in checkpoint.damaged]
     for path in earlier:
         if path not in good[-KEPT:]:
@@ -91,7 +91,7 @@ def require_format(number: Any, where: Path) -> None:
         )
 
 
-class Keeper:
+class CheckpointManager:
     """Keeps the trails of a run's fits safe; `fitting.Keeper` for each is made by `of`.
 
     `checkpoint` is what to go on from, with the identity and the origins of this run.
@@ -167,7 +167,7 @@ class Keeper:
 class OneFit(NamedTuple):
     """The keeper of one fit."""
 
-    keeper: Keeper
+    keeper: CheckpointManager
     label: str
 
     def restore(self, trails: TrainingState) -> TrainingState:
@@ -230,7 +230,7 @@ def _write(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def _read(path: Path) -> Checkpoint:
-    files.require_whole(path)
+    atomic_files.require_whole(path)
     about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
     require_format(about["format"], path)
     names = about["names"]

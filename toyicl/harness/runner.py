@@ -12,17 +12,26 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import xarray as xr
 
-from toyicl import checkpoints, files, runs, sweeps
-from toyicl.checkpoints import Checkpoint, Keeper
 from toyicl.core.errors import BadInput, Unfinished
-from toyicl.experiment import Experiment
+from toyicl.harness import atomic_files, checkpoints, provenance, sweeps
+from toyicl.harness.checkpoints import Checkpoint, CheckpointManager
+from toyicl.harness.experiment import Experiment
+from toyicl.harness.provenance import changed_since, cut_sentence, identity_of, provenance
+from toyicl.harness.results import (
+    CLAIMS,
+    FIGURE,
+    RESULTS,
+    load_results,
+    require_results,
+    save_results,
+)
 from toyicl.plots import figures
 from toyicl.training import distributed, loop
 from toyicl.training.loop import History, Plan, fit_all
 from toyicl.training.placement import Spread
 
 
-class Screen(Protocol):
+class Console(Protocol):
     """What a run says to its user, and hears from them, while it goes on."""
 
     def progress(
@@ -71,7 +80,7 @@ def run(
     fresh: bool = False,
     checkpoint_every: float | None = None,
     spread: Spread,
-    screen: Screen,
+    screen: Console,
 ) -> Outcome:
     """Run an experiment into a folder, or carry on where an earlier run of it stopped.
 
@@ -81,13 +90,13 @@ def run(
     be saved. Every process of a cluster calls this; process 0 alone reads and writes.
     """
     spread.require_work(seeds * len(grid.points))
-    identity = runs.identity(experiment.name, grid.base, seeds, grid.sweep)
-    origin = runs.origin(experiment.digest)
+    identity = provenance.identity(experiment.name, grid.base, seeds, grid.sweep)
+    origin = provenance.origin(experiment.digest)
     with contextlib.ExitStack() as held:
         begin = partial(_begin, folder, identity, origin, fresh, quick, screen, held)
         kept = _on_first_process(begin)
         origins = [*kept.origins, origin]
-        keeper = Keeper(
+        keeper = CheckpointManager(
             folder,
             kept._replace(identity=identity, origins=origins),
             every=checkpoint_every,
@@ -111,15 +120,15 @@ def run(
             return Outcome([], [], diverged)
         _require_datasets(experiment, measured)
         results = sweeps.labelled(measured, grid.sweep)
-        cut = runs.cut_sentence(experiment.full, grid.base, seeds)
+        cut = cut_sentence(experiment.full, grid.base, seeds)
         attributes = {
             **results.attrs,
-            **runs.provenance(identity, origins, quick, command),
+            **provenance(identity, origins, quick, command),
             "cut": cut,
         }
         try:
-            saved = runs.save_results(results.assign_attrs(attributes), folder)
-            results = runs.load_results(folder)  # claims and figure come from what was saved
+            saved = save_results(results.assign_attrs(attributes), folder)
+            results = load_results(folder)  # claims and figure come from what was saved
             verdicts = judge(experiment, results)
             return Outcome(
                 [saved, *write(experiment, results, folder, verdicts)], verdicts, diverged
@@ -136,9 +145,9 @@ def redraw(experiment: Experiment, folder: Path) -> list[Path]:
 
     Raises BadInput if there are none or the folder is in use, and Unfinished if they cannot be saved.
     """
-    runs.require_results(folder)
-    with files.locked(folder):
-        results = runs.load_results(folder)
+    require_results(folder)
+    with atomic_files.locked(folder):
+        results = load_results(folder)
         try:
             return write(experiment, results, folder, judge(experiment, results))
         except OSError as error:
@@ -171,18 +180,18 @@ def write(
 ) -> list[Path]:
     """Write what follows from results: the claims with their verdicts, and the figure."""
     text = json.dumps(verdicts, indent=1) + "\n"
-    claims = files.save_text(text, folder / runs.CLAIMS)
+    claims = atomic_files.save_text(text, folder / CLAIMS)
     sweep = swept(results)
     with figures.style():
         figure = (
             sweeps.draw(experiment.claims, results, sweep) if sweep else experiment.draw(results)
         )
-        return [claims, *figures.save(figure, folder / runs.FIGURE)]
+        return [claims, *figures.save(figure, folder / FIGURE)]
 
 
 def has_results(folder: Path) -> bool:
     """Whether a folder holds the results of a run."""
-    return (folder / runs.RESULTS).exists()
+    return (folder / RESULTS).exists()
 
 
 def experiment_of(folder: Path) -> str:
@@ -190,7 +199,7 @@ def experiment_of(folder: Path) -> str:
 
     Raises BadInput and Damaged as `runs.load_results`.
     """
-    return str(runs.load_results(folder).attrs["experiment"])
+    return str(load_results(folder).attrs["experiment"])
 
 
 def is_full(folder: Path) -> bool:
@@ -198,7 +207,7 @@ def is_full(folder: Path) -> bool:
     if not has_results(folder):
         return False
     try:
-        return runs.load_results(folder).attrs.get("level") != "quick"
+        return load_results(folder).attrs.get("level") != "quick"
     except (BadInput, Unfinished):  # whoever reads them says what is wrong
         return True
 
@@ -208,7 +217,7 @@ def results_of(folder: Path) -> xr.Dataset | None:
 
     Raises BadInput and Damaged as `runs.load_results`.
     """
-    return runs.load_results(folder) if has_results(folder) else None
+    return load_results(folder) if has_results(folder) else None
 
 
 def swept(results: xr.Dataset) -> dict[str, list[Any]]:
@@ -222,21 +231,21 @@ def _begin(
     origin: dict[str, Any],
     fresh: bool,
     quick: bool,
-    screen: Screen,
+    screen: Console,
     held: contextlib.ExitStack,
 ) -> Checkpoint:
     """Take hold of a folder, and read what an earlier run left to carry on from."""
-    files.prepare_folder(folder)
-    held.enter_context(files.locked(folder))
+    atomic_files.prepare_folder(folder)
+    held.enter_context(atomic_files.locked(folder))
     if fresh:
         checkpoints.discard(folder)
         return Checkpoint(identity, [], {})
     kept = checkpoints.load(folder, screen.warn)
     if kept is None:
-        done = (folder / runs.RESULTS).exists()
-        there = runs.identity_of(runs.load_results(folder)) if done else identity
+        done = (folder / RESULTS).exists()
+        there = identity_of(load_results(folder)) if done else identity
         kept = Checkpoint(there, [], {})
-    differences = runs.differences(kept.identity, identity)
+    differences = provenance.differences(kept.identity, identity)
     if differences and not quick and _is_of_quick_run(kept, folder):
         screen.warn(f"starting over: the quick run that {folder} holds gives way")
         checkpoints.discard(folder)
@@ -246,7 +255,7 @@ def _begin(
             f"settings must be those of the run in {folder}, got other {', '.join(differences)}; "
             "another --out keeps both, --fresh starts over"
         )
-    changed = runs.changed_since(kept.origins[-1], origin) if kept.origins else ""
+    changed = changed_since(kept.origins[-1], origin) if kept.origins else ""
     if changed:
         screen.warn(f"carrying on a run that {changed} began; --fresh starts over")
     return kept
@@ -256,7 +265,7 @@ def _is_of_quick_run(kept: Checkpoint, folder: Path) -> bool:
     """Whether what is kept belongs to the finished quick run in a folder, not to one begun after it."""
     if not has_results(folder) or is_full(folder):
         return False
-    return not runs.differences(kept.identity, runs.identity_of(runs.load_results(folder)))
+    return not provenance.differences(kept.identity, identity_of(load_results(folder)))
 
 
 def _on_first_process(begin: Callable[[], Checkpoint]) -> Checkpoint:
@@ -280,8 +289,8 @@ def _train(
     places: Sequence[str],
     seeds: int,
     spread: Spread,
-    keeper: Keeper,
-    screen: Screen,
+    keeper: CheckpointManager,
+    screen: Console,
     diverged: list[str],
 ) -> list[list[History]]:
     """Train what the points of a sweep ask for: those of one kind as one program."""

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import xarray as xr
 from markdown_it import MarkdownIt
 
-from toyicl import files, runs
-from toyicl.experiment import Listing
+from toyicl.harness import atomic_files
+from toyicl.harness.experiment import Listing
+from toyicl.harness.results import FIGURE
 
 MARKDOWN = "REPORT.md"
 PAGE = "REPORT.html"
@@ -57,10 +58,10 @@ def write(chapters: Sequence[Chapter], folder: Path) -> list[Path]:
         '<meta name="viewport" content="width=device-width">\n'
         f"<title>toyicl: verdicts</title>\n<style>{STYLE}</style>\n{body}</html>\n"
     )
-    files.prepare_folder(folder)
+    atomic_files.prepare_folder(folder)
     plain = json.dumps(records(chapters), indent=1, allow_nan=False) + "\n"
     contents = {MARKDOWN: text, PAGE: page, RECORDS: plain}
-    return [files.save_text(content, folder / name) for name, content in contents.items()]
+    return [atomic_files.save_text(content, folder / name) for name, content in contents.items()]
 
 
 def records(chapters: Sequence[Chapter]) -> list[dict[str, Any]]:
@@ -160,7 +161,7 @@ def _chapter(chapter: Chapter, folder: Path) -> str:
     if results is None:
         lines.append(f"Not run yet. Command: `toyicl run {listing.name}`. Cost: {listing.cost}")
     else:
-        picture = chapter.folder / f"{runs.FIGURE}.png"
+        picture = chapter.folder / f"{FIGURE}.png"
         link = Path(os.path.relpath(picture, folder)).as_posix()
         lines += [f"![{listing.name}]({link})", _origin(listing, results)]
     return "\n\n".join(filter(None, [*lines, _table(chapter.verdicts), _settings(results)]))

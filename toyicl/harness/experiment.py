@@ -18,8 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from toyicl.claims import Claim
 from toyicl.core.errors import BadInput
+from toyicl.harness.claims import Claim
 
 if TYPE_CHECKING:  # so that listing experiments needs none of them
     import xarray as xr

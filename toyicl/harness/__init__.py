@@ -1,0 +1,1 @@
+"""Running experiments: files, claims, checkpoints, results, provenance and reports."""
