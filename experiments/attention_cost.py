@@ -19,11 +19,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study, theory
+from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.analysis.cost_scaling import crossing, operations, slope
 from toyicl.core.config import require_size
+from toyicl.core.datasets import dataset
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.attention import read_by_scatter, read_by_scores, read_linear, read_softmax
@@ -88,7 +89,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
         row = jax.tree.map(lambda leaf: leaf[:, None], stacked)
         return metrics.over_snapshots(metrics.best_multiple_loss, row, episodes)[:, 0]
 
-    return study.dataset(
+    return dataset(
         counted,
         {"order_difference": _order_difference(settings), "tokens": SIZES},
         {f"{name}_loss": ("logit_scale", loss(name)) for name in HEADS},

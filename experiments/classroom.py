@@ -18,20 +18,23 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import axes, probing, study, theory
+from toyicl import theory
 from toyicl.core.config import require, require_different, require_share, require_size
+from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.construction import require_one_linear_layer
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures, panels
+from toyicl.studies import departure_sweep, departures
+from toyicl.studies.alignment import Study, Variables, alignment, best_references, readings, thinned
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import Job
 from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(study.Study):
+class Settings(Study):
     """Settings of the page's trainings; `model` and `training` are those of the one linear layer."""
 
     training: Training = Training(snapshot_every=200)
@@ -42,7 +45,7 @@ class Settings(study.Study):
         steps=4000, batch_size=256, snapshot_every=1000, learning_rate=3e-3
     )
     """Training at every share of softmax, with one head and with two."""
-    shares: tuple[float, ...] = axes.SHARES
+    shares: tuple[float, ...] = departures.SHARES
     """Shares of softmax in what attention reads."""
     dial_seeds: int = 2
     """Seeds at each share, at most."""
@@ -84,12 +87,12 @@ DEEP = Architecture(depth=2, shared=True)
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """Train, and keep the circuits beside what is measured of them."""
     task = settings.task
-    references = study.best_references(task, 1)
-    history = study.thinned(fit(settings.model, task, settings.training, label="one layer"))
+    references = best_references(task, 1)
+    history = thinned(fit(settings.model, task, settings.training, label="one layer"))
     parts = [
-        study.dataset(
-            study.alignment(settings, history, references),
-            study.readings(settings, history.final),
+        dataset(
+            alignment(settings, history, references),
+            readings(settings, history.final),
             _circuits(history.learners, ("seed", "step")),
             {"closed_loss": ("seed", _closed_losses(task, history.final))},
         ),
@@ -102,7 +105,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     return xr.merge(parts, combine_attrs="drop")
 
 
-def _circuits(models: Any, dims: tuple[str, ...]) -> study.Variables:
+def _circuits(models: Any, dims: tuple[str, ...]) -> Variables:
     """Both circuits of the first layer's heads, (dims, head, row, column), in single precision."""
     attention = models.blocks[0].attention
     dims = (*dims, "head", "row", "column")
@@ -120,12 +123,12 @@ def _closed_losses(task: LinearRegression, models: Any) -> list[float]:
 def _deep(settings: Settings, fit: Fit) -> xr.Dataset:
     """Two layers with the same weights, after training."""
     history = fit(DEEP, settings.task, settings.deep_training, label="two layers")
-    references = study.best_references(settings.task, DEEP.depth)
-    found = study.dataset(
-        study.alignment(settings, history, references),
-        study.readings(settings, history.final),
+    references = best_references(settings.task, DEEP.depth)
+    found = dataset(
+        alignment(settings, history, references),
+        readings(settings, history.final),
     ).isel(step=-1, drop=True)[[*SHOWN_DEEP]]
-    kept = found.assign(study.dataset(_circuits(history.final, ("seed",))))
+    kept = found.assign(dataset(_circuits(history.final, ("seed",))))
     return kept.rename({name: f"deep_{name}" for name in kept.data_vars}).rename(head="deep_head")
 
 
@@ -165,14 +168,14 @@ def _dial(
     )
     rows = []
     for history in histories:
-        beside = probing.beside_descent(history, task, 1, settings.evaluation_episodes)
+        beside = departure_sweep.beside_descent(history, task, 1, settings.evaluation_episodes)
         measured = {variable: ("seed", np.asarray(beside[variable])) for variable in SHOWN}
         rows.append(
-            study.dataset(
-                measured, _circuits(history.final, ("seed",)), {"seed": history.seeds}
-            ).assign(gd_loss=float(beside["gd_loss"]))
+            dataset(measured, _circuits(history.final, ("seed",)), {"seed": history.seeds}).assign(
+                gd_loss=float(beside["gd_loss"])
+            )
         )
-    joined = study.side_by_side(dict(zip(settings.shares, rows, strict=True)), "share")
+    joined = side_by_side(dict(zip(settings.shares, rows, strict=True)), "share")
     sizes = {size: f"{name}_{size}" for size in ("head", "row", "column")}
     return joined.rename(
         {str(variable): f"{name}_{variable}" for variable in joined.data_vars}
@@ -226,7 +229,7 @@ def _resting(results: xr.Dataset) -> xr.DataArray:
     """Where a seed's loss has been on the plateau for some time: (seed, step)."""
     best, zero = results.descent_loss[0], results.zero_loss
     missing = (results.loss - best) / (zero - best)
-    return (missing > probing.STUCK) & (results.step >= RESTED)
+    return (missing > departure_sweep.STUCK) & (results.step >= RESTED)
 
 
 def _roles(results: xr.Dataset) -> xr.DataArray:

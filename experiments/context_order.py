@@ -18,14 +18,16 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study, theory
+from toyicl import theory
 from toyicl.analysis import metrics
 from toyicl.core.config import require_size
+from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, Learner
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import figures, panels
+from toyicl.studies.alignment import thinned
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.step import Training
 
@@ -76,11 +78,9 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
         history = fit(model, task, settings.joint_training, label=name.replace("_", " "))
         ends = jax.tree.map(lambda leaf: leaf[:, [0, -1]], history.learners)
         joint[name] = (("seed", "trained"), _over(settings, ends)[0])
-    history = study.thinned(
-        fit(SEPARATE, task, settings.separate_training, label="separate tokens")
-    )
+    history = thinned(fit(SEPARATE, task, settings.separate_training, label="separate tokens"))
     sensitivities, losses = _over(settings, history.learners)
-    return study.dataset(
+    return dataset(
         {"seed": history.seeds, "step": history.steps},
         joint,
         {"separate": (("seed", "step"), sensitivities), "loss": (("seed", "step"), losses)},

@@ -15,18 +15,20 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study, theory
+from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.core.config import require_different, require_size
+from toyicl.core.datasets import dataset
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.plots import figures, panels
+from toyicl.studies.alignment import Study, alignment, best_references
 from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(study.Study):
+class Settings(Study):
     """Settings of other context sizes."""
 
     sizes: tuple[int, ...] = (5, 10, 15, 20, 25, 30, 35, 40, 45, 50)
@@ -55,8 +57,8 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
         own.append(metrics.losses(history.final, elsewhere))
         other.append(metrics.loss(GradientDescent(rate), elsewhere))
         exact.append(theory.gradient_descent_loss(task, rate))
-    return study.dataset(
-        study.alignment(settings, history, study.best_references(settings.task, 1)),
+    return dataset(
+        alignment(settings, history, best_references(settings.task, 1)),
         {"points": list(settings.sizes)},
         {"size_loss": (("points", "seed"), np.stack(own)), "size_gd_loss": ("points", other)},
         {"exact_size_gd_loss": ("points", exact)},

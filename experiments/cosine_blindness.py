@@ -19,10 +19,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study, theory
+from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
 from toyicl.core.config import require_positive, require_size
+from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, Learner
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
@@ -69,7 +70,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
         few = jax.tree.map(lambda field: field[..., :1000], episodes)
         slopes = _slopes(settings, few)
     names = ("loss", "model_cosine", "norm_ratio")
-    return study.dataset(
+    return dataset(
         {name: ("multiple", getattr(compared, name)[:, 0]) for name in names},
         {"exact_loss": ("multiple", exact), "multiple": FACTORS},
         {

@@ -20,8 +20,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.core.config import require, require_different, require_size
+from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation, similarity
 from toyicl.finetuning.evaluation import EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import published
@@ -71,7 +71,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
             at_most=settings.most_seeds,
         )
         found.append(evaluation.before_and_after(look, history, settings.trials()))
-    return study.dataset(
+    return dataset(
         {
             name: (
                 ("map_length", "seed", "model", *(["layer"] if found[0][name].ndim > 2 else [])),

@@ -23,9 +23,9 @@ from flax import nnx
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.analysis import metrics
 from toyicl.core.config import require, require_different, require_not_negative, require_size
+from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import FinetuningStudy
 from toyicl.harness import claims
@@ -83,7 +83,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     found = [metrics.over_snapshots(_look, history.learners, episodes) for history in histories]
     still = histories[settings.etas.index(0.0)]
     names = [f"eta {eta:g}" for eta in settings.etas]
-    return study.dataset(
+    return dataset(
         {
             name: (("attention", "seed", "step"), [part[name] for part in found])
             for name in found[0]

@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import study
+from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import published
@@ -51,7 +51,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """Train the model, and measure its errors and similarities."""
     history = settings.train(fit)
     found = evaluation.trained(partial(_look, settings.rates), history, settings.trials())
-    return study.dataset(
+    return dataset(
         {
             "error": (("way", "seed"), np.transpose(found["error"])),
             "similarity": (("seed", "kind", "layer"), found["similarity"]),

@@ -25,9 +25,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.analysis import metrics
 from toyicl.core.config import require_different, require_size
+from toyicl.core.datasets import dataset
 from toyicl.finetuning import baselines, evaluation, similarity
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import WHICH, Method, layer_causal, plain, published
@@ -102,7 +102,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     )
     best = [f"best of {count} random" for count in settings.draws]
     tuned = [*WAYS, "another task's", "random", *best]
-    return study.dataset(
+    return dataset(
         {name: (("seed", "model", *DIMS[name]), values) for name, values in found.items()},
         {name: (("seed", "step"), values) for name, values in progress.items()},
         {

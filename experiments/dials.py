@@ -13,11 +13,12 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import axes, probing, study
 from toyicl.core.config import require_different
+from toyicl.core.datasets import side_by_side
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.plots import sweep_panels
+from toyicl.studies import departure_sweep, departures
 from toyicl.training.step import Training
 
 
@@ -35,19 +36,19 @@ class Settings:
         "task.anisotropy",
     )
     """The dials to turn, one after the other; each at its own values."""
-    probe: probing.Probe = probing.Probe()
+    probe: departure_sweep.Probe = departure_sweep.Probe()
     """What is measured along each; its own axis is left out."""
 
     def __post_init__(self) -> None:
         require_different("axes", self.axes)
         for name in self.axes:
-            axes.find(name)
+            departures.find(name)
 
 
 FULL = Settings()
 QUICK = Settings(
     axes=("attention.softmax", "task.anisotropy"),
-    probe=probing.Probe(
+    probe=departure_sweep.Probe(
         training=Training(steps=1500, batch_size=256, snapshot_every=500, learning_rate=3e-3),
         evaluation_episodes=5000,
     ),
@@ -57,12 +58,12 @@ QUICK = Settings(
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """Turn each dial."""
     parts = {
-        name: probing.measure(replace(settings.probe, axis=name, values=()), fit).isel(
+        name: departure_sweep.measure(replace(settings.probe, axis=name, values=()), fit).isel(
             axis=0, drop=True
         )
         for name in settings.axes
     }
-    return study.side_by_side(parts, "axis")
+    return side_by_side(parts, "axis")
 
 
 def draw(results: xr.Dataset) -> Figure:

@@ -21,12 +21,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.core.config import require_positive, require_size
+from toyicl.core.datasets import dataset
 from toyicl.finetuning import dual_form
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.plots import figures, panels
+from toyicl.studies.alignment import Variables
 from toyicl.tasks.prompts import Classification, require_each_class
 
 
@@ -71,7 +72,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
             keys = jax.random.split(jax.random.key(0), settings.episodes)
             each = jax.jit(jax.vmap(partial(_gaps, settings), in_axes=(0, -1, -1, -1)))
             found.append(jax.device_get(each(keys, *episodes[:3])))
-    return study.dataset(
+    return dataset(
         {
             name: (("precision", "episode"), np.stack([part[name] for part in found]))
             for name in found[0]
@@ -140,7 +141,7 @@ def _attention(
     labels: jax.Array,
     queries: jax.Array,
     answers: jax.Array,
-) -> study.Variables:
+) -> Variables:
     """How the queries of one task attend to the steps that trained a layer on it.
 
     For one query, each step's attention and what it adds to the right answer; and mean attention by

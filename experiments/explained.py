@@ -15,23 +15,25 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import rivalry, study
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.algorithms.iterative import ConjugateGradients, IterativeNewton
 from toyicl.algorithms.ridge import Ridge
+from toyicl.core.datasets import dataset
 from toyicl.core.episode import Learner
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
+from toyicl.studies import algorithm_comparison
+from toyicl.studies.alignment import Study, alignment, best_references
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.step import Training
 
-FULL = study.Study(
+FULL = Study(
     model=Architecture(depth=2, shared=True),
     training=Training(clip_norm=10.0),
 )
-QUICK = study.Study(
+QUICK = Study(
     model=FULL.model,
     training=Training(steps=3000, batch_size=512, learning_rate=2e-3, clip_norm=10.0),
     evaluation_episodes=2000,
@@ -55,7 +57,7 @@ def rivals(task: LinearRegression) -> dict[str, Learner]:
     }
 
 
-def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
+def measure(settings: Study, fit: Fit) -> xr.Dataset:
     """Train, and ask every rival of every seed, as it is and tuned."""
     task = settings.task
     history = fit(settings.model, task, settings.training, label="two layers")
@@ -67,15 +69,15 @@ def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
     }
     return xr.merge(
         [
-            study.dataset(study.alignment(settings, history, study.best_references(task, 2))),
-            rivalry.beside(models, own, episodes),
-            rivalry.residuals(
+            dataset(alignment(settings, history, best_references(task, 2))),
+            algorithm_comparison.beside(models, own, episodes),
+            algorithm_comparison.residuals(
                 models, {name: own[name] for name in drawn}, episodes.x[..., :CONTEXTS]
             ),
         ]
     ).assign(
         {
-            name: ("seed", rivalry.nearest_steps(models, family, episodes))
+            name: ("seed", algorithm_comparison.nearest_steps(models, family, episodes))
             for name, family in families.items()
         }
     )
@@ -84,9 +86,9 @@ def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
 def draw(results: xr.Dataset) -> Figure:
     """What each rival leaves, as it is and tuned, and the residual polynomials."""
     drawn: dict[str, panels.Panel] = {
-        "each at its own optimum": rivalry.left_panel("own"),
-        "tuned to the model": rivalry.left_panel("tuned"),
-        "what is left in each eigendirection": rivalry.residual_panel,
+        "each at its own optimum": algorithm_comparison.left_panel("own"),
+        "tuned to the model": algorithm_comparison.left_panel("tuned"),
+        "what is left in each eigendirection": algorithm_comparison.residual_panel,
     }
     steps = [results[f"best_{name}_steps"].dropna("seed").values for name in ("gd", "cg")]
     said = [", ".join(f"{count:.0f}" for count in counts) for counts in steps]

@@ -21,8 +21,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.core.config import require, require_increasing, require_share
+from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import published
@@ -61,7 +61,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """Train the vehicle, and tell it false labels."""
     history = settings.train(fit)
     found = evaluation.before_and_after(partial(_look, settings), history, settings.trials())
-    return study.dataset(
+    return dataset(
         {
             "in_context": (("seed", "model", "share"), found["in_context"]),
             "finetuned": (("seed", "model", "share"), found["finetuned"]),

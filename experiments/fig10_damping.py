@@ -17,16 +17,17 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.core.config import require, require_different, require_size
+from toyicl.core.datasets import dataset
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, best_references, roll_outs
 from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(study.Study):
+class Settings(Study):
     """Settings of the damping."""
 
     dampings: tuple[float, ...] = (1.0, 0.875, 0.75)
@@ -51,13 +52,13 @@ QUICK = Settings(training=Training(steps=2000, batch_size=512), many_episodes=30
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """Train one layer, and apply it again and again."""
     history = fit(settings.model, settings.task, settings.training, label="one layer")
-    references = study.best_references(settings.task, 1)
+    references = best_references(settings.task, 1)
     many = settings.task.sample(jax.random.key(2025), settings.many_episodes)
     mildest = settings.dampings[-1:]
-    rare = study.roll_outs(settings, history.final, mildest, settings.depth, many)
-    return study.dataset(
-        study.alignment(settings, history, references),
-        study.roll_outs(settings, history.final, settings.dampings, settings.depth),
+    rare = roll_outs(settings, history.final, mildest, settings.depth, many)
+    return dataset(
+        alignment(settings, history, references),
+        roll_outs(settings, history.final, settings.dampings, settings.depth),
         {"rare_loss": (("seed", "layer"), rare["rolled_loss"][1][0])},
         {"rare_gd_loss": ("layer", rare["rolled_gd_loss"][1][0])},
     )

@@ -13,31 +13,28 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.core.config import require
+from toyicl.core.datasets import dataset
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, best_references
 from toyicl.training.step import Training
 
-FULL = study.Study(
-    model=Architecture(attention="softmax", heads=2), training=Training(steps=10_000)
-)
-QUICK = study.Study(
-    model=FULL.model, training=Training(steps=5000, batch_size=512, learning_rate=3e-3)
-)
+FULL = Study(model=Architecture(attention="softmax", heads=2), training=Training(steps=10_000))
+QUICK = Study(model=FULL.model, training=Training(steps=5000, batch_size=512, learning_rate=3e-3))
 
 
-def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
+def measure(settings: Study, fit: Fit) -> xr.Dataset:
     """Train, and read the circuits of every seed."""
     require(settings.model.heads == 2, "model.heads", "2 in this experiment", settings.model.heads)
     history = fit(settings.model, settings.task, settings.training, label="two heads")
     attention, d = history.final.blocks[0].attention, settings.task.dim
     written = np.asarray(attention.value_output)[:, :, -1, -1]
     scores = np.asarray(attention.key_query)[:, :, :d, :d]
-    return study.dataset(
-        study.alignment(settings, history, study.best_references(settings.task, 1)),
+    return dataset(
+        alignment(settings, history, best_references(settings.task, 1)),
         {"circuit": (("seed", "head", "row", "column"), written[..., None, None] * scores)},
     )
 

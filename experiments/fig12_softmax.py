@@ -15,19 +15,20 @@ import jax
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.analysis import metrics
 from toyicl.core.config import require, require_positive, require_size
+from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.construction import subtracted_heads
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, best_references, shifts
 from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(study.Study):
+class Settings(Study):
     """Settings of softmax attention; `model` and `training` are those of one head."""
 
     model: Architecture = Architecture(attention="softmax")
@@ -60,16 +61,16 @@ QUICK = Settings(
 
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """Train both, and compare with one step of gradient descent."""
-    references = study.best_references(settings.task, 1)
+    references = best_references(settings.task, 1)
     parts = {}
     for heads, training in ((1, settings.training), (2, settings.two_head_training)):
         model = replace(settings.model, heads=heads)
         history = fit(model, settings.task, training, label=f"heads: {heads}")
-        parts[heads] = study.dataset(
-            study.alignment(settings, history, references),
-            study.shifts(settings, history.final, references),
+        parts[heads] = dataset(
+            alignment(settings, history, references),
+            shifts(settings, history.final, references),
         )
-    return study.side_by_side(parts, "heads").assign(small_logit_loss=_small_logit_loss(settings))
+    return side_by_side(parts, "heads").assign(small_logit_loss=_small_logit_loss(settings))
 
 
 def _small_logit_loss(settings: Settings) -> float:

@@ -18,18 +18,20 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study, theory
+from toyicl import theory
 from toyicl.core.config import require_different, require_size
+from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, best_references, readings
 from toyicl.theory.gram_spectrum import condition_numbers, gram_spectrum, worst_case_curvature
 from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(study.Study):
+class Settings(Study):
     """Settings of the curvature."""
 
     model: Architecture = Architecture(depth=2, shared=True)
@@ -65,9 +67,9 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
         own = replace(settings, task=replace(settings.task, context_size=size))
         history = fit(settings.model, own.task, settings.training, label=f"N = {size}")
         spectrum = gram_spectrum(own.task, settings.spectrum_tasks)
-        parts[size] = study.dataset(
-            study.alignment(own, history, study.best_references(own.task, 2)),
-            study.readings(own, history.final),
+        parts[size] = dataset(
+            alignment(own, history, best_references(own.task, 2)),
+            readings(own, history.final),
             {"exact_curvature": theory.gdpp_shared(own.task, 2).curvatures[0]},
             {"rule_curvature": worst_case_curvature(spectrum)},
             {"greatest": ("rank", np.sort(spectrum[:, -1])[::-1][:LARGEST])},
@@ -76,7 +78,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     spectrum = gram_spectrum(task, settings.spectrum_tasks)
     counts, edges = np.histogram(spectrum, bins=80)
     return (
-        study.side_by_side(parts, "points")
+        side_by_side(parts, "points")
         .assign(
             curvature=("curvature", CURVATURES),
             condition=("curvature", condition_numbers(spectrum, CURVATURES)),

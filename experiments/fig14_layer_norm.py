@@ -13,35 +13,34 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import study
+from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, best_references, shifts
 from toyicl.training.step import Training
 
-FULL = study.Study(
-    model=Architecture(layer_norm=True), training=Training(steps=50_000, clip_norm=10.0)
-)
-QUICK = study.Study(
+FULL = Study(model=Architecture(layer_norm=True), training=Training(steps=50_000, clip_norm=10.0))
+QUICK = Study(
     model=FULL.model,
     training=Training(steps=2000, batch_size=256, learning_rate=3e-3, clip_norm=10.0),
     evaluation_episodes=2000,
 )
 
 
-def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
+def measure(settings: Study, fit: Fit) -> xr.Dataset:
     """Train both, and compare with as many steps of GD and GD++."""
     deeper = replace(settings.model, depth=2, norm_first_layer=False)
     parts = {}
     for model in (settings.model, deeper):
         history = fit(model, settings.task, settings.training, label=f"{model.depth} layers")
-        references = study.best_references(settings.task, model.depth)
-        parts[model.depth] = study.dataset(
-            study.alignment(settings, history, references),
-            study.shifts(settings, history.final, references),
+        references = best_references(settings.task, model.depth)
+        parts[model.depth] = dataset(
+            alignment(settings, history, references),
+            shifts(settings, history.final, references),
         )
-    return study.side_by_side(parts, "layers")
+    return side_by_side(parts, "layers")
 
 
 def draw(results: xr.Dataset) -> Figure:

@@ -15,18 +15,19 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.core.config import require_size
+from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, best_references
 from toyicl.tasks.fixed_set import FixedSet
 from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(study.Study):
+class Settings(Study):
     """Settings of the plateaus; `model` and `training` are those of one head."""
 
     block: Architecture = Architecture(mlp_size=40)
@@ -55,18 +56,18 @@ QUICK = Settings(
 
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """Train all three."""
-    references = study.best_references(settings.task, 1)
+    references = best_references(settings.task, 1)
     parts = {}
     for heads in (1, 2):
         model = replace(settings.model, heads=heads)
         history = fit(model, settings.task, settings.training, label=f"heads: {heads}")
-        parts[heads] = study.dataset(study.alignment(settings, history, references))
+        parts[heads] = dataset(alignment(settings, history, references))
     pool = FixedSet(law=settings.task, count=settings.block_tasks)
     history = fit(
         settings.block, pool, settings.block_training, label="block", at_most=settings.block_seeds
     )
-    block = study.alignment(settings, history, references)
-    return study.side_by_side(parts, "heads").assign(
+    block = alignment(settings, history, references)
+    return side_by_side(parts, "heads").assign(
         block_loss=(("block_seed", "block_step"), block["loss"][1]),
         block_training_loss=(("block_seed", "block_step"), _padded(history.training_loss)),
         block_step=history.steps,

@@ -13,17 +13,18 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.core.config import require_different, require_size
+from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, best_references, shifts
 from toyicl.tasks.fixed_set import FixedSet
 from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(study.Study):
+class Settings(Study):
     """Settings of fixed tasks; each training's batch is all of them."""
 
     pools: tuple[int, ...] = (128, 512, 2048, 8192)
@@ -42,17 +43,17 @@ QUICK = Settings(training=Training(steps=3000, clip_norm=10.0), evaluation_episo
 
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """Train on each pool, and compare with one step of gradient descent on new tasks."""
-    references = study.best_references(settings.task, 1)
+    references = best_references(settings.task, 1)
     parts = {}
     for size in settings.pools:
         training = replace(settings.training, batch_size=size)
         pool = FixedSet(law=settings.task, count=size)
         history = fit(settings.model, pool, training, label=f"{size} tasks")
-        parts[size] = study.dataset(
-            study.alignment(settings, history, references),
-            study.shifts(settings, history.final, references),
+        parts[size] = dataset(
+            alignment(settings, history, references),
+            shifts(settings, history.final, references),
         ).drop_vars("on_plateau")  # a loss above the step's is that of tasks learned by heart
-    return study.side_by_side(parts, "tasks")
+    return side_by_side(parts, "tasks")
 
 
 def draw(results: xr.Dataset) -> Figure:

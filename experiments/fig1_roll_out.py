@@ -13,16 +13,17 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.core.config import require, require_positive, require_size
+from toyicl.core.datasets import dataset
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, best_references, roll_outs
 from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(study.Study):
+class Settings(Study):
     """Settings of a roll-out."""
 
     damping: float = 0.75
@@ -44,10 +45,10 @@ QUICK = Settings(training=Training(steps=2000, batch_size=512))
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """Train one layer, and apply it again and again."""
     history = fit(settings.model, settings.task, settings.training, label="one layer")
-    references = study.best_references(settings.task, 1)
-    return study.dataset(
-        study.alignment(settings, history, references),
-        study.roll_outs(settings, history.final, [settings.damping], settings.depth),
+    references = best_references(settings.task, 1)
+    return dataset(
+        alignment(settings, history, references),
+        roll_outs(settings, history.final, [settings.damping], settings.depth),
     ).isel(damping=0)
 
 

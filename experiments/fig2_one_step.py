@@ -14,18 +14,27 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import study, theory
+from toyicl import theory
 from toyicl.core.config import require, require_different, require_size
+from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.construction import require_one_linear_layer
 from toyicl.plots import figures, panels
+from toyicl.studies.alignment import (
+    Study,
+    alignment,
+    best_references,
+    interpolation,
+    readings,
+    shifts,
+)
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(study.Study):
+class Settings(Study):
     """Settings of Figure 2; panels (a), (b) and (d) are the released code's."""
 
     sizes: tuple[int, ...] = (5, 10, 20, 30, 40, 50)
@@ -61,14 +70,14 @@ QUICK = Settings(
 
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """Train, and measure everything the four panels show."""
-    references = study.best_references(settings.task, 1)
+    references = best_references(settings.task, 1)
     history = fit(settings.model, settings.task, settings.training, label="one layer")
     exact = theory.gd_shared(settings.task, 1)
-    return study.dataset(
-        study.alignment(settings, history, references),
-        study.interpolation(settings, history.final, references["gd"]),
-        study.readings(settings, history.final),
-        study.shifts(settings, history.final, references),
+    return dataset(
+        alignment(settings, history, references),
+        interpolation(settings, history.final, references["gd"]),
+        readings(settings, history.final),
+        shifts(settings, history.final, references),
         {"exact_gd_loss": exact.loss},
         {"exact_step": exact.learning_rates[0] / settings.task.context_size},
         size_training=_describe(settings.size_training),
@@ -83,13 +92,13 @@ def _over_sizes(settings: Settings, fit: Fit) -> xr.Dataset:
         history = fit(
             own.model, own.task, own.size_training, label=f"N = {size}", at_most=own.size_seeds
         )
-        references = study.best_references(own.task, 1)
-        parts[size] = study.dataset(
-            study.alignment(own, history, references),
-            study.interpolation(own, history.final, references["gd"]),
+        references = best_references(own.task, 1)
+        parts[size] = dataset(
+            alignment(own, history, references),
+            interpolation(own, history.final, references["gd"]),
         ).isel(step=-1)
     kept = ["loss", "gd_loss", "interpolated_loss", "on_plateau"]
-    joined = study.side_by_side(parts, "size")[kept].drop_vars("step")
+    joined = side_by_side(parts, "size")[kept].drop_vars("step")
     return joined.rename({name: f"size_{name}" for name in (*kept, "seed")})
 
 

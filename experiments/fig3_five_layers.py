@@ -16,19 +16,21 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import study, theory
+from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
+from toyicl.core.datasets import dataset
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, interpolation, shifts
 from toyicl.training.loop import History
 from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(study.Study):
+class Settings(Study):
     """Settings of five layers."""
 
     model: Architecture = Architecture(depth=5, token_clip=10.0)
@@ -72,10 +74,10 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     compared = {**references, "shared": GradientDescentPlusPlus.shared(task, depth)}
     zero = theory.predict_zero_loss(task)
     many = task.sample(jax.random.key(2025), settings.robust_episodes)
-    return study.dataset(
-        study.alignment(settings, history, references),
-        study.interpolation(settings, history.final, references["gdpp"]),
-        study.shifts(settings, history.final, references),
+    return dataset(
+        alignment(settings, history, references),
+        interpolation(settings, history.final, references["gdpp"]),
+        shifts(settings, history.final, references),
         {"trimmed_loss": ("seed", [metrics.trimmed_loss(one, many) for one in _each(history)])},
         {f"trimmed_{name}": metrics.trimmed_loss(one, many) for name, one in compared.items()},
         {"unclipped_unstable": ("seed", _unstable(unclipped, zero, len(unclipped.steps)))},

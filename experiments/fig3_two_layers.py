@@ -12,30 +12,38 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import study
+from toyicl.core.datasets import dataset
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
+from toyicl.studies.alignment import (
+    Study,
+    alignment,
+    best_references,
+    interpolation,
+    readings,
+    shifts,
+)
 from toyicl.training.step import Training
 
-FULL = study.Study(model=Architecture(depth=2, shared=True))
-QUICK = study.Study(
+FULL = Study(model=Architecture(depth=2, shared=True))
+QUICK = Study(
     model=FULL.model,
     training=Training(steps=3000, batch_size=512, learning_rate=2e-3, clip_norm=10.0),
     evaluation_episodes=2000,
 )
 
 
-def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
+def measure(settings: Study, fit: Fit) -> xr.Dataset:
     """Train, and compare with the best GD and GD++ of two steps."""
     history = fit(settings.model, settings.task, settings.training, label="two layers")
-    references = study.best_references(settings.task, settings.model.depth)
-    return study.dataset(
-        study.alignment(settings, history, references),
-        study.interpolation(settings, history.final, references["gdpp"]),
-        study.readings(settings, history.final),
-        study.shifts(settings, history.final, references),
+    references = best_references(settings.task, settings.model.depth)
+    return dataset(
+        alignment(settings, history, references),
+        interpolation(settings, history.final, references["gdpp"]),
+        readings(settings, history.final),
+        shifts(settings, history.final, references),
     )
 
 

@@ -18,8 +18,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.analysis import metrics
+from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, Learner
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
@@ -87,7 +87,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
         "reference_before": _curve(lambda q: reference.before(x, y, q), queries),
         "reference_after": _curve(lambda q: reference(x, y, q), queries),
     }
-    return study.dataset(
+    return dataset(
         {"seed": history.seeds, "step": history.steps, "query": queries},
         {name: (("seed", "step"), values) for name, values in compared.items()},
         {name: ("query", values) for name, values in curves.items()},

@@ -19,22 +19,23 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.analysis.token_jacobian import TokenSensitivity, token_sensitivity
 from toyicl.core.config import require_different, require_size
+from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, best_references, thinned
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(study.Study):
+class Settings(Study):
     """Settings of separate tokens."""
 
     model: Architecture = Architecture(
@@ -89,15 +90,15 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     every = min(LOOK_EVERY, looked)
     closely = replace(training, steps=looked - looked % every, snapshot_every=every)
     close = fit(settings.model, task, closely, label="looked at closely", at_most=1)
-    references = study.best_references(task, 1)
+    references = best_references(task, 1)
     two = metrics.loss(GradientDescent.shared(task, 2), settings.episodes())
     few = task.sample(jax.random.key(2028), settings.sensitivity_episodes)
-    seen = metrics.over_snapshots(_sensitivity, study.thinned(history).learners, few)
+    seen = metrics.over_snapshots(_sensitivity, thinned(history).learners, few)
     joint_loss = metrics.over_snapshots(metrics.loss, joint.learners, settings.episodes())
     close_loss = metrics.over_snapshots(metrics.loss, close.learners, settings.episodes())
     close_seen = metrics.over_snapshots(_sensitivity, close.learners, few)
-    return study.dataset(
-        study.alignment(settings, history, references),
+    return dataset(
+        alignment(settings, history, references),
         {f"to_{name}": (("seed", "step"), value) for name, value in seen._asdict().items()},
         {"linear_loss": (("rate", "linear_seed"), linear), "rate": list(settings.linear_rates)},
         {"joint_loss": (("joint_seed", "joint_step"), joint_loss), "joint_step": joint.steps},

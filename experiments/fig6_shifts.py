@@ -14,17 +14,18 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.algorithms.gradient_descent import GradientDescentPlusPlus
+from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, best_references, shifts
 from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(study.Study):
+class Settings(Study):
     """Settings of the shifts; `model` and `training` are those of one and of two layers."""
 
     deep_model: Architecture = Architecture(depth=5, token_clip=10.0)
@@ -58,14 +59,14 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
         (settings.deep_model, settings.deep_training, settings.deep_seeds),
     ):
         history = fit(model, settings.task, training, label=f"{model.depth} layers", at_most=most)
-        references = study.best_references(settings.task, model.depth)
+        references = best_references(settings.task, model.depth)
         if not model.shared and model.depth > 1:
             references["gdpp"] = GradientDescentPlusPlus.per_layer(settings.task, model.depth)
-        parts[model.depth] = study.dataset(
-            study.alignment(settings, history, references),
-            study.shifts(settings, history.final, references),
+        parts[model.depth] = dataset(
+            alignment(settings, history, references),
+            shifts(settings, history.final, references),
         )
-    return study.side_by_side(parts, "layers")
+    return side_by_side(parts, "layers")
 
 
 def draw(results: xr.Dataset) -> Figure:

@@ -13,19 +13,20 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.analysis import metrics
+from toyicl.core.datasets import dataset
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, best_references, interpolation, shifts
 from toyicl.training.step import Training
 
-FULL = study.Study(
+FULL = Study(
     model=Architecture(depth=10, shared=True, token_clip=10.0),
     training=Training(snapshot_every=500, learning_rate=5e-4, clip_norm=10.0),
 )
-QUICK = study.Study(
+QUICK = Study(
     model=FULL.model,
     training=Training(
         steps=750, batch_size=128, snapshot_every=250, learning_rate=1e-3, clip_norm=10.0
@@ -34,16 +35,16 @@ QUICK = study.Study(
 )
 
 
-def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
+def measure(settings: Study, fit: Fit) -> xr.Dataset:
     """Train, and compare with the best GD and GD++ of ten steps."""
     history = fit(settings.model, settings.task, settings.training, label="ten layers")
     untied = replace(settings.model, depth=5, shared=False)
     five = fit(untied, settings.task, settings.training, label="five layers of their own")
-    references = study.best_references(settings.task, settings.model.depth)
-    return study.dataset(
-        study.alignment(settings, history, references),
-        study.interpolation(settings, history.final, references["gdpp"]),
-        study.shifts(settings, history.final, references),
+    references = best_references(settings.task, settings.model.depth)
+    return dataset(
+        alignment(settings, history, references),
+        interpolation(settings, history.final, references["gdpp"]),
+        shifts(settings, history.final, references),
         {"five_loss": ("seed", metrics.losses(five.final, settings.episodes()))},
     )
 

@@ -16,21 +16,22 @@ import jax.numpy as jnp
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.algorithms.ridge import Ridge
+from toyicl.core.datasets import dataset
 from toyicl.core.episode import predict
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, best_references, shifts
 from toyicl.training.loop import History
 from toyicl.training.step import Training
 
-FULL = study.Study(
+FULL = Study(
     model=Architecture(depth=12, heads=4, mlp_size=40, token_clip=10.0),
     training=Training(steps=50_000, snapshot_every=500, learning_rate=5e-4, clip_norm=10.0),
 )
-QUICK = study.Study(
+QUICK = Study(
     model=replace(FULL.model, depth=4),
     training=Training(
         steps=500, batch_size=128, snapshot_every=250, learning_rate=1e-3, clip_norm=10.0
@@ -41,19 +42,19 @@ ALMOST_NONE = 1e-5
 """The penalty with which ridge regression finds the true weights, of labels without noise."""
 
 
-def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
+def measure(settings: Study, fit: Fit) -> xr.Dataset:
     """Train, and compare with twelve steps of GD and GD++, with ridge and with the true weights."""
     task = settings.task
     history = fit(settings.model, task, settings.training, label="twelve blocks")
-    references = study.best_references(task, settings.model.depth)
+    references = best_references(task, settings.model.depth)
     rivals = {"ridge": _nearest_ridge(settings, history), "truth": Ridge(ALMOST_NONE)}
-    return study.dataset(
-        study.alignment(settings, history, {**references, **rivals}),
-        study.shifts(settings, history.final, references),
+    return dataset(
+        alignment(settings, history, {**references, **rivals}),
+        shifts(settings, history.final, references),
     )
 
 
-def _nearest_ridge(settings: study.Study, history: History) -> Ridge:
+def _nearest_ridge(settings: Study, history: History) -> Ridge:
     """The ridge regression whose predictions are nearest those of the trained models."""
     episodes = settings.episodes()
     answers = jax.jit(jax.vmap(predict, (0, None)))(history.final, episodes)

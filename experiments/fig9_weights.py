@@ -17,19 +17,21 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import study, theory
+from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.analysis.weights import implied_step
+from toyicl.core.datasets import dataset
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Transformer
 from toyicl.plots import panels
+from toyicl.studies.alignment import Study, Variables, alignment, best_references, readings
 from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(study.Study):
+class Settings(Study):
     """Settings of the weights."""
 
     depth: int = 3
@@ -58,30 +60,30 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
         random = jax.vmap(partial(replace(own, init_scale=1.0), task))(keys)
         over_best += [_over_best(settings, models) for models in (history.final, random)]
         if heads == 1:
-            found = study.alignment(settings, history, study.best_references(task, 1))
-            found |= study.readings(settings, history.final) | _circuits(history.final, "")
+            found = alignment(settings, history, best_references(task, 1))
+            found |= readings(settings, history.final) | _circuits(history.final, "")
             found |= _distances(settings, history.final)
     deep = replace(model, depth=settings.depth, shared=True)
     history = fit(deep, task, settings.training, label=f"{settings.depth} layers")
-    deep_references = study.best_references(task, settings.depth)
-    aligned = study.alignment(settings, history, deep_references)
-    return study.dataset(
+    deep_references = best_references(task, settings.depth)
+    aligned = alignment(settings, history, deep_references)
+    return dataset(
         found,
         _circuits(history.final, "deep_"),
-        {"deep_curvature": study.readings(settings, history.final)["learned_curvature"]},
+        {"deep_curvature": readings(settings, history.final)["learned_curvature"]},
         {"deep_on_plateau": aligned["on_plateau"], "deep_loss": aligned["loss"]},
         {"over_best": ("layer", over_best)},
     )
 
 
-def _circuits(models: Transformer, prefix: str) -> study.Variables:
+def _circuits(models: Transformer, prefix: str) -> Variables:
     attention = models.blocks[0].attention
     matrices = {"key_query": attention.key_query, "value_output": attention.value_output}
     dims = ("seed", "row", "column")
     return {f"{prefix}{name}": (dims, values[:, 0]) for name, values in matrices.items()}
 
 
-def _distances(settings: Settings, models: Transformer) -> study.Variables:
+def _distances(settings: Settings, models: Transformer) -> Variables:
     """Relative Frobenius distances of each seed's weights from the construction."""
     d = settings.task.dim
     eye = np.eye(d)

@@ -14,16 +14,18 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study, theory
+from toyicl import theory
 from toyicl.core.config import require, require_different
+from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.plots import figures, panels
+from toyicl.studies.alignment import Study, alignment, best_references, readings
 from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(study.Study):
+class Settings(Study):
     """Settings of the noisy labels."""
 
     replaced: tuple[int, ...] = (0, 2, 4, 6)
@@ -51,13 +53,13 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
         own = replace(settings, task=replace(settings.task, distractors=count))
         history = fit(settings.model, own.task, settings.training, label=f"{count} replaced")
         exact = theory.gradient_descent_optimum(own.task)
-        parts[count] = study.dataset(
-            study.alignment(own, history, study.best_references(own.task, 1)),
-            study.readings(own, history.final),
+        parts[count] = dataset(
+            alignment(own, history, best_references(own.task, 1)),
+            readings(own, history.final),
             {"exact_loss": exact.loss},
             {"exact_step": exact.learning_rates[0] / own.task.context_size},
         )
-    return study.side_by_side(parts, "replaced")
+    return side_by_side(parts, "replaced")
 
 
 def draw(results: xr.Dataset) -> Figure:

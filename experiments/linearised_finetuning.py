@@ -24,8 +24,8 @@ from jax.flatten_util import ravel_pytree
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.core.config import require_different, require_positive
+from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.similarity import cosine
@@ -77,7 +77,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
         "step_cosine": ("example",),
         "step_ratio": ("example",),
     }
-    return study.dataset(
+    return dataset(
         {name: (("seed", *dims.get(name, ())), values) for name, values in trained.items()},
         {"untrained_model_cosine": ("seed", found["step_cosine"][:, 0].mean(axis=-1))},
         {"norm_ratio": ("seed", trained["step_ratio"].mean(axis=-1))},

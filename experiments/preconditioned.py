@@ -20,18 +20,19 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.algorithms.iterative import PreconditionedGradientDescent
 from toyicl.analysis.weights import implied_step
+from toyicl.core.datasets import dataset
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.plots import figures, panels
+from toyicl.studies.alignment import Learner, Study, alignment
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory import correlated_inputs
 from toyicl.training.step import Training
 
-FULL = study.Study(
+FULL = Study(
     task=LinearRegression(
         dim=4, context_size=8, input_law="normal", covariance=(2.0, 1.0, 0.5, 0.25)
     ),
@@ -40,7 +41,7 @@ FULL = study.Study(
 QUICK = replace(FULL, training=Training(steps=2000, batch_size=512, learning_rate=3e-3))
 
 
-def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
+def measure(settings: Study, fit: Fit) -> xr.Dataset:
     """Train one layer, and set it beside the best matrix and the best step size."""
     task = settings.task
     history = fit(settings.model, task, settings.training, label="one layer")
@@ -49,7 +50,7 @@ def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
         correlated_inputs.best_scalar_step(task),
     )
     episodes = task.sample(jax.random.key(2022), settings.evaluation_episodes)
-    rivals: dict[str, study.Learner] = {
+    rivals: dict[str, Learner] = {
         "pgd": PreconditionedGradientDescent.best(task),
         "gd": GradientDescent(scalar.learning_rates[0]),
     }
@@ -57,8 +58,8 @@ def measure(settings: study.Study, fit: Fit) -> xr.Dataset:
     level = np.trace(steps, axis1=1, axis2=2)[:, None, None] / task.dim
     size = np.linalg.norm(best.matrix)
     exact = np.array([correlated_inputs.step_matrix_loss(task, step) for step in steps])
-    return study.dataset(
-        study.alignment(settings, history, rivals, episodes),
+    return dataset(
+        alignment(settings, history, rivals, episodes),
         {"exact_pgd_loss": best.loss, "exact_gd_loss": scalar.loss, "exact_loss": ("seed", exact)},
         {"on_plateau": ("seed", exact > scalar.loss)},  # where fewer directions are learned than d
         {"matrix_distance": ("seed", _norms(steps - best.matrix) / size)},

@@ -9,21 +9,21 @@ Cost: half an hour; quick: less than one minute.
 
 from pathlib import Path
 
-from toyicl import probing
 from toyicl.harness import claims
 from toyicl.plots import sweep_panels
+from toyicl.studies import departure_sweep
 from toyicl.training.step import Training
 
 EIGHT = tuple(round(index / 7, 6) for index in range(8))
-FULL = probing.Probe(values=EIGHT, second_axis="task.sine", second_values=EIGHT)
-QUICK = probing.Probe(
+FULL = departure_sweep.Probe(values=EIGHT, second_axis="task.sine", second_values=EIGHT)
+QUICK = departure_sweep.Probe(
     training=Training(steps=1500, batch_size=256, snapshot_every=500, learning_rate=3e-3),
     values=(0.0, 0.5, 1.0),
     second_axis="task.sine",
     second_values=(0.0, 0.5, 1.0),
     evaluation_episodes=2000,
 )
-measure, draw = probing.measure, sweep_panels.draw
+measure, draw = departure_sweep.measure, sweep_panels.draw
 CLAIMS = claims.read(
     Path(__file__).with_name("probes.toml"),
     {

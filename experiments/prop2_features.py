@@ -16,9 +16,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.core.config import require_positive, require_size
+from toyicl.core.datasets import dataset
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.construction import gradient_descent_transformer
@@ -26,6 +26,7 @@ from toyicl.models.feature_descent import FeatureDescent
 from toyicl.models.layers import Embedding
 from toyicl.models.transformer import Transformer
 from toyicl.plots import panels
+from toyicl.studies.alignment import Learner
 from toyicl.tasks.linear import LinearRegression
 
 
@@ -59,7 +60,7 @@ FULL = QUICK = Settings()
 def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     """The largest difference of each statement, over episodes and outputs."""
     with jax.enable_x64(True):
-        return study.dataset(
+        return dataset(
             {"feature_difference": _features(settings)},
             {"view_difference": _views(settings)},
             {"rescaled_difference": _rescaled(settings)},
@@ -79,7 +80,7 @@ def _sampled(settings: Settings) -> tuple[jax.Array, jax.Array, jax.Array]:
     return x, y, x_query
 
 
-def _largest(one: study.Learner, other: study.Learner, settings: Settings) -> jax.Array:
+def _largest(one: Learner, other: Learner, settings: Settings) -> jax.Array:
     """The largest difference of two learners' predictions."""
     predictions = [jax.vmap(f, in_axes=-1, out_axes=-1)(*_sampled(settings)) for f in (one, other)]
     return jnp.max(jnp.abs(predictions[0] - predictions[1]))

@@ -18,8 +18,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.core.config import require_positive, require_size
+from toyicl.core.datasets import dataset
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.attention import read_linear, read_softmax
@@ -63,7 +63,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
             _, weights = read_softmax(rows, (content, places), scale=1.0)
             return jnp.min(jnp.diagonal(weights, offset=1))
 
-        return study.dataset(
+        return dataset(
             {"linear_difference": missed},
             {"weight": ("logit", jax.vmap(attention)(jnp.asarray(LOGITS))), "logit": LOGITS},
             {"weight_of_one": attention(jnp.ones(()))},

@@ -20,9 +20,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.analysis.cost_scaling import slope
 from toyicl.core.config import require, require_positive, require_size
+from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, predict
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
@@ -74,7 +74,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
 
         each = jax.jit(jax.vmap(partial(_differences, settings), in_axes=(0, -1, -1, -1)))
         differences = each(keys, *episodes[:3])
-        return study.dataset(
+        return dataset(
             {name: ("episode", values) for name, values in differences.items()},
             {name: ("logit_scale", v) for name, v in _errors(settings, episodes).items()},
             {"logit_scale": SCALES},

@@ -18,7 +18,6 @@ import jax
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl import rivalry, study
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.algorithms.kernel import (
     AveragedLabels,
@@ -30,16 +29,20 @@ from toyicl.algorithms.kernel import (
 )
 from toyicl.algorithms.ridge import Ridge
 from toyicl.analysis.confidence_set import Scaled
+from toyicl.core.datasets import dataset, side_by_side
 from toyicl.core.episode import Learner
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
+from toyicl.studies import algorithm_comparison
+from toyicl.studies import alignment as studies_alignment
+from toyicl.studies.alignment import Study, best_references
 from toyicl.training.step import StartFrom, Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(study.Study):
+class Settings(Study):
     """Settings of the heads; rivals without a closed form are trained by `rival_training`."""
 
     training: Training = Training(steps=10_000, batch_size=512, learning_rate=3e-3)
@@ -87,17 +90,17 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     for heads, name in HEADS.items():
         model = Architecture(attention="softmax", heads=heads)
         history = fit(model, task, settings.training, label=name)
-        alignment = study.alignment(settings, history, study.best_references(task, 1))
-        asked = rivalry.beside(history.final, rivals, episodes)
-        parts[heads] = xr.merge([study.dataset(alignment), asked])
-    return study.side_by_side(parts, "heads")
+        alignment = studies_alignment.alignment(settings, history, best_references(task, 1))
+        asked = algorithm_comparison.beside(history.final, rivals, episodes)
+        parts[heads] = xr.merge([dataset(alignment), asked])
+    return side_by_side(parts, "heads")
 
 
 def draw(results: xr.Dataset) -> Figure:
     """What each rival leaves of one head and of two."""
     drawn = {
-        "at its own optimum": rivalry.left_panel("own"),
-        "tuned to the model": rivalry.left_panel("tuned"),
+        "at its own optimum": algorithm_comparison.left_panel("own"),
+        "tuned to the model": algorithm_comparison.left_panel("tuned"),
     }
     sentence = "Filled: cannot be told from the best rival."
     return panels.figure(results, panels.grid(HEADS, "heads", drawn), sentence)

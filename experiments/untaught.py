@@ -20,12 +20,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import probing, study
 from toyicl.analysis.weights import circuit_scores, random_circuit_score
+from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures, panels, sweep_panels
+from toyicl.studies import departure_sweep
 from toyicl.tasks.dynamics import Dynamics
 from toyicl.tasks.linear import LinearRegression, Task
 from toyicl.tasks.recall import Mixture, Recall
@@ -63,16 +64,16 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     parts = {}
     for name, task in tasks.items():
         history = fit(Architecture(), task, settings.training, label=name)
-        found = probing.beside_descent(history, task, 1, settings.evaluation_episodes)
+        found = departure_sweep.beside_descent(history, task, 1, settings.evaluation_episodes)
         scores = jax.vmap(partial(circuit_scores, dim=d))(history.final)
-        parts[name] = study.dataset(
+        parts[name] = dataset(
             {key: ("seed", value) if np.ndim(value) else value for key, value in found.items()},
             {"key_query_score": ("seed", scores.key_query[:, 0])},
             {"value_output_score": ("seed", scores.value_output[:, 0])},
             {"seed": history.seeds},
         )
     random = random_circuit_score(d)
-    return study.side_by_side(parts, "task").assign(random_score=random)
+    return side_by_side(parts, "task").assign(random_score=random)
 
 
 def draw(results: xr.Dataset) -> Figure:

@@ -22,8 +22,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl import study
 from toyicl.core.config import require_positive, require_size
+from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode
 from toyicl.harness import claims
 from toyicl.harness.experiment import Fit
@@ -87,7 +87,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     with jax.enable_x64(True):
         episodes = settings.task.sample(jax.random.key(2022), settings.episodes)
         found = [_gaps(settings, model, episodes) for model in MODELS.values()]
-    return study.dataset(
+    return dataset(
         {
             "gap": (("model", "size"), [gap for gap, _ in found]),
             "size": SIZES,

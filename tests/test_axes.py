@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from toyicl import axes
 from toyicl.core.errors import BadInput
 from toyicl.models.transformer import Architecture
+from toyicl.studies import departures
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tasks.nonlinear import TeacherRegression
 from toyicl.tasks.recall import Recall
@@ -29,14 +29,14 @@ TRACED = (
 def turn(*dials, start=START):
     """The task and the model after some dials, in their order."""
     for name, value in dials:
-        start = axes.find(name).place(name, start, value)
+        start = departures.find(name).place(name, start, value)
     return start
 
 
 @pytest.mark.parametrize("name", TRACED)
 def test_values_of_a_traced_axis_are_plans_of_one_kind(name):
     training = Training(steps=2, snapshot_every=2, batch_size=4)
-    first, *_, last = axes.find(name).values
+    first, *_, last = departures.find(name).values
     plans = [Plan(model, task, training, (0,)) for task, model in map(_at(name), (first, last))]
     assert kind(plans[0]) == kind(plans[1])
     assert plans[0] != plans[1]
@@ -46,9 +46,9 @@ def _at(name):
     return lambda value: turn((name, value))
 
 
-@pytest.mark.parametrize("name", axes.AXES)
+@pytest.mark.parametrize("name", departures.AXES)
 def test_every_value_of_an_axis_is_a_place_of_its_own(name):
-    axis = axes.find(name)
+    axis = departures.find(name)
     places = [turn((name, value)) for value in axis.values]
     assert all(place not in places[:index] for index, place in enumerate(places))
     assert axis.whole == (name not in TRACED)

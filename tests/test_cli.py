@@ -11,8 +11,8 @@ import xarray as xr
 from programs import SMALL, here, toyicl
 
 from toyicl import cli
-from toyicl.axes import AXES
 from toyicl.harness import atomic_files
+from toyicl.studies.departures import AXES
 
 TINY = [
     "--seeds=2",

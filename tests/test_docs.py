@@ -16,8 +16,9 @@ import pytest
 import yaml
 from programs import here
 
-from toyicl import axes, cli, commands, parsing
+from toyicl import cli, commands, parsing
 from toyicl.harness import experiment
+from toyicl.studies import departures
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -157,7 +158,7 @@ def check_names(command):
     if isinstance(command, commands.Run) and command.sweep:
         assert parsing.parse_sweep(command.settings, command.sweep)
     if isinstance(command, commands.Probe):
-        assert all(axes.find(name) for name in command.axis)
+        assert all(departures.find(name) for name in command.axis)
         assert all(parsing.parse_values(values) for values in command.values)
 
 

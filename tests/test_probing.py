@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from toyicl import axes, probing, theory
+from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.core.episode import predict
 from toyicl.core.errors import BadInput
 from toyicl.plots import sweep_panels
+from toyicl.studies import departure_sweep, departures
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tasks.nonlinear import TeacherRegression
 from toyicl.training.loop import History, Plan, fit_all
@@ -22,7 +23,7 @@ from toyicl.training.step import Training
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 
 TASK = LinearRegression(dim=2, context_size=4, input_range=2.0)
-TINY = probing.Probe(
+TINY = departure_sweep.Probe(
     task=TASK,
     training=Training(
         steps=100, batch_size=32, snapshot_every=50, learning_rate=0.02, clip_norm=None
@@ -59,7 +60,7 @@ class Trainer:
 @pytest.fixture(scope="module")
 def line():
     trainer = Trainer()
-    return probing.measure(TINY, trainer), trainer
+    return departure_sweep.measure(TINY, trainer), trainer
 
 
 def test_results_have_a_value_for_each_point_and_seed(line):
@@ -69,7 +70,7 @@ def test_results_have_a_value_for_each_point_and_seed(line):
     assert results["axis"].values.tolist() == ["attention.softmax"]
     assert results["value"].values.tolist() == [0.0, 0.5, 1.0]
     assert results["seed"].values.tolist() == [0, 1]
-    for name in probing.CONTROLLED:
+    for name in departure_sweep.CONTROLLED:
         for each in (name, f"untrained_{name}"):
             assert results[each].dims == ("axis", "value", "seed")
             assert np.isfinite(results[each]).all()
@@ -85,7 +86,9 @@ def test_every_number_is_that_of_a_model_beside_descent(line, close):
     for value, seed, snapshot, before in ((2, 1, -1, ""), (0, 0, -1, ""), (1, 1, 0, "untrained_")):
         learners = trainer.histories[value].learners
         model = jax.tree.map(lambda leaf, at=(seed, snapshot): leaf[at], learners)
-        found = {name: results[before + name][0, value, seed] for name in probing.CONTROLLED}
+        found = {
+            name: results[before + name][0, value, seed] for name in departure_sweep.CONTROLLED
+        }
         compared = jax.jit(metrics.compare)(model, reference, episodes)
         for name in ("loss", "model_cosine", "norm_ratio", "prediction_difference"):
             close(found[name], getattr(compared, name), 1e-9)
@@ -115,7 +118,7 @@ def test_a_model_that_is_the_best_descent_misses_nothing(close):
     rates = jnp.array([[best / 2, best], [best, best / 2]])
     learners = jax.tree.map(lambda _: rates, GradientDescent(1.0))
     history = History(learners, np.arange(2), np.arange(2), np.zeros((2, 1)), np.full(2, -1))
-    found = probing.beside_descent(history, TASK, 1, 300)
+    found = departure_sweep.beside_descent(history, TASK, 1, 300)
     for before, factors in (("", np.array([1, 0.5])), ("untrained_", np.array([0.5, 1]))):
         close(found[f"{before}model_cosine"], np.ones(2))
         close(found[f"{before}norm_ratio"], factors)
@@ -129,21 +132,21 @@ def test_a_model_that_is_the_best_descent_misses_nothing(close):
 )
 def test_a_plateau_is_told_wherever_descent_gets_away_from_it(task):
     """Also where it gets a tenth of the way only; a model that gets a third of that is off it."""
-    best = probing.best_descent(task, 1).learning_rate[...]
+    best = departure_sweep.best_descent(task, 1).learning_rate[...]
     rates = jnp.stack([0.0001 * best, 0.1 * best, 0.3 * best, best])[:, None]
     learners = jax.tree.map(lambda _: rates, GradientDescent(1.0))
     history = History(learners, np.arange(4), np.arange(1), np.zeros((4, 1)), np.full(4, -1))
-    found = probing.beside_descent(history, task, 1, 20_000)
+    found = departure_sweep.beside_descent(history, task, 1, 20_000)
     assert found["on_plateau"].tolist() == [True, True, False, False]
 
 
 def test_the_exact_floor_is_unknown_for_a_teacher():
     task = TeacherRegression(law=TASK)
-    assert np.isnan(probing.exact_losses(task, 1)).all()
+    assert np.isnan(departure_sweep.exact_losses(task, 1)).all()
     shared = GradientDescent.shared(TASK).learning_rate[...]
     learners = jax.tree.map(lambda _: jnp.full((1, 1), shared / 2), GradientDescent(1.0))
     history = History(learners, np.arange(1), np.arange(1), np.zeros((1, 1)), np.full(1, -1))
-    found = probing.beside_descent(history, task, 1, 300)
+    found = departure_sweep.beside_descent(history, task, 1, 300)
     way = found["zero_loss"] - found["gd_loss"]
     np.testing.assert_allclose(found["excess"], (found["loss"] - found["gd_loss"]) / way)
     assert np.isnan(found["exact_gd_loss"])
@@ -156,7 +159,7 @@ TEACHER = TeacherRegression(law=TASK, gain=3.0)
 def test_best_descent_is_the_closed_form_where_there_is_one(noise, close):
     task = replace(TASK, label_noise=noise)
     expected = GradientDescent.shared(task, 1)
-    found = probing.best_descent(task, 1)
+    found = departure_sweep.best_descent(task, 1)
     assert found.steps == 1
     close(found.learning_rate[...], expected.learning_rate[...])
 
@@ -168,11 +171,12 @@ def test_best_descent_is_the_closed_form_where_there_is_one(noise, close):
 @pytest.mark.parametrize("steps", [1, 3])
 def test_best_descent_is_the_best_of_a_grid_elsewhere(task, steps):
     """On the episodes that the rate is tuned on, by NumPy; also where rates are tiny."""
-    found = probing.best_descent(task, steps)
+    found = departure_sweep.best_descent(task, steps)
     assert found.steps == steps
     rate = float(found.learning_rate[...])
     x, y, x_query, y_query = (
-        np.asarray(field) for field in task.sample(jax.random.key(2021), probing.TUNING_EPISODES)
+        np.asarray(field)
+        for field in task.sample(jax.random.key(2021), departure_sweep.TUNING_EPISODES)
     )
 
     def loss(rate):
@@ -195,7 +199,7 @@ def test_best_descent_may_go_backwards():
             drawn = TASK.sample(key, episodes)
             return drawn._replace(y_query=-drawn.y_query)
 
-    assert -1 < float(probing.best_descent(Opposite(), 2).learning_rate[...]) < 0
+    assert -1 < float(departure_sweep.best_descent(Opposite(), 2).learning_rate[...]) < 0
 
 
 def test_the_loss_of_predicting_0_is_half_the_mean_square(close):
@@ -274,7 +278,7 @@ build = jax.jit(lambda architecture, keys: jax.vmap(architecture, (None, 0))(TAS
 def plane():
     tiny = replace(TINY, values=(0.0, 1.0), second_axis="task.sine", second_values=(0.0, 0.5, 1.0))
     trainer = Still()
-    return tiny, probing.measure(tiny, trainer), trainer
+    return tiny, departure_sweep.measure(tiny, trainer), trainer
 
 
 def test_a_second_axis_makes_a_map(plane, close):
@@ -323,8 +327,8 @@ def test_a_map_of_one_value_can_be_drawn(plane):
 
 
 def test_values_left_out_are_the_axes_own():
-    probe = probing.Probe(axis="task.noise", second_axis="attention.heads")
-    assert probe.along() == (axes.find("task.noise").values, (1, 2, 4))
+    probe = departure_sweep.Probe(axis="task.noise", second_axis="attention.heads")
+    assert probe.along() == (departures.find("task.noise").values, (1, 2, 4))
     assert probe.points()[:2] == [(0.0, 1), (0.0, 2)]
 
 
@@ -360,4 +364,4 @@ def test_values_left_out_are_the_axes_own():
 )
 def test_bad_settings_are_named_before_anything_is_trained(changes, message):
     with pytest.raises(BadInput, match=message):
-        probing.Probe(**changes)
+        departure_sweep.Probe(**changes)

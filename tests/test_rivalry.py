@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from toyicl import rivalry
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.algorithms.ridge import Ridge
 from toyicl.analysis import confidence_set
 from toyicl.analysis.confidence_set import explain
 from toyicl.models.construction import as_transformer
 from toyicl.plots import figures
+from toyicl.studies import algorithm_comparison
 from toyicl.tasks.linear import LinearRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
@@ -41,7 +41,7 @@ def episodes():
 
 @pytest.fixture(scope="module")
 def found(models, episodes):
-    return rivalry.beside(models, RIVALS, episodes)
+    return algorithm_comparison.beside(models, RIVALS, episodes)
 
 
 def test_each_seed_has_its_own_answer(found):
@@ -72,7 +72,7 @@ def test_rivals_are_tuned_on_other_episodes(models, episodes, found):
     """Other answers in the second half leave tuned rivals where they were."""
     first = jax.tree.map(lambda leaf: leaf[..., :300], episodes)
     model = jax.tree.map(lambda leaf: leaf[1], models)
-    ridge = confidence_set.tuned(rivalry.given_as_many(RIVALS)["ridge"], model, first)
+    ridge = confidence_set.tuned(algorithm_comparison.given_as_many(RIVALS)["ridge"], model, first)
     second = jax.tree.map(lambda leaf: leaf[..., 300:], episodes)
     alone = explain(model, {"ridge": ridge}, second)["ridge"]
     here = found.sel(tuning="tuned", rival="ridge").isel(seed=1)
@@ -80,7 +80,7 @@ def test_rivals_are_tuned_on_other_episodes(models, episodes, found):
 
 
 def test_all_get_as_many_free_numbers_as_the_freest():
-    free = rivalry.given_as_many(RIVALS)
+    free = algorithm_comparison.given_as_many(RIVALS)
     assert list(free) == list(RIVALS)
     assert free["GD++"] is RIVALS["GD++"]
     for one in free.values():
@@ -89,12 +89,14 @@ def test_all_get_as_many_free_numbers_as_the_freest():
 
 def test_the_nearest_number_of_steps(models, episodes):
     family = {steps: GradientDescent(RATES[0], steps) for steps in (1, 2, 3)}
-    assert rivalry.nearest_steps(models, family, episodes).tolist() == [1, 1]
+    assert algorithm_comparison.nearest_steps(models, family, episodes).tolist() == [1, 1]
 
 
 def test_residuals_are_laid_over_the_same_eigenvalues(models, episodes):
     x = episodes.x[..., :5]
-    found = rivalry.residuals(models, {"GD": RIVALS["GD"], "ridge": RIVALS["ridge"]}, x)
+    found = algorithm_comparison.residuals(
+        models, {"GD": RIVALS["GD"], "ridge": RIVALS["ridge"]}, x
+    )
     s = found.eigenvalue.values
     for seed, rate in enumerate(RATES):
         np.testing.assert_allclose(found.residual.values[seed], 1 - rate * s / 6, atol=1e-9)
@@ -102,13 +104,13 @@ def test_residuals_are_laid_over_the_same_eigenvalues(models, episodes):
 
 
 def test_panels_show_every_seed_and_what_is_in_the_set(found, models, episodes):
-    drawn = rivalry.residuals(models, {"GD": RIVALS["GD"]}, episodes.x[..., :5])
+    drawn = algorithm_comparison.residuals(models, {"GD": RIVALS["GD"]}, episodes.x[..., :5])
     results = found.merge(drawn).assign(on_plateau=("seed", [False, True]))
     results = results.assign_coords(seed=[0, 1])
     figure = figures.panels(1, 2)
     left, right = figure.axes
-    rivalry.left_panel("own")(left, results)
-    rivalry.residual_panel(right, results)
+    algorithm_comparison.left_panel("own")(left, results)
+    algorithm_comparison.residual_panel(right, results)
     filled = [line for line in left.lines if line.get_markerfacecolor() != "none"]
     kept = found.rival_in_set.sel(tuning="own").sum("rival").values.tolist()
     assert [len(line.get_xdata()) for line in filled] == kept
@@ -119,16 +121,18 @@ def test_panels_show_every_seed_and_what_is_in_the_set(found, models, episodes):
 
 def test_a_seed_that_diverged_is_explained_by_none_and_the_others_are(models, episodes, found):
     lost = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), models)
-    again = rivalry.beside(lost, RIVALS, episodes)
+    again = algorithm_comparison.beside(lost, RIVALS, episodes)
     assert np.isnan(again.rival_r_squared.isel(seed=0)).all()
     assert not again.rival_in_set.isel(seed=0).any()
     np.testing.assert_array_equal(again.rival_r_squared[1], found.rival_r_squared[1])
-    steps = rivalry.nearest_steps(lost, {1: RIVALS["GD"]}, episodes)
+    steps = algorithm_comparison.nearest_steps(lost, {1: RIVALS["GD"]}, episodes)
     np.testing.assert_array_equal(steps, [np.nan, 1])
 
 
 def test_a_rival_without_finite_answers_explains_nothing_and_the_others_do(models, episodes, found):
-    again = rivalry.beside(models, {**RIVALS, "lost": GradientDescent(float("nan"))}, episodes)
+    again = algorithm_comparison.beside(
+        models, {**RIVALS, "lost": GradientDescent(float("nan"))}, episodes
+    )
     assert np.isnan(again.rival_r_squared.sel(rival="lost")).all()
     own = again.rival_r_squared.sel(tuning="own", rival="GD")
     np.testing.assert_array_equal(own, found.rival_r_squared.sel(tuning="own", rival="GD"))

@@ -6,17 +6,18 @@ import jax
 import numpy as np
 import pytest
 
-from toyicl import study
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
+from toyicl.core.datasets import dataset, side_by_side
 from toyicl.models.transformer import Architecture
+from toyicl.studies.alignment import OTHER_LAWS, Study, alignment, roll_outs, shifts, thinned
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import fit
 from toyicl.training.step import Training
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 
-SETTINGS = study.Study(
+SETTINGS = Study(
     task=LinearRegression(dim=2, context_size=3),
     model=Architecture(depth=2, shared=True),
     training=Training(
@@ -39,7 +40,7 @@ def one(history, seed, snapshot):
 
 
 def test_alignment_is_the_comparison_at_each_snapshot(close, history):
-    results = study.dataset(study.alignment(SETTINGS, history, REFERENCES))
+    results = dataset(alignment(SETTINGS, history, REFERENCES))
     episodes = SETTINGS.episodes()
     for seed, snapshot in ((0, 0), (1, 2), (1, 3)):
         for name, suffix in (("gd", ""), ("gdpp", "_gdpp")):
@@ -53,20 +54,20 @@ def test_alignment_is_the_comparison_at_each_snapshot(close, history):
 
 def test_thinned_histories_keep_both_ends_and_even_distances(history):
     long = history._replace(steps=np.arange(301), learners=np.arange(301)[None])
-    thin = study.thinned(long)
+    thin = thinned(long)
     assert (len(thin.steps), thin.steps[0], thin.steps[-1]) == (101, 0, 300)
     assert set(np.diff(thin.steps)) == {3}
     np.testing.assert_array_equal(thin.learners[0], thin.steps)
-    np.testing.assert_array_equal(study.thinned(history).steps, history.steps)
+    np.testing.assert_array_equal(thinned(history).steps, history.steps)
 
 
 def test_shifts_are_losses_on_shifted_tasks(close, history):
-    results = study.dataset(study.shifts(SETTINGS, history.final, REFERENCES), {"seed": [0, 1]})
+    results = dataset(shifts(SETTINGS, history.final, REFERENCES), {"seed": [0, 1]})
     key, task, model = jax.random.key(2023), SETTINGS.task, one(history, 1, 3)
     inputs, targets = task.scaled(2.0), replace(task, weight_scale=3.0)
     close(results.scaled_loss[1, 1].values, metrics.loss(model, inputs.sample(key, 20)), 1e-10)
     close(results.target_loss[1, 1].values, metrics.loss(model, targets.sample(key, 20)), 1e-10)
-    laws = [replace(task, input_law=law, input_range=3.0) for law in study.OTHER_LAWS]
+    laws = [replace(task, input_law=law, input_range=3.0) for law in OTHER_LAWS]
     for name, learner in (("law_loss", model), ("law_gdpp_loss", REFERENCES["gdpp"])):
         expected = np.mean([metrics.loss(learner, law.sample(key, 20)) for law in laws])
         values = results[name].isel(factor=1)
@@ -76,7 +77,7 @@ def test_shifts_are_losses_on_shifted_tasks(close, history):
 def test_roll_outs_are_damped_steps_for_gradient_descent(close):
     settings = replace(SETTINGS, model=Architecture())
     history = fit(settings.model, settings.task, settings.training, seeds=2)
-    rolled = study.roll_outs(settings, history.final, [1.0, 0.5], 3)
+    rolled = roll_outs(settings, history.final, [1.0, 0.5], 3)
     (best,) = (GradientDescent.shared(settings.task).learning_rate[...],)
     episodes = settings.episodes()
     for index, damping in enumerate((1.0, 0.5)):
@@ -87,13 +88,13 @@ def test_roll_outs_are_damped_steps_for_gradient_descent(close):
 
 
 def test_parts_of_different_length_stand_side_by_side():
-    short = study.dataset({"loss": (("seed", "step"), [[1.0]]), "seed": [0], "step": [0]})
+    short = dataset({"loss": (("seed", "step"), [[1.0]]), "seed": [0], "step": [0]})
     seeds = {"on_plateau": ("seed", [True, False])}
-    long = study.dataset(
+    long = dataset(
         {"loss": (("seed", "step"), [[1.0, 2.0], [3.0, 4.0]]), "seed": [0, 1], "step": [0, 5]},
         seeds,
     )
-    joined = study.side_by_side({1: short.assign(on_plateau=("seed", [True])), 2: long}, "heads")
+    joined = side_by_side({1: short.assign(on_plateau=("seed", [True])), 2: long}, "heads")
     assert joined.loss.sel(heads=1).isnull().sum() == 3
     assert joined.on_plateau.dtype == bool
     assert not joined.on_plateau.sel(heads=1, seed=1)
@@ -110,4 +111,4 @@ def test_parts_of_different_length_stand_side_by_side():
 )
 def test_bad_settings_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
-        study.Study(**changes)
+        Study(**changes)

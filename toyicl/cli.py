@@ -163,7 +163,7 @@ def _say(outcome: "laboratory.Outcome", quick: bool) -> int:
 
 def list_axes() -> int:
     """Print every axis of a probe."""
-    from toyicl.axes import AXES
+    from toyicl.studies.departures import AXES
 
     for name, axis in AXES.items():
         values = ", ".join(f"{value:g}" for value in axis.values)

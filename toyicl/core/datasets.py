@@ -1,8 +1,10 @@
 """Helpers for xarray datasets of results: selecting parts, joining, and padding."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 
 def part(results: "xr.Dataset", **where: Any) -> "xr.Dataset":
@@ -21,3 +23,34 @@ def without_padding(point: "xr.Dataset") -> "xr.Dataset":
             kept = [v.notnull().any(rest) for v, rest in zip(floats, others, strict=True)]
             point = point.isel({dim: np.logical_or.reduce([k.values for k in kept])})
     return point
+
+
+def side_by_side(parts: Mapping[Any, xr.Dataset], dim: str) -> xr.Dataset:
+    """Datasets of several models as one, along a new dimension whose labels are given.
+
+    What only some of them have, a step or a reference, is NaN in the others.
+    """
+    joined = xr.concat(
+        list(parts.values()),
+        dim,
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        join="outer",
+    )
+    if "on_plateau" in joined:  # False where a model had fewer seeds
+        joined["on_plateau"] = joined.on_plateau.fillna(False).astype(bool)
+    return joined.assign_coords({dim: list(parts)})
+
+
+def _dims(variable: tuple) -> tuple[str, ...]:
+    return (variable[0],) if isinstance(variable[0], str) else variable[0]
+
+
+def dataset(*variables: Variables, **attributes: Any) -> xr.Dataset:
+    """Variables as a dataset; those named like a dimension are its coordinates."""
+    merged = {name: values for some in variables for name, values in some.items()}
+    coordinates = {
+        name: merged.pop(name) for name in ("seed", "step", "alpha", "factor") if name in merged
+    }
+    return xr.Dataset(merged, coords=coordinates, attrs=attributes)

@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from toyicl import axes, theory
+from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.core.config import require, require_increasing, require_positive, require_size
 from toyicl.core.episode import Episode, predict
 from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
+from toyicl.studies import departures
 from toyicl.tasks.linear import LinearRegression, Task
 from toyicl.theory import gram_spectrum
 from toyicl.training.loop import History, Job
@@ -82,20 +83,20 @@ class Probe:
 
     def along(self) -> tuple[tuple[float, ...], ...]:
         """The values of each axis."""
-        first = self.values or axes.find(self.axis).values
+        first = self.values or departures.find(self.axis).values
         if self.second_axis is None:
             return (first,)
-        return first, self.second_values or axes.find(self.second_axis).values
+        return first, self.second_values or departures.find(self.second_axis).values
 
     def points(self) -> list[tuple[float, ...]]:
         """The values of all axes at each point, the last axis fastest."""
         return list(itertools.product(*self.along()))
 
-    def place(self, point: tuple[float, ...]) -> axes.Place:
+    def place(self, point: tuple[float, ...]) -> departures.Place:
         """The task and the model at a point."""
-        place: axes.Place = (self.task, self.model)
+        place: departures.Place = (self.task, self.model)
         for name, value in zip(self._names(), point, strict=True):
-            place = axes.find(name).place(name, place, value)
+            place = departures.find(name).place(name, place, value)
         return place
 
     def _names(self) -> list[str]:
