@@ -14,19 +14,20 @@ import xarray as xr
 from browser import launched, opened
 from programs import here, toyicl
 
-from toyicl import demo
 from toyicl.core.errors import BadInput
+from toyicl.demo import build
+from toyicl.demo.build import CLASSROOM, contents, place, render, shipped, write
 from toyicl.harness import report
 from toyicl.harness.results import load_results, save_results
 
-RUN = demo.shipped() / demo.CLASSROOM
+RUN = shipped() / CLASSROOM
 SIZES = {"projector": (1280, 800), "phone": (390, 844)}
 MOST_BYTES = 1_500_000
 
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory):
-    return demo.write(tmp_path_factory.mktemp("page") / "toyicl.html", RUN)
+    return write(tmp_path_factory.mktemp("page") / "toyicl.html", RUN)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_the_page_holds_the_runs_weights_to_the_bit(page_file):
 def test_the_page_says_where_it_comes_from_and_every_verdict(page_file):
     assert "toyicl run classroom" in held(page_file)["made"]
     shown = [record["id"] for one in held(page_file)["verdicts"] for record in one["records"]]
-    kept = json.loads((demo.shipped() / report.RECORDS).read_text())
+    kept = json.loads((shipped() / report.RECORDS).read_text())
     assert shown == [record["id"] for one in kept for record in one["records"]]
     assert len(shown) > 100
 
@@ -85,38 +86,38 @@ def save(folder, **attributes):
 
 
 def test_a_full_run_of_ones_own_is_shown_before_what_is_checked_in(tmp_path):
-    mine = tmp_path / demo.CLASSROOM
-    assert demo.place(tmp_path) == RUN
+    mine = tmp_path / CLASSROOM
+    assert place(tmp_path) == RUN
     save(mine, level="quick")
-    assert demo.place(tmp_path) == RUN
+    assert place(tmp_path) == RUN
     shutil.rmtree(mine)
     save(mine, level="full")
-    assert demo.place(tmp_path) == mine
+    assert place(tmp_path) == mine
 
 
 def test_a_quick_run_is_shown_where_nothing_else_is(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "shipped", lambda: tmp_path / "nothing")
-    assert demo.place(tmp_path) is None
-    mine = save(tmp_path / demo.CLASSROOM, level="quick")
-    assert demo.place(tmp_path) == mine
+    assert place(tmp_path) is None
+    mine = save(tmp_path / CLASSROOM, level="quick")
+    assert place(tmp_path) == mine
 
 
 def test_other_results_are_refused():
     results = load_results(RUN)
     with pytest.raises(BadInput, match=r"a run of classroom, got one of fig2"):
-        demo.contents(results.assign_attrs(experiment="fig2"), [])
+        contents(results.assign_attrs(experiment="fig2"), [])
     with pytest.raises(BadInput, match=r"one run of classroom, got a sweep"):
-        demo.contents(results.assign_attrs(sweep='{"task.dim": [3]}'), [])
+        contents(results.assign_attrs(sweep='{"task.dim": [3]}'), [])
     settings = json.loads(results.attrs["settings"])
     settings["task"]["input_law"] = "normal"
     with pytest.raises(
         BadInput, match=r"the task's input_law left as they are, got input_law normal"
     ):
-        demo.contents(results.assign_attrs(settings=json.dumps(settings)), [])
+        contents(results.assign_attrs(settings=json.dumps(settings)), [])
 
 
 def test_what_an_installed_package_needs_is_carried():
-    root = demo.shipped().parent
+    root = shipped().parent
     wheel = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"][
         "targets"
     ]
@@ -127,12 +128,12 @@ def test_what_an_installed_package_needs_is_carried():
 
 
 def test_without_verdicts_the_page_has_none(tmp_path):
-    assert demo.verdicts(tmp_path) == []
+    assert build.verdicts(tmp_path) == []
 
 
 def test_what_text_says_is_text(tmp_path):
     results = load_results(RUN).assign_attrs(command="</script><b>")
-    text = demo.render(demo.contents(results, []))
+    text = render(contents(results, []))
     assert "</script><b>" not in text
     assert "&lt;/script&gt;&lt;b&gt;" in text
 
@@ -403,7 +404,7 @@ def test_the_trap_shows_a_cosine_that_sees_nothing(page):
 
 
 def test_verdicts_are_filtered_and_linked(page):
-    kept = json.loads((demo.shipped() / report.RECORDS).read_text())
+    kept = json.loads((shipped() / report.RECORDS).read_text())
     verdicts = [record["verdict"] for one in kept for record in one["records"]]
     for index, verdict in enumerate(("holds", "fails", "not run"), start=1):
         page.check(f"input[name='claims-show'] >> nth={index}")

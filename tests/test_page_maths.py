@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from browser import launched, opened
 
-from toyicl import demo
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
 from toyicl.analysis.black_box import residual_polynomial
 from toyicl.analysis.weights import read_layer
 from toyicl.core.episode import predict
+from toyicl.demo.build import CLASSROOM, shipped, write
 from toyicl.harness.results import load_results
 from toyicl.models.construction import gradient_descent_transformer
 from toyicl.models.transformer import Architecture
@@ -23,14 +23,14 @@ TASK = LinearRegression()
 COUNT = 200
 TOLERANCE = 1e-5
 """What the page promises; in double precision on both sides it keeps far more."""
-RUN = demo.shipped() / demo.CLASSROOM
+RUN = shipped() / CLASSROOM
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """The page in a browser, with the results that are checked in."""
     out = tmp_path_factory.mktemp("page") / "toyicl.html"
-    demo.write(out, RUN)
+    write(out, RUN)
     with launched() as browser, opened(browser, out) as page:
         yield page
 

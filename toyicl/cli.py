@@ -312,15 +312,15 @@ def floors(command: Floors) -> int:
 
 def demo(command: Demo, leaving: Leaving) -> int:
     """Write the teaching page, train what it lacks before, and open it."""
-    from toyicl import demo
+    from toyicl.demo.build import CLASSROOM, QUICK_SEEDS, place, require_place, write
 
-    demo.require_place(command.out)
-    folder = demo.place(RUNS)
+    require_place(command.out)
+    folder = place(RUNS)
     if folder is None:
-        folder = RUNS / demo.CLASSROOM
+        folder = RUNS / CLASSROOM
         print(f"toyicl: no run to show; training quick settings into {folder}", file=sys.stderr)
-        _train_quick(demo.CLASSROOM, demo.QUICK_SEEDS, folder, leaving)
-    page = demo.write(command.out, folder)
+        _train_quick(CLASSROOM, QUICK_SEEDS, folder, leaving)
+    page = write(command.out, folder)
     print(f"wrote {page}")
     if command.open and not webbrowser.open(page.resolve().as_uri()):
         print("toyicl: no browser was found; open the file in one", file=sys.stderr)
