@@ -78,7 +78,7 @@ def print_compiling(out: str) -> None:
     """Run a short Figure 2 and print the seconds that went into compiling, or reading it back."""
     from jax import monitoring
 
-    from toyicl.cli import main
+    from toyicl.cli.main import main
 
     spent = []
 

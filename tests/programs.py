@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from toyicl import cli
+from toyicl.cli import main
 
 PROGRAM = [sys.executable, "-m", "toyicl"]
 SMALL = Path(__file__).with_name("small.py")
@@ -44,7 +44,7 @@ def here(*words, cwd=None):
         contextlib.redirect_stderr(complained),
     ):
         try:
-            cli.main([*map(str, words)], staying)
+            main.main([*map(str, words)], staying)
         except SystemExit as left:
             code = left.code
     return SimpleNamespace(returncode=code, stdout=said.getvalue(), stderr=complained.getvalue())

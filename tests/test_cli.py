@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from programs import SMALL, here, toyicl
 
-from toyicl import cli
+from toyicl.cli import main
 from toyicl.harness import atomic_files
 from toyicl.studies.departures import AXES
 
@@ -227,7 +227,7 @@ def test_an_experiment_file_that_changed_is_told_and_a_figure_in_use_is_left(tmp
 )
 def test_the_command_of_results_makes_them_again(words, expected):
     names = [word for word in words.split() if word in ("fig2", "prop1")]
-    assert cli._said("fig2", names, words.split()) == expected
+    assert main._said("fig2", names, words.split()) == expected
 
 
 def test_a_diverged_seed_is_named_and_the_results_are_kept(tmp_path):

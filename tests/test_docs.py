@@ -16,7 +16,8 @@ import pytest
 import yaml
 from programs import here
 
-from toyicl import cli, commands, parsing
+from toyicl.cli import main, options, parsing
+from toyicl.cli.options import Probe, Run
 from toyicl.harness import experiment
 from toyicl.studies import departures
 
@@ -144,7 +145,7 @@ def parse(monkeypatch):
 
     def parsed(words):
         with pytest.raises(Parsed) as found:
-            cli._obey(words, None)
+            main._obey(words, None)
         return found.value.args[0]
 
     return parsed
@@ -155,9 +156,9 @@ def check_names(command):
     for name in getattr(command, "experiments", ()):
         if name != "all" and not (ROOT / name).is_dir() and not name.startswith("runs/"):
             experiment.find(name)
-    if isinstance(command, commands.Run) and command.sweep:
+    if isinstance(command, Run) and command.sweep:
         assert parsing.parse_sweep(command.settings, command.sweep)
-    if isinstance(command, commands.Probe):
+    if isinstance(command, Probe):
         assert all(departures.find(name) for name in command.axis)
         assert all(parsing.parse_values(values) for values in command.values)
 
@@ -225,9 +226,9 @@ def test_every_command_and_option_is_described():
     kinds = [
         kind
         for kind in vars(commands).values()
-        if is_dataclass(kind) and kind.__module__ == commands.__name__
+        if is_dataclass(kind) and kind.__module__ == options.__name__
     ]
-    assert commands.Run in kinds
+    assert Run in kinds
     for kind in kinds:
         assert f"\n## {kind.__name__.lower()}\n" in page, kind
         for field in fields(kind):

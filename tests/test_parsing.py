@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from toyicl.cli.parsing import parse_command, parse_sweep, parse_values, with_values
 from toyicl.core.config import settings
 from toyicl.core.errors import BadInput
-from toyicl.parsing import parse_command, parse_sweep, parse_values, with_values
 
 
 @settings

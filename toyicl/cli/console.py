@@ -17,7 +17,7 @@ LINE_EVERY = 30.0
 """Seconds between two lines of progress where there is no terminal."""
 
 
-class Leaving:
+class InterruptHandler:
     """Handles Ctrl-C and a cluster's SIGTERM.
 
     While a run trains, the first is a wish that the run asks for after each chunk of steps, so that it
@@ -43,10 +43,10 @@ class Leaving:
         os.write(2, b"toyicl: stopping after this chunk of steps; once more stops at once\n")
 
 
-class Terminal:
+class TerminalConsole:
     """What a run says to its user, and hears from them."""
 
-    def __init__(self, leaving: Leaving) -> None:
+    def __init__(self, leaving: InterruptHandler) -> None:
         self._leaving = leaving
 
     @contextlib.contextmanager

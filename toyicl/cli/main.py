@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toyicl import parsing
-from toyicl.commands import FIGURES, RUNS, Demo, Draw, Floors, List, Probe, Run, Verify
+from toyicl.cli import parsing
+from toyicl.cli.console import InterruptHandler, TerminalConsole, print_floors, print_verdicts
+from toyicl.cli.options import FIGURES, RUNS, Demo, Draw, Floors, List, Probe, Run, Verify
 from toyicl.core.errors import BadInput, Unfinished
 from toyicl.harness import experiment
-from toyicl.terminal import Leaving, Terminal, print_floors, print_verdicts
 
 if TYPE_CHECKING:
     pass
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 RESULTS, CHECKPOINT = "results.nc", "checkpoint"
 
 
-def main(words: Sequence[str] | None = None, leaving: Leaving | None = None) -> None:
+def main(words: Sequence[str] | None = None, leaving: InterruptHandler | None = None) -> None:
     """The program: exits with 0 if done, 1 if a claim or a run failed, 2 for bad input."""
     words = list(sys.argv[1:] if words is None else words)
     try:
-        code = _obey(words, leaving or Leaving())
+        code = _obey(words, leaving or InterruptHandler())
         sys.stdout.flush()
         sys.exit(code)
     except BrokenPipeError:  # whoever read the output has seen enough, as in `toyicl list | head`
@@ -41,7 +41,7 @@ def main(words: Sequence[str] | None = None, leaving: Leaving | None = None) -> 
         sys.exit(1)
 
 
-def _obey(words: list[str], leaving: Leaving) -> int:
+def _obey(words: list[str], leaving: InterruptHandler) -> int:
     kinds: dict[str, Callable[..., Any]] = {
         "list": List,
         "run": Run,
@@ -109,7 +109,7 @@ def list_runs(command: List) -> int:
     return 0
 
 
-def run(command: Run, words: Sequence[str], leaving: Leaving) -> int:
+def run(command: Run, words: Sequence[str], leaving: InterruptHandler) -> int:
     """Run experiments, each with its own settings if it is the only one named."""
     from toyicl.core.config import require_not_negative, require_positive, require_size
     from toyicl.harness import runner
@@ -142,7 +142,7 @@ def run(command: Run, words: Sequence[str], leaving: Leaving) -> int:
             fresh=command.fresh,
             checkpoint_every=command.checkpoint_every,
             spread=AcrossRuns() if command.shard == "run" else AcrossBatch(),
-            screen=Terminal(leaving),
+            screen=TerminalConsole(leaving),
         )
         failed = bool(_say(outcome, command.quick)) or failed
         compilation_cache.forget_programs()
@@ -172,7 +172,7 @@ def list_axes() -> int:
     return 0
 
 
-def probe(command: Probe, words: Sequence[str], leaving: Leaving) -> int:
+def probe(command: Probe, words: Sequence[str], leaving: InterruptHandler) -> int:
     """Measure along one axis, or over two."""
     from toyicl.core.config import require_size
     from toyicl.harness import runner
@@ -204,7 +204,7 @@ def probe(command: Probe, words: Sequence[str], leaving: Leaving) -> int:
         command=shlex.join(["toyicl", *words]),
         fresh=command.fresh,
         spread=AcrossRuns(),
-        screen=Terminal(leaving),
+        screen=TerminalConsole(leaving),
     )
     return _say(outcome, command.quick)
 
@@ -310,7 +310,7 @@ def floors(command: Floors) -> int:
     return 0
 
 
-def demo(command: Demo, leaving: Leaving) -> int:
+def demo(command: Demo, leaving: InterruptHandler) -> int:
     """Write the teaching page, train what it lacks before, and open it."""
     from toyicl.demo.build import CLASSROOM, QUICK_SEEDS, place, require_place, write
 
@@ -327,7 +327,7 @@ def demo(command: Demo, leaving: Leaving) -> int:
     return 0
 
 
-def _train_quick(name: str, seeds: int, folder: Path, leaving: Leaving) -> None:
+def _train_quick(name: str, seeds: int, folder: Path, leaving: InterruptHandler) -> None:
     """Run an experiment at quick settings."""
     from toyicl.harness import runner
     from toyicl.training.placement import AcrossRuns
@@ -342,7 +342,7 @@ def _train_quick(name: str, seeds: int, folder: Path, leaving: Leaving) -> None:
         quick=True,
         command=f"toyicl run {name} --quick --seeds {seeds}",
         spread=AcrossRuns(),
-        screen=Terminal(leaving),
+        screen=TerminalConsole(leaving),
     )
 
 
