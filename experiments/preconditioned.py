@@ -34,7 +34,7 @@ from toyicl.training.step import Training
 
 FULL = Study(
     task=LinearRegression(
-        dim=4, context_size=8, input_law="normal", covariance=(2.0, 1.0, 0.5, 0.25)
+        dim=4, context_size=8, input_distribution="normal", covariance=(2.0, 1.0, 0.5, 0.25)
     ),
     evaluation_episodes=20_000,
 )

@@ -14,13 +14,13 @@ from toyicl.tasks.linear import LinearRegression
 from toyicl.theory import correlated_inputs
 
 SPREAD = LinearRegression(
-    dim=4, context_size=8, input_law="normal", covariance=(2.0, 1.0, 0.5, 0.25)
+    dim=4, context_size=8, input_distribution="normal", covariance=(2.0, 1.0, 0.5, 0.25)
 )
 FULL = LinearRegression(
     dim=2,
     context_size=5,
     outputs=2,
-    input_law="normal",
+    input_distribution="normal",
     input_range=0.8,
     covariance=(2.0, 0.6, 0.6, 0.5),
     weight_scale=1.4,
@@ -96,7 +96,11 @@ def test_no_matrix_beats_the_best(entries, noise):
 )
 def test_without_correlation_it_is_gradient_descent(dim, count, scale, noise, told):
     task = LinearRegression(
-        dim=dim, context_size=count, input_law="normal", input_range=scale, label_noise=noise
+        dim=dim,
+        context_size=count,
+        input_distribution="normal",
+        input_range=scale,
+        label_noise=noise,
     )
     best, scalar = theory.gradient_descent_optimum(task), correlated_inputs.best_scalar_step
     spread = replace(task, covariance=(1.0,) * dim) if told else task
@@ -129,7 +133,7 @@ def test_matrix_of_zeros_is_predicting_zero():
 BAD = [
     (
         lambda: correlated_inputs.best_step_matrix(LinearRegression()),
-        "task.input_law must be normal here: the moments of correlated inputs are known for that "
+        "task.input_distribution must be normal here: the moments of correlated inputs are known for that "
         "law only, got 'uniform'",
     ),
     (

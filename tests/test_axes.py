@@ -12,7 +12,7 @@ from toyicl.tasks.recall import Recall
 from toyicl.training.loop import Plan, kind
 from toyicl.training.step import Training
 
-TASK = LinearRegression(dim=3, context_size=4, input_law="normal")
+TASK = LinearRegression(dim=3, context_size=4, input_distribution="normal")
 START = (TASK, Architecture())
 TRACED = (
     "attention.softmax",

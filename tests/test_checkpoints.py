@@ -15,6 +15,7 @@ from toyicl.harness.checkpoints import Checkpoint, CheckpointManager
 from toyicl.harness.results import load_results, save_results
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
+from toyicl.training import distributed
 from toyicl.training.loop import Plan, fit_all
 from toyicl.training.state import TrainingState, named_arrays, with_arrays
 from toyicl.training.step import Training
@@ -250,11 +251,13 @@ def test_an_error_without_words_is_told_by_its_type(tmp_path, monkeypatch, error
 def test_a_checkpoint_that_does_not_fit_ends_all_processes(tmp_path, monkeypatch):
     """What the others would wait for is told to them before it is raised."""
     said = []
-    monkeypatch.setattr(devices, "any_process", lambda *flags: said.append(flags) or list(flags))
+    monkeypatch.setattr(
+        distributed, "any_process", lambda *flags: said.append(flags) or list(flags)
+    )
     with pytest.raises(Unfinished, match="of another program"):
         fit_all([PLAN], keeper=keeper(tmp_path, {"a": ARRAYS}).of("a"))
     assert said == [(True,)]
-    monkeypatch.setattr(devices, "any_process", lambda *flags: [True])
+    monkeypatch.setattr(distributed, "any_process", lambda *flags: [True])
     with pytest.raises(Unfinished, match="process 0 could not go on"):
         fit_all([PLAN], keeper=keeper(tmp_path).of("a"))
 

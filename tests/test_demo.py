@@ -96,7 +96,7 @@ def test_a_full_run_of_ones_own_is_shown_before_what_is_checked_in(tmp_path):
 
 
 def test_a_quick_run_is_shown_where_nothing_else_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "shipped", lambda: tmp_path / "nothing")
+    monkeypatch.setattr(build, "shipped", lambda: tmp_path / "nothing")
     assert place(tmp_path) is None
     mine = save(tmp_path / CLASSROOM, level="quick")
     assert place(tmp_path) == mine
@@ -109,9 +109,10 @@ def test_other_results_are_refused():
     with pytest.raises(BadInput, match=r"one run of classroom, got a sweep"):
         contents(results.assign_attrs(sweep='{"task.dim": [3]}'), [])
     settings = json.loads(results.attrs["settings"])
-    settings["task"]["input_law"] = "normal"
+    settings["task"]["input_distribution"] = "normal"
     with pytest.raises(
-        BadInput, match=r"the task's input_law left as they are, got input_law normal"
+        BadInput,
+        match=r"the task's input_distribution left as they are, got input_distribution normal",
     ):
         contents(results.assign_attrs(settings=json.dumps(settings)), [])
 

@@ -141,7 +141,7 @@ def parse(monkeypatch):
         raise Parsed(real(kinds, words))
 
     monkeypatch.setattr(parsing, "parse_command", stop)
-    monkeypatch.setattr(cli, "_prepare_devices", lambda: None)
+    monkeypatch.setattr(main, "_prepare_devices", lambda: None)
 
     def parsed(words):
         with pytest.raises(Parsed) as found:
@@ -225,7 +225,7 @@ def test_every_command_and_option_is_described():
     page = (DOCS / "command_line.md").read_text()
     kinds = [
         kind
-        for kind in vars(commands).values()
+        for kind in vars(options).values()
         if is_dataclass(kind) and kind.__module__ == options.__name__
     ]
     assert Run in kinds

@@ -186,7 +186,9 @@ def test_no_seeds_is_an_error(none):
 
 def test_a_covariance_can_be_trained_on():
     """Its numbers are leaves, for which JAX puts stand-ins when it looks at shapes alone."""
-    task = LinearRegression(dim=2, context_size=3, input_law="normal", covariance=(2.0, 0.5))
+    task = LinearRegression(
+        dim=2, context_size=3, input_distribution="normal", covariance=(2.0, 0.5)
+    )
     training = Training(steps=2, batch_size=4, snapshot_every=2)
     plans = [
         Plan(Architecture(), replace(task, covariance=(r, 1.0)), training, (0,)) for r in (2, 3)

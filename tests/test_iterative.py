@@ -36,7 +36,7 @@ SIZES = {"d": st.integers(1, 4), "m": st.integers(1, 3), "n": st.integers(1, 6)}
 ORACLES = json.loads((Path(__file__).parent / "oracles.json").read_text())
 TASK = LinearRegression(dim=2, context_size=4)
 SPREAD = LinearRegression(
-    dim=4, context_size=8, input_law="normal", covariance=(2.0, 1.0, 0.5, 0.25)
+    dim=4, context_size=8, input_distribution="normal", covariance=(2.0, 1.0, 0.5, 0.25)
 )
 LEARNERS = [
     PreconditionedGradientDescent(np.array([[0.3, 0.1], [0.0, 0.2]]), 2),
@@ -365,7 +365,7 @@ BAD = [
     (lambda: PreconditionedGradientDescent(0.1), "preconditioner must be one square matrix"),
     (
         lambda: PreconditionedGradientDescent.best(LinearRegression()),
-        "task.input_law must be normal here",
+        "task.input_distribution must be normal here",
     ),
     (
         lambda: HeavyBall(0.1, [0.1], 2),

@@ -173,7 +173,7 @@ def test_the_papers_centred_step():
 @pytest.mark.parametrize("law", ["uniform", "normal", "laplace"])
 def test_the_best_centred_step_loses_what_theory_says(law):
     task = LinearRegression(
-        dim=3, context_size=4, outputs=2, input_law=law, input_range=0.7, weight_scale=1.3
+        dim=3, context_size=4, outputs=2, input_distribution=law, input_range=0.7, weight_scale=1.3
     )
     task = replace(task, label_noise=0.6)
     best, episodes = theory.centred_optimum(task), task.sample(jax.random.key(0), 20_000)
@@ -242,8 +242,8 @@ BAD = [
         "task.distractors must be None or 0 here",
     ),
     (
-        lambda: CentredDescent.best(replace(TASK, input_law="exponential")),
-        "task.input_law must be one of uniform, normal, laplace, got 'exponential'",
+        lambda: CentredDescent.best(replace(TASK, input_distribution="exponential")),
+        "task.input_distribution must be one of uniform, normal, laplace, got 'exponential'",
     ),
 ]
 

@@ -37,7 +37,7 @@ TINY = departure_sweep.Probe(
 @pytest.fixture(scope="module", autouse=True)
 def few_to_tune_on():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probing, "TUNING_EPISODES", 3000)
+        patch.setattr(departure_sweep, "TUNING_EPISODES", 3000)
         yield
 
 

@@ -10,7 +10,7 @@ from toyicl.core.errors import BadInput
 from toyicl.harness import atomic_files, checkpoints, provenance
 from toyicl.harness import results as harness_results
 from toyicl.harness.checkpoints import Checkpoint
-from toyicl.harness.provenance import changed_since, differences, identity_of, provenance
+from toyicl.harness.provenance import changed_since, differences, identity_of
 from toyicl.harness.results import describe, load_results, save_results
 from toyicl.tasks.linear import LinearRegression
 
@@ -113,7 +113,7 @@ def test_differences_name_the_field_and_both_values():
 def test_provenance_says_what_made_the_results():
     identity = provenance.identity("name", LinearRegression(), 2, {})
     origin = provenance.origin("abc")
-    attributes = provenance(
+    attributes = provenance.attributes(
         identity, [{"revision": "first"}, origin], quick=True, command="toyicl run name"
     )
     assert json.loads(attributes["seeds"]) == [0, 1]

@@ -55,7 +55,7 @@ def test_gram_spectrum_is_that_of_the_scatter_matrix():
 
 @pytest.mark.parametrize("law", ["uniform", "normal", "laplace"])
 def test_gram_spectrum_follows_the_law_of_the_task(law):
-    task = LinearRegression(dim=3, context_size=5, input_law=law, input_range=1.5)
+    task = LinearRegression(dim=3, context_size=5, input_distribution=law, input_range=1.5)
     x = np.asarray(task.sample(jax.random.key(0), 50_000).x)
     sampled = np.linalg.eigvalsh(np.einsum("nae,nbe->eab", x, x))
     ours = gram_spectrum.gram_spectrum(task, tasks=50_000)

@@ -67,7 +67,7 @@ def test_shifts_are_losses_on_shifted_tasks(close, history):
     inputs, targets = task.scaled(2.0), replace(task, weight_scale=3.0)
     close(results.scaled_loss[1, 1].values, metrics.loss(model, inputs.sample(key, 20)), 1e-10)
     close(results.target_loss[1, 1].values, metrics.loss(model, targets.sample(key, 20)), 1e-10)
-    laws = [replace(task, input_law=law, input_range=3.0) for law in OTHER_LAWS]
+    laws = [replace(task, input_distribution=law, input_range=3.0) for law in OTHER_LAWS]
     for name, learner in (("law_loss", model), ("law_gdpp_loss", REFERENCES["gdpp"])):
         expected = np.mean([metrics.loss(learner, law.sample(key, 20)) for law in laws])
         values = results[name].isel(factor=1)

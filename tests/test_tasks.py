@@ -52,7 +52,7 @@ def test_quantile_functions_are_those_of_scipy(law, close):
 @pytest.mark.parametrize("law", MOMENTS)
 def test_moments_of_the_inputs(law):
     mean, deviation, kurtosis = MOMENTS[law]
-    x = sample_inputs(replace(SMALL, input_law=law, input_range=3.0)) / 3
+    x = sample_inputs(replace(SMALL, input_distribution=law, input_range=3.0)) / 3
     z = (x - mean) / deviation
     # 200,000 numbers: an error of 1/450 of a deviation; the kurtosis of heavy tails is the worst.
     assert abs(z.mean()) < 0.01
@@ -67,8 +67,8 @@ def test_uniform_inputs_fill_their_range_and_do_not_leave_it():
 
 
 def test_exponential_inputs_are_positive_and_laplace_ones_symmetric():
-    assert sample_inputs(replace(SMALL, input_law="exponential")).min() > 0
-    laplace = sample_inputs(replace(SMALL, input_law="laplace"))
+    assert sample_inputs(replace(SMALL, input_distribution="exponential")).min() > 0
+    laplace = sample_inputs(replace(SMALL, input_distribution="laplace"))
     assert abs(np.mean(laplace > 0) - 0.5) < 0.005
 
 
@@ -83,7 +83,7 @@ def test_no_draw_is_infinite_even_in_float32(law, end, monkeypatch):
 
     monkeypatch.setattr(jax.random, "uniform", uniform)
     with jax.enable_x64(False):
-        episode = replace(SMALL, input_law=law, input_range=3.0).sample(KEY, 1)
+        episode = replace(SMALL, input_distribution=law, input_range=3.0).sample(KEY, 1)
     assert all(np.isfinite(field).all() for field in episode)
 
 
@@ -108,7 +108,7 @@ def test_weights_are_standard_normal_times_their_scale():
 @pytest.mark.parametrize("law", ["uniform", "frobenius_laplace"])
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_least_squares_on_the_context_answers_the_query(law, outputs, close):
-    task = LinearRegression(dim=3, outputs=outputs, context_size=5, input_law=law)
+    task = LinearRegression(dim=3, outputs=outputs, context_size=5, input_distribution=law)
     x, y, x_query, y_query = (np.asarray(field) for field in sample(task, 20))
     for index in range(20):
         weights = np.linalg.lstsq(x[..., index], y[..., index])[0].T
@@ -123,7 +123,7 @@ MIXED, DIAGONAL = np.array([[2.0, 0.6], [0.6, 0.5]]), np.diag([2.0, 0.5])
     [((2.0, 0.6, 0.6, 0.5), MIXED), (((2.0, 0.6), (0.6, 0.5)), MIXED), ((2.0, 0.5), DIAGONAL)],
 )
 def test_covariance_of_normal_inputs(covariance, matrix):
-    task = replace(SMALL, input_law="normal", covariance=covariance)
+    task = replace(SMALL, input_distribution="normal", covariance=covariance)
     x, _, x_query, _ = sample(task, 20_000)
     for points in (*x, x_query):
         np.testing.assert_allclose(np.cov(points), matrix, atol=0.08)
@@ -142,8 +142,10 @@ def test_one_input_may_have_a_covariance(close):
 
 @pytest.mark.parametrize("law", ["normal", "exponential", "laplace"])
 def test_frobenius_laws_rescale_context_and_query_alike(law, close):
-    raw = sample(replace(SMALL, input_law=law), 7)
-    x, _, x_query, _ = sample(replace(SMALL, input_law=f"frobenius_{law}", input_range=2.5), 7)
+    raw = sample(replace(SMALL, input_distribution=law), 7)
+    x, _, x_query, _ = sample(
+        replace(SMALL, input_distribution=f"frobenius_{law}", input_range=2.5), 7
+    )
     norms = np.sqrt(np.sum(np.asarray(x) ** 2, axis=(0, 1)))
     np.testing.assert_allclose(norms, 2.5, rtol=1e-12)
     factor = 2.5 / np.sqrt(np.sum(np.asarray(raw.x) ** 2, axis=(0, 1)))
@@ -235,7 +237,7 @@ def test_shapes_and_dtypes(wide, dtype):
         dim=3,
         outputs=2,
         context_size=4,
-        input_law="frobenius_normal",
+        input_distribution="frobenius_normal",
         covariance=np.eye(3),
         label_noise=0.1,
         distractors=1,
@@ -257,7 +259,11 @@ BAD = [
     ("dim", 2.0, "a whole number of at least 1"),
     ("outputs", 0, "a whole number of at least 1"),
     ("context_size", -1, "a whole number of at least 1"),
-    ("input_law", "cauchy", "one of uniform, normal, exponential, laplace, frobenius_normal"),
+    (
+        "input_distribution",
+        "cauchy",
+        "one of uniform, normal, exponential, laplace, frobenius_normal",
+    ),
     ("input_range", 0.0, "a finite number above 0"),
     ("input_range", float("nan"), "a finite number above 0"),
     ("weight_scale", -1.0, "a finite number of at least 0"),

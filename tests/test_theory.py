@@ -101,7 +101,7 @@ def test_one_step_with_distractors(r):
 @pytest.mark.parametrize("law", ["uniform", "normal", "laplace"])
 def test_one_step_with_everything_against_simulation(law):
     task = LinearRegression(
-        dim=4, context_size=6, outputs=2, input_law=law, input_range=0.7, weight_scale=1.3
+        dim=4, context_size=6, outputs=2, input_distribution=law, input_range=0.7, weight_scale=1.3
     )
     task = replace(task, label_noise=0.8, distractors=2, distractor_scale=1.5)
     rate = 1.2 * theory.gradient_descent_optimum(task).learning_rates[0]
@@ -149,7 +149,7 @@ def test_head_of_the_construction_is_gradient_descent(rate, size, dim, omega):
     "task",
     [
         LinearRegression(dim=3, context_size=5, input_range=2.0, weight_scale=1.4),
-        LinearRegression(dim=4, context_size=2, input_law="normal", input_range=0.6),
+        LinearRegression(dim=4, context_size=2, input_distribution="normal", input_range=0.6),
     ],
     ids=["uniform, N > d", "normal, N < d"],
 )
@@ -348,7 +348,7 @@ def test_the_last_curvature_is_not_asked_for():
 
 @pytest.mark.parametrize("law", ["normal", "laplace"])
 def test_other_laws(law):
-    task = LinearRegression(dim=3, context_size=7, input_law=law, label_noise=0.3)
+    task = LinearRegression(dim=3, context_size=7, input_distribution=law, label_noise=0.3)
     one, two = (theory.gd_shared(task, steps) for steps in (1, 2))
     loss = theory.population_loss(task, lambda s: 1 - one.learning_rates[0] / 7 * s)
     assert loss == pytest.approx(one.loss, 1e-6)
@@ -419,8 +419,10 @@ def test_floors_are_plain_numbers():
     ],
 )
 def test_laws_without_formulas_are_refused(law, answer):
-    with pytest.raises(ValueError, match=r"task.input_law must be one of uniform.*got '" + law):
-        answer(linear(input_law=law))
+    with pytest.raises(
+        ValueError, match=r"task.input_distribution must be one of uniform.*got '" + law
+    ):
+        answer(linear(input_distribution=law))
 
 
 def test_mixed_coordinates_are_refused():

@@ -1,1 +1,38 @@
 """Known learning algorithms as learners: gradient descent, ridge regression, solvers, kernels."""
+
+from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
+from toyicl.algorithms.iterative import (
+    Chebyshev,
+    ConjugateGradients,
+    HeavyBall,
+    IterativeNewton,
+    PreconditionedGradientDescent,
+)
+from toyicl.algorithms.kernel import (
+    AveragedLabels,
+    CentredDescent,
+    FunctionalDescent,
+    KernelRidge,
+    NadarayaWatson,
+    NearestNeighbour,
+)
+from toyicl.algorithms.ridge import AdaptiveRidge, LeastSquares, Ridge
+
+__all__ = [
+    "AdaptiveRidge",
+    "AveragedLabels",
+    "CentredDescent",
+    "Chebyshev",
+    "ConjugateGradients",
+    "FunctionalDescent",
+    "GradientDescent",
+    "GradientDescentPlusPlus",
+    "HeavyBall",
+    "IterativeNewton",
+    "KernelRidge",
+    "LeastSquares",
+    "NadarayaWatson",
+    "NearestNeighbour",
+    "PreconditionedGradientDescent",
+    "Ridge",
+]

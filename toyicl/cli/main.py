@@ -18,7 +18,7 @@ from toyicl.core.errors import BadInput, Unfinished
 from toyicl.harness import experiment
 
 if TYPE_CHECKING:
-    pass
+    from toyicl.harness import runner
 
 RESULTS, CHECKPOINT = "results.nc", "checkpoint"
 
@@ -149,7 +149,7 @@ def run(command: Run, words: Sequence[str], leaving: InterruptHandler) -> int:
     return int(failed)
 
 
-def _say(outcome: "laboratory.Outcome", quick: bool) -> int:
+def _say(outcome: "runner.Outcome", quick: bool) -> int:
     """Print what a run left behind; 1 if a training diverged."""
     print_verdicts(outcome.verdicts)
     if quick:
@@ -410,7 +410,7 @@ def _said(name: str, names: Sequence[str], words: Sequence[str]) -> str:
     return shlex.join(said)
 
 
-def _grid(command: Run, loaded: experiment.Experiment) -> "laboratory.Grid":
+def _grid(command: Run, loaded: experiment.Experiment) -> "runner.Grid":
     """The settings to run: the experiment's, or those given, at each point of the sweep."""
     from toyicl.harness import runner, sweeps
 

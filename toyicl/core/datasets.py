@@ -6,14 +6,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+Variables = dict[str, Any]
+"""Variables of a dataset by name, in the forms that `xarray.Dataset` accepts."""
 
-def part(results: "xr.Dataset", **where: Any) -> "xr.Dataset":
+
+def part(results: xr.Dataset, **where: Any) -> xr.Dataset:
     """The results at some coordinates, without the steps, layers, ... that only other parts have."""
     chosen = results.sel(where) if where else results
     return without_padding(chosen) if where else chosen
 
 
-def without_padding(point: "xr.Dataset") -> "xr.Dataset":
+def without_padding(point: xr.Dataset) -> xr.Dataset:
     """Results without the steps, layers, ... at which every variable that has them is NaN."""
     for dim in point.dims:
         holding = [values for values in point.data_vars.values() if dim in values.dims]

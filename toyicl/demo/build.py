@@ -36,7 +36,7 @@ KINDS = ("line", "wide")
 
 def shipped() -> Path:
     """Where checked-in results are: beside the package in a source tree, inside it when installed."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     inside = package / "figures"
     return inside if inside.is_dir() else package.parent / "figures"
 

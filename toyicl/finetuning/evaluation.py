@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from toyicl.core.config import require_different, require_positive, require_size
-from toyicl.finetuning import similarity as finetuning_similarity
+from toyicl.finetuning import similarity as similarity_measures
 from toyicl.finetuning.updates import Objective, Search, Which, finetune, search
 from toyicl.models.causal import Activations, CausalArchitecture, CausalTransformer
 from toyicl.tasks.prompts import Classification, PromptTask
@@ -71,7 +71,7 @@ class FinetuningStudy:
             at_most=self.most_seeds,
         )
 
-    def trials(self) -> "tuple[Trial, Trial]":
+    def trials(self) -> "tuple[EvaluationSet, EvaluationSet]":
         """The tasks to measure on, and those to choose rates on."""
         draw = partial(draw_trial, self.task, tasks=self.tasks, queries=self.queries)
         return draw(jax.random.key(2022)), draw(jax.random.key(2023))
@@ -202,7 +202,7 @@ def likeness(before: jax.Array, one: jax.Array, other: jax.Array) -> Likeness:
     """How alike attention outputs (tasks, queries, layer, width) changed in two ways."""
     directions, raw = (
         [
-            finetuning_similarity.updates(after, before, normalised=normalised)
+            similarity_measures.updates(after, before, normalised=normalised)
             for after in (one, other)
         ]
         for normalised in (True, False)
@@ -215,10 +215,8 @@ def changes_alike(
 ) -> Likeness:
     """How alike changes are, which are given of directions and as they are."""
     pairs = [(one, other), (one_raw, other_raw)]
-    pairs += [
-        (finetuning_similarity.centred(a), finetuning_similarity.centred(b)) for a, b in pairs
-    ]
-    found = [finetuning_similarity.mean_cosine(a, b) for a, b in pairs]
+    pairs += [(similarity_measures.centred(a), similarity_measures.centred(b)) for a, b in pairs]
+    found = [similarity_measures.mean_cosine(a, b) for a, b in pairs]
     means, unmoved, diverged = (jnp.stack(parts) for parts in zip(*found, strict=True))
     first, second = (jnp.linalg.norm(v, axis=-1) for v in pairs[1])
     finite = jnp.isfinite(first) & jnp.isfinite(second)

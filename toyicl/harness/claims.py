@@ -73,6 +73,8 @@ class Claim:
         }
         if results is None:
             return record
+        from toyicl.core.datasets import part  # listing experiments needs no xarray
+
         try:
             results = part(results, **self.where)
             values = self.value(results)

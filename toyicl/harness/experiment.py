@@ -80,7 +80,7 @@ class Listing:
 
 def folder() -> Path:
     """Where the experiments are: beside the package in a source tree, inside it when installed."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     inside = package / "experiments"
     return inside if inside.is_dir() else package.parent / "experiments"
 

@@ -17,6 +17,7 @@ import xarray as xr
 
 from toyicl.harness.checkpoints import FORMAT
 
+PACKAGE = Path(__file__).parents[1]
 FULL_SEEDS = 5
 
 
@@ -77,7 +78,7 @@ def changed_since(then: dict[str, Any], now: dict[str, Any]) -> str:
     return "" if same else "another version of the experiment file"
 
 
-def provenance(
+def attributes(
     identity: dict[str, Any], origins: list[dict[str, Any]], quick: bool, command: str
 ) -> dict[str, Any]:
     """Where results come from, as attributes: identity, the last origin, and all of them."""
@@ -140,14 +141,14 @@ def as_plain(settings: Any) -> Any:
 def source_digest() -> str:
     """Digest of this package's source, whether or not it lies in a repository."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def _source_revision() -> tuple[str, str]:
     """The revision of the source tree this package runs from, and whether it was clean."""
-    here = Path(__file__).parent
+    here = PACKAGE
 
     def git(*words: str) -> str:
         answer = subprocess.run(
@@ -157,7 +158,7 @@ def _source_revision() -> tuple[str, str]:
 
     try:
         # An installed package may lie inside somebody else's repository: that is not its source.
-        if not git("ls-files", Path(__file__).name):
+        if not git("ls-files", "__init__.py"):
             return "unknown", "installed package"
         # Results and figures that are kept beside the source are no part of it.
         changes = git("status", "--porcelain", "--", ".", "../experiments")

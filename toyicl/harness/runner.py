@@ -16,7 +16,7 @@ from toyicl.core.errors import BadInput, Unfinished
 from toyicl.harness import atomic_files, checkpoints, provenance, sweeps
 from toyicl.harness.checkpoints import Checkpoint, CheckpointManager
 from toyicl.harness.experiment import Experiment
-from toyicl.harness.provenance import changed_since, cut_sentence, identity_of, provenance
+from toyicl.harness.provenance import changed_since, cut_sentence, identity_of
 from toyicl.harness.results import (
     CLAIMS,
     FIGURE,
@@ -123,7 +123,7 @@ def run(
         cut = cut_sentence(experiment.full, grid.base, seeds)
         attributes = {
             **results.attrs,
-            **provenance(identity, origins, quick, command),
+            **provenance.attributes(identity, origins, quick, command),
             "cut": cut,
         }
         try:

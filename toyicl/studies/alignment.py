@@ -191,7 +191,7 @@ def shifts(study: Study, models: Any, references: References) -> Variables:
     those of norm 1 with scaled targets (`law_target_loss`): the columns of Figure 6.
     """
     task, count = study.task, study.evaluation_episodes
-    others = [replace(task, input_law=law) for law in OTHER_LAWS]
+    others = [replace(task, input_distribution=law) for law in OTHER_LAWS]
     families = {
         "scaled": ([task], larger_inputs, study.scales, "alpha"),
         "target": ([task], larger_targets, study.factors, "factor"),

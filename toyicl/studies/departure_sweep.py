@@ -190,7 +190,7 @@ def exact_losses(task: Task, steps: int) -> tuple[float, float]:
 
 def _has_closed_form(task: Task) -> bool:
     plain = isinstance(task, LinearRegression) and task.covariance is None and not task.distractors
-    return plain and task.input_law in gram_spectrum.COORDINATE_MOMENTS  # type: ignore[attr-defined]
+    return plain and task.input_distribution in gram_spectrum.COORDINATE_MOMENTS  # type: ignore[attr-defined]
 
 
 @jax.jit

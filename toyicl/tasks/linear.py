@@ -77,7 +77,7 @@ class LinearRegression:
     """Number of outputs, m."""
     context_size: int = static(default=10)
     """Number of labelled points in the context, N."""
-    input_law: InputDistribution = static(default="uniform")
+    input_distribution: InputDistribution = static(default="uniform")
     """Law of each input coordinate; the frobenius_ laws rescale each context to norm input_range."""
     input_range: float = 1.0
     """Width r of the uniform law U(-r/2, r/2); scale of the other laws (standard deviation, mean of
@@ -98,7 +98,9 @@ class LinearRegression:
         require_size("task.dim", self.dim)
         require_size("task.outputs", self.outputs)
         require_size("task.context_size", self.context_size)
-        require_choice("task.input_law", self.input_law, get_args(InputDistribution))
+        require_choice(
+            "task.input_distribution", self.input_distribution, get_args(InputDistribution)
+        )
         require_positive("task.input_range", self.input_range)
         require_not_negative("task.weight_scale", self.weight_scale)
         require_not_negative("task.label_noise", self.label_noise)
@@ -141,7 +143,7 @@ class LinearRegression:
 
         x = self._inputs(part["x"].reshape(n, d, episodes))
         x_query = self._inputs(part["x_query"])
-        if self.input_law.startswith(FROBENIUS):
+        if self.input_distribution.startswith(FROBENIUS):
             scale = self.input_range / jnp.sqrt(jnp.sum(x**2, axis=(0, 1), keepdims=True))
             x, x_query = x * scale, x_query * scale[0]
 
@@ -158,8 +160,8 @@ class LinearRegression:
 
     def _inputs(self, u: jax.Array) -> jax.Array:
         """Inputs (..., d, episodes) of the task's law from symmetric uniforms of that shape."""
-        law = self.input_law.removeprefix(FROBENIUS)
-        scale = 1.0 if self.input_law.startswith(FROBENIUS) else self.input_range
+        law = self.input_distribution.removeprefix(FROBENIUS)
+        scale = 1.0 if self.input_distribution.startswith(FROBENIUS) else self.input_range
         x = scale * QUANTILES[law](u)
         if self.covariance is None:
             return x

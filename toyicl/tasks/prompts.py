@@ -124,7 +124,7 @@ class Classification:
 class SequenceRegression(DerivedTask):
     """Linear regression told as a sequence, x and y in tokens of their own; tasks share nothing."""
 
-    law: LinearRegression = LinearRegression(dim=4, context_size=16, input_law="normal")
+    law: LinearRegression = LinearRegression(dim=4, context_size=16, input_distribution="normal")
     """The law of inputs and labels, and the sizes."""
 
     def of_size(self, context_size: int) -> "SequenceRegression":

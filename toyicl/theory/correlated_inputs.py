@@ -35,7 +35,12 @@ def input_covariance(task: LinearRegression) -> np.ndarray:
     for normal inputs and true labels only.
     """
     rule = "normal here: the moments of correlated inputs are known for that law only"
-    require(task.input_law == "normal", "task.input_law", rule, task.input_law)
+    require(
+        task.input_distribution == "normal",
+        "task.input_distribution",
+        rule,
+        task.input_distribution,
+    )
     require_no_distractors(task)
     area = float(task.input_range) ** 2
     if task.covariance is None:

@@ -45,10 +45,10 @@ def input_moments(task: LinearRegression) -> tuple[float, float]:
     Raises ValueError where coordinates are not independent, identical and symmetric about 0: all
     formulas of this module and of `toyicl.theory.closed_form` pass through here because they need exactly that.
     """
-    require_choice("task.input_law", task.input_law, tuple(COORDINATE_MOMENTS))
+    require_choice("task.input_distribution", task.input_distribution, tuple(COORDINATE_MOMENTS))
     rule = "None, as this formula needs independent coordinates"
     require(task.covariance is None, "task.covariance", rule, task.covariance)
-    moment, scale = COORDINATE_MOMENTS[task.input_law], float(task.input_range)
+    moment, scale = COORDINATE_MOMENTS[task.input_distribution], float(task.input_range)
     return moment(2) * scale**2, moment(4) * scale**4
 
 
@@ -68,7 +68,7 @@ def gram_spectrum(task: LinearRegression, tasks: int = 100_000, seed: int = 0) -
     input_moments(task)
     require_size("tasks", tasks)
     require_size("seed", seed, least=0)
-    spectrum = _unit_spectrum(task.dim, task.context_size, task.input_law, tasks, seed)
+    spectrum = _unit_spectrum(task.dim, task.context_size, task.input_distribution, tasks, seed)
     padding = ((0, 0), (task.dim - spectrum.shape[1], 0))
     return np.pad(spectrum * float(task.input_range) ** 2, padding)
 
@@ -114,7 +114,7 @@ def population_loss(task: LinearRegression, residual: Callable[[np.ndarray], np.
 
 def unit_law(task: LinearRegression) -> tuple[np.ndarray, np.ndarray]:
     """Nodes s and weights, summing to d, with weights . f(s) = E sum_s f(s), at input range 1."""
-    return _unit_law(task.dim, task.context_size, task.input_law)
+    return _unit_law(task.dim, task.context_size, task.input_distribution)
 
 
 def orthogonal_roots(values: np.ndarray, weights: np.ndarray, degree: int) -> np.ndarray:
