@@ -81,16 +81,17 @@ def list_experiments(command: List) -> int:
 
     for listing in listings():
         print(f"{listing.name:<8} {listing.claim}")
-        print(f"{'':<8} costs {listing.cost} {_state(listing.name, command.out)}")
+        print(f"{'':<8} costs {listing.cost} {_state(listing, command.out)}")
     return 0
 
 
-def _state(name: str, out: Path) -> str:
-    if (out / name / RESULTS).exists():
+def _state(listing: experiment.Listing, out: Path) -> str:
+    folder = experiment.place(out, listing)
+    if (folder / RESULTS).exists():
         return "Has been run."
-    if (out / name / CHECKPOINT).exists():
-        return "Begun; the same command goes on."
-    kept = out == RUNS and (FIGURES / name / RESULTS).exists()
+    if (folder / CHECKPOINT).exists():
+        return "Incomplete; rerun the same command to resume."
+    kept = out == RUNS and (experiment.place(FIGURES, listing) / RESULTS).exists()
     return "Kept in figures/." if kept else "Not run yet."
 
 
@@ -131,11 +132,11 @@ def run(command: Run, words: Sequence[str], leaving: InterruptHandler) -> int:
             command.coordinator, command.processes, command.rank, patience=command.patience
         )
     failed = False
-    for one, grid in zip(loaded, grids, strict=True):
+    for listing, one, grid in zip(chosen, loaded, grids, strict=True):
         outcome = runner.run(
             one,
             grid,
-            command.out / one.name,
+            experiment.place(command.out, listing),
             seeds=command.seeds,
             quick=command.quick,
             command=_said(one.name, command.experiments, words),
@@ -239,9 +240,9 @@ def verify(command: Verify) -> int:
         if (
             command.out is None
             and folder.parent == FIGURES
-            and runner.has_results(RUNS / listing.name)
+            and runner.has_results(experiment.place(RUNS, listing))
         ):
-            passed = f"{RUNS / listing.name}, a quick run, is judged by --out {RUNS}"
+            passed = f"{experiment.place(RUNS, listing)}, a quick run, is judged by --out {RUNS}"
             print(f"toyicl: {listing.name}: judged {folder}; {passed}", file=sys.stderr)
         results = None
         try:
@@ -279,8 +280,8 @@ def _folder(out: Path | None, listing: experiment.Listing) -> Path:
     from toyicl.harness import runner
 
     if out is not None:
-        return out / listing.name
-    own, shipped = RUNS / listing.name, FIGURES / listing.name
+        return experiment.place(out, listing)
+    own, shipped = (experiment.place(folder, listing) for folder in (RUNS, FIGURES))
     if not runner.has_results(shipped):
         return own
     return own if runner.is_full(own) else shipped

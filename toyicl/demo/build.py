@@ -46,7 +46,7 @@ def place(own: Path) -> Path | None:
 
     `own` is the folder of the user's runs. None where there is no run of `classroom` at all.
     """
-    mine, theirs = own / CLASSROOM, shipped() / CLASSROOM
+    mine, theirs = own / CLASSROOM, shipped() / "teaching" / CLASSROOM
     if runner.is_full(mine):
         return mine
     return next((folder for folder in (theirs, mine) if runner.has_results(folder)), None)

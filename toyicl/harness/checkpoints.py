@@ -22,7 +22,7 @@ from toyicl.training import distributed
 from toyicl.training.state import TrainingState, named_arrays, with_arrays
 
 FOLDER, ABOUT, ARRAYS = "checkpoint", "about.json", "arrays"
-FORMAT = 1
+FORMAT = 2
 """Of all that is in a run folder; another number means that this version cannot read it."""
 KEPT = 2
 """Generations that stay."""

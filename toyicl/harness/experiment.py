@@ -10,7 +10,6 @@ import ast
 import difflib
 import hashlib
 import importlib.util
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass
@@ -52,6 +51,10 @@ class Fit(Protocol):
         ...
 
 
+GROUPS = ("von_oswald_2022", "objections", "departures", "dai_2022", "teaching")
+"""Folders of the experiments, in the order in which they are listed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """An experiment file, loaded."""
@@ -70,45 +73,61 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Listing:
-    """What an experiment file says of itself, read without running it."""
+    """What an experiment file states about itself, read without running it."""
 
     name: str
+    """The file's name without its suffix."""
     path: Path
     claim: str
+    """The first line of the docstring."""
     cost: str
+    """What the docstring states after "Cost:"."""
+    alias: str = ""
+    """A second name, given in the docstring after "Alias:"; empty if there is none."""
+    group: str = ""
+    """Folder of the file below the folder of the experiments; empty for a user's own file."""
 
 
 def folder() -> Path:
-    """Where the experiments are: beside the package in a source tree, inside it when installed."""
+    """Folder of the experiments: next to the package in a source tree, inside it when installed."""
     package = Path(__file__).parents[1]
     inside = package / "experiments"
     return inside if inside.is_dir() else package.parent / "experiments"
 
 
 def listings() -> list[Listing]:
-    """All experiments of the folder, in order of their names, numbers in order of their size."""
-    return sorted((describe(path) for path in folder().glob("[!_]*.py")), key=_by_number)
-
-
-def _by_number(listing: Listing) -> list[tuple[int, str]]:
-    parts = re.findall(r"\d+|\D+", listing.name)
-    return [(int(part), "") if part.isdigit() else (0, part) for part in parts]
+    """All experiments that come with the package, by group and name."""
+    found = (describe(path) for path in folder().glob("*/[!_]*.py"))
+    return sorted(found, key=lambda listing: (GROUPS.index(listing.group), listing.name))
 
 
 def describe(path: Path) -> Listing:
-    """What an experiment file says of itself, in its docstring."""
+    """What an experiment file states in its docstring.
+
+    Raises BadInput unless the docstring starts with a claim and has a line "Cost: ...".
+    """
     lines = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()
-    name, _, claim = (lines[0] if lines else "").partition(": ")
-    costs = [line.removeprefix("Cost:").strip() for line in lines if line.startswith("Cost:")]
-    if not name.isidentifier() or not claim or not costs:
+    claim = lines[0] if lines else ""
+    cost, alias = (_entry(lines, name) for name in ("Cost", "Alias"))
+    if not path.stem.isidentifier():
+        raise BadInput(f"an experiment file must be named like a Python module, got {path}")
+    if not claim or not cost:
         raise BadInput(
-            f"{path} must have a docstring that starts with 'name: claim' and has a line 'Cost: ...'"
+            f"{path} must have a docstring whose first line is its claim and which has a line "
+            "'Cost: ...'"
         )
-    return Listing(name, path, claim, costs[0])
+    own = path.resolve().parent.parent == folder().resolve()
+    return Listing(path.stem, path, claim, cost, alias, path.parent.name if own else "")
+
+
+def _entry(lines: Sequence[str], name: str) -> str:
+    """The text after "name:" in the lines of a docstring; empty if no line has it."""
+    found = (line.removeprefix(f"{name}:").strip() for line in lines if line.startswith(f"{name}:"))
+    return next(found, "")
 
 
 def find(name: str) -> Listing:
-    """The experiment of a name, a file name without .py, or a path to an experiment file.
+    """The experiment with a name or an alias, or the one in a Python file given by its path.
 
     Raises BadInput, with the nearest name, if there is none.
     """
@@ -119,13 +138,22 @@ def find(name: str) -> Listing:
         return describe(path)
     known = listings()
     for listing in known:
-        if name in (listing.name, listing.path.stem):
+        if name and name in (listing.name, listing.alias):
             return listing
     names = [listing.name for listing in known]
-    nearest = difflib.get_close_matches(name, names, n=1)
+    nearest = difflib.get_close_matches(name, [*names, *(one.alias for one in known)], n=1)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     allowed = f"one of {', '.join(names)}, or the path of an experiment file"
     raise BadInput(f"experiment must be {allowed}, got {name!r}{hint}")
+
+
+def place(out: Path, listing: Listing) -> Path:
+    """Folder of an experiment's results below a folder of results.
+
+    Grouped like the experiments if `out` has a folder for the group, as `figures` has.
+    """
+    grouped = out / listing.group
+    return (grouped if listing.group and grouped.is_dir() else out) / listing.name
 
 
 def load(listing: Listing) -> Experiment:

@@ -1,0 +1,163 @@
+"""Attention with momentum, sum_{i<t} eta^(t-i) v_i, models sequences better.
+
+Causal transformers with momentum attention of several decays are trained on the same episodes, for as
+many steps, as vanilla attention, which is that of eta = 0 to the bit. Beside them one whose heads add
+eta times the previous token's value alone: the first term of the momentum, and no average of gradients.
+Perplexity is that of all labels of held-out prompts.
+
+Expected: a little less perplexity at eta = .5, more at .9; most of the gain, or all of it, is that of
+the previous token.
+Alias: dai_momentum
+Cost: some 2 minutes on two cores.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from flax import nnx
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from toyicl.analysis import metrics
+from toyicl.core.config import require, require_different, require_not_negative, require_size
+from toyicl.core.datasets import dataset
+from toyicl.finetuning import evaluation
+from toyicl.finetuning.evaluation import FinetuningStudy
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
+from toyicl.models.causal import CausalTransformer
+from toyicl.plots import figures, panels
+from toyicl.tasks.prompts import Prompt
+from toyicl.training.loop import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(FinetuningStudy):
+    """Settings of the vehicle, and its decays."""
+
+    etas: tuple[float, ...] = (0.0, 0.5, 0.9)
+    """Decays of the momentum, 0 among them."""
+    previous: float = 0.5
+    """Factor on the previous token's value, of the control."""
+    evaluation_episodes: int = 2000
+    """Held-out prompts."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_different("etas", self.etas)
+        for eta in (*self.etas, self.previous):
+            require_not_negative("etas", eta)
+        require(
+            0.0 in self.etas, "etas", "such that 0, vanilla attention, is among them", self.etas
+        )
+        require_size("evaluation_episodes", self.evaluation_episodes)
+
+
+FULL = Settings(most_seeds=2)
+QUICK = Settings(training=replace(FULL.training, steps=400), evaluation_episodes=500, most_seeds=2)
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Train all decays and the control, and measure every snapshot."""
+    most = settings.most_seeds
+    jobs = [
+        Job(
+            replace(settings.model, memory="momentum", eta=eta),
+            settings.task,
+            settings.training,
+            name=f"eta {eta}",
+        )
+        for eta in settings.etas
+    ]
+    control = replace(settings.model, memory="previous", eta=settings.previous)
+    histories = [
+        *fit.together(jobs, label="momentum", at_most=most),
+        fit(control, settings.task, settings.training, label="previous token", at_most=most),
+    ]
+    episodes = settings.task.sample(jax.random.key(2022), settings.evaluation_episodes)
+    found = [metrics.over_snapshots(_look, history.learners, episodes) for history in histories]
+    still = histories[settings.etas.index(0.0)]
+    names = [f"eta {eta:g}" for eta in settings.etas]
+    return dataset(
+        {
+            name: (("attention", "seed", "step"), [part[name] for part in found])
+            for name in found[0]
+        },
+        {"gap": ("seed", evaluation.trained(_gap, still, (episodes,)))},
+        {"seed": still.seeds, "step": still.steps},
+    ).assign_coords(attention=[*names, "previous token"])
+
+
+def _look(model: CausalTransformer, episodes: Prompt) -> dict[str, jax.Array]:
+    """Perplexity of all labels, and accuracy without demonstrations and with all."""
+    answers = jax.vmap(model.answers, in_axes=-1, out_axes=-1)(*episodes[:3])
+    labels = jnp.concatenate([episodes.y, episodes.y_query[None]])
+    right = jnp.argmax(answers, axis=1) == jnp.argmax(labels, axis=1)
+    costs = -jnp.sum(labels * jax.nn.log_softmax(answers, axis=1), axis=1)
+    return {
+        "perplexity": jnp.exp(jnp.mean(costs)),
+        "zero_shot": jnp.mean(right[0]),
+        "in_context": jnp.mean(right[-1]),
+    }
+
+
+def _gap(model: CausalTransformer, episodes: Prompt) -> jax.Array:
+    """The largest difference of the answers from those of vanilla attention with the same weights."""
+    vanilla = nnx.clone(model)
+    vanilla.memory = None
+    both = [jax.vmap(one.answers, -1, -1)(*episodes[:3]) for one in (model, vanilla)]
+    return jnp.max(jnp.abs(both[0] - both[1]))
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """Perplexity while training, and its final values and accuracies of each attention."""
+
+    def training(axes: Axes, results: xr.Dataset) -> None:
+        later = results.isel(step=slice(1, None))
+        for name, (color, style) in zip(results.attention.values, panels.LOOKS, strict=False):
+            values = later.perplexity.sel(attention=name)
+            figures.every_seed(axes, values, "step", label=name, color=color, style=style)
+        axes.set(xlabel="training step", ylabel="perplexity")
+        axes.legend()
+
+    final = {
+        name: partial(lambda r, name: r[name].isel(step=-1), name=name)
+        for name in ("perplexity", "zero_shot", "in_context")
+    }
+    accuracies = {"zero-shot": final["zero_shot"], "in context": final["in_context"]}
+    drawn = {
+        "while training": training,
+        "perplexity at the end": panels.rows(
+            {"all labels": final["perplexity"]}, "attention", xlabel="perplexity"
+        ),
+        "accuracy at the end": panels.rows(accuracies, "attention", xlabel="accuracy"),
+    }
+    sentence = (
+        "Momentum attention; eta 0 is vanilla. Previous token: the momentum's first term alone."
+    )
+    return panels.figure(results, drawn, sentence, columns=3)
+
+
+def _final(name: str, attention: str) -> claims.Value:
+    return lambda results: results[name].sel(attention=attention).isel(step=-1)
+
+
+def _both(name: str, one: str, other: str, join: Any) -> claims.Value:
+    return lambda results: join(_final(name, one)(results), _final(name, other)(results))
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "DAI-7-zero": claims.largest("gap"),
+        "DAI-7": _both("perplexity", "eta 0.5", "eta 0", np.divide),
+        "DAI-7-control": _both("perplexity", "eta 0.5", "previous token", np.divide),
+        "DAI-7-icl": _both("in_context", "eta 0.5", "eta 0", np.subtract),
+    },
+)

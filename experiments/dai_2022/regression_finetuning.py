@@ -1,0 +1,108 @@
+"""Where finetuning gains nothing, a likeness to it says nothing.
+
+The causal transformer of dai_similarity, trained on linear regression whose tasks share nothing: alone
+a query can only be answered by 0. Errors zero-shot, in context and finetuned on the demonstrations,
+and the similarity of the changes of attention outputs.
+
+Expected: in-context learning removes most of the error, finetuning one example at a time none of it.
+Alias: dai_regression
+Cost: a minute on two cores.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from toyicl.core.datasets import dataset
+from toyicl.finetuning import evaluation
+from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
+from toyicl.finetuning.updates import published
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
+from toyicl.models.causal import CausalTransformer
+from toyicl.plots import panels
+from toyicl.tasks.prompts import SequenceRegression, half_squared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(FinetuningStudy):
+    """Settings of the vehicle, on another task."""
+
+    task: SequenceRegression = SequenceRegression()  # type: ignore[assignment]
+    """The task."""
+    most_seeds: int = 3
+    """Seeds beyond these are not trained."""
+    rates: tuple[float, ...] = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
+    """Rates of finetuning to choose from: the best is the least, nearest to none."""
+
+
+FULL = Settings()
+QUICK = FULL.quick(most_seeds=2)
+PUBLISHED = published(half_squared)
+WAYS = ("zero-shot", "in context", "finetuned")
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Train the model, and measure its errors and similarities."""
+    history = settings.train(fit)
+    found = evaluation.trained(partial(_look, settings.rates), history, settings.trials())
+    return dataset(
+        {
+            "error": (("way", "seed"), np.transpose(found["error"])),
+            "similarity": (("seed", "kind", "layer"), found["similarity"]),
+            "chosen_rate": ("seed", found["rate"]),
+        },
+        {"seed": history.seeds},
+    ).assign_coords(way=list(WAYS), kind=list(KINDS), layer=np.arange(1, settings.model.depth + 1))
+
+
+def _look(
+    rates: tuple[float, ...],
+    model: CausalTransformer,
+    trial: EvaluationSet,
+    held_out: EvaluationSet,
+) -> dict[str, Any]:
+    """Errors of the three ways at the best rate, and similarities."""
+    rate = evaluation.choose_rate(
+        model, held_out, rates, **PUBLISHED, score=evaluation.minus_error
+    ).best
+    ways = evaluation.three_ways(model, trial, rate, **PUBLISHED)
+    return {
+        "error": -jnp.stack([evaluation.minus_error(w.logits, trial.labels) for w in ways]),
+        "similarity": evaluation.likeness(*(seen.attended for seen in ways)).similarity,
+        "rate": rate,
+    }
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """Errors of the three ways, and similarities by definition."""
+    drawn = {
+        "error": panels.rows({"trained": lambda r: r.error}, "way", xlabel="1/2 squared error"),
+        "similarity, last layer": panels.rows(
+            {"trained": lambda r: r.similarity.isel(layer=-1)},
+            "kind",
+            levels={"0": 0.0},
+            xlabel="similarity of attention outputs",
+        ),
+    }
+    sentence = "Linear regression in context, told as a sequence; finetuning of W_K and W_V."
+    return panels.figure(results, drawn, sentence)
+
+
+def _over_zero_shot(way: str) -> claims.Value:
+    return lambda results: results.error.sel(way=way) / results.error.sel(way="zero-shot")
+
+
+CLAIMS = claims.read(
+    Path(__file__).parents[1] / "objections" / "claims.toml",
+    {
+        "CR-10-regression-icl": _over_zero_shot("in context"),
+        "CR-10-regression": _over_zero_shot("finetuned"),
+    },
+)

@@ -1,0 +1,91 @@
+"""Where linearity breaks, one departure from linear attention on linear tasks at a time.
+
+Each axis starts from Figure 2's layer. Beside every trained model stands the same one untrained: a
+cosine that it has, too, says nothing of training.
+
+Expected: .2062 at the linear ends; softmax at .2912; noise and anisotropy leave one step, not its size.
+Alias: dials
+Cost: half an hour; quick: one minute.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from toyicl.core.config import require_different
+from toyicl.core.datasets import side_by_side
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
+from toyicl.plots import sweep_panels
+from toyicl.studies import departure_sweep, departures
+from toyicl.training.step import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of the dials."""
+
+    axes: tuple[str, ...] = (
+        "attention.softmax",
+        "mlp.gate",
+        "norm.gate",
+        "task.sine",
+        "task.network",
+        "task.noise",
+        "task.anisotropy",
+    )
+    """The dials to turn, one after the other; each at its own values."""
+    probe: departure_sweep.Probe = departure_sweep.Probe()
+    """What is measured along each; its own axis is left out."""
+
+    def __post_init__(self) -> None:
+        require_different("axes", self.axes)
+        for name in self.axes:
+            departures.find(name)
+
+
+FULL = Settings()
+QUICK = Settings(
+    axes=("attention.softmax", "task.anisotropy"),
+    probe=departure_sweep.Probe(
+        training=Training(steps=1500, batch_size=256, snapshot_every=500, learning_rate=3e-3),
+        evaluation_episodes=5000,
+    ),
+)
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Turn each dial."""
+    parts = {
+        name: departure_sweep.measure(replace(settings.probe, axis=name, values=()), fit).isel(
+            axis=0, drop=True
+        )
+        for name in settings.axes
+    }
+    return side_by_side(parts, "axis")
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """A row for each dial."""
+    return sweep_panels.draw_axes(results, {name: name for name in results["axis"].values})
+
+
+CLAIMS = (
+    *claims.read(
+        Path(__file__).with_name("claims.toml"),
+        {
+            "DIAL-linear": lambda results: results.loss / results.gd_loss,
+            "DIAL-softmax": lambda results: results.loss,
+            "DIAL-control": lambda results: results.untrained_excess,
+        },
+    ),
+    *claims.read(
+        Path(__file__).parents[1] / "objections" / "claims.toml",
+        {
+            "CR-1": lambda results: results.loss - results.gd_loss,
+            "CR-1-cosine": lambda results: results.model_cosine,
+        },
+    ),
+)

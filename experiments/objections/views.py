@@ -1,0 +1,196 @@
+"""Changing targets is changing weights for a linear model with squared error, and for no other.
+
+The data view of von Oswald et al. (2022), section 2: instead of changing its weights by dW, a model
+moves its targets by what its outputs would change by, to first order. Beside it a tanh model, and
+softmax with cross-entropy: the gap between the two losses against the size of dW, and between the
+predictions of repeated steps of gradient descent, from W_0 = 0, in one view and in the other.
+
+Expected: rounding for the linear model; gaps above .05 for the others once dW is as large as W.
+Cost: seconds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from toyicl.core.config import require_positive, require_size
+from toyicl.core.datasets import dataset
+from toyicl.core.episode import Episode
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
+from toyicl.plots import panels
+from toyicl.tasks.linear import LinearRegression
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of the two views; everything is computed in float64."""
+
+    task: LinearRegression = LinearRegression(outputs=3)
+    """The inputs, and the outputs before what makes a model's targets of them."""
+    episodes: int = 500
+    """Episodes, each with its own context."""
+    learning_rate: float = 3.0
+    """eta of the steps."""
+    steps: int = 50
+    """How often they are taken."""
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "steps"):
+            require_size(name, getattr(self, name))
+        require_positive("learning_rate", self.learning_rate)
+
+
+FULL = QUICK = Settings()
+SIZES = np.geomspace(0.01, 10.0, 31)
+"""Sizes of dW over that of W, 1 among them."""
+
+
+class Model(NamedTuple):
+    """What makes outputs and targets of W x, (N, m), and the loss that is put on them."""
+
+    link: Callable[[jax.Array], jax.Array]
+    target: Callable[[jax.Array], jax.Array]
+    loss: Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def _squared(outputs: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.mean(jnp.sum((outputs - y) ** 2, axis=-1)) / 2
+
+
+def _cross_entropy(outputs: jax.Array, y: jax.Array) -> jax.Array:
+    return -jnp.mean(jnp.sum(y * jnp.log(outputs), axis=-1))
+
+
+def _largest(z: jax.Array) -> jax.Array:
+    return jax.nn.one_hot(jnp.argmax(z, axis=-1), z.shape[-1], dtype=z.dtype)
+
+
+MODELS = {
+    "linear": Model(lambda z: z, lambda z: z, _squared),
+    "tanh": Model(jnp.tanh, jnp.tanh, _squared),
+    "cross-entropy": Model(jax.nn.softmax, _largest, _cross_entropy),
+}
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Both gaps of each model, over all episodes."""
+    with jax.enable_x64(True):
+        episodes = settings.task.sample(jax.random.key(2022), settings.episodes)
+        found = [_gaps(settings, model, episodes) for model in MODELS.values()]
+    return dataset(
+        {
+            "gap": (("model", "size"), [gap for gap, _ in found]),
+            "size": SIZES,
+            "model": list(MODELS),
+        },
+        {"drift": (("model", "repeat"), [drift for _, drift in found])},
+        {"repeat": np.arange(1, settings.steps + 1)},
+    ).set_coords(("size", "model", "repeat"))
+
+
+def _gaps(settings: Settings, model: Model, episodes: Episode) -> tuple[jax.Array, jax.Array]:
+    """Gaps by the size of a change, and by the number of steps, of one model."""
+    shape = (settings.task.outputs, settings.task.dim, settings.episodes)
+    weights, change = jax.random.normal(jax.random.key(0), (2, *shape))
+
+    @partial(jax.vmap, in_axes=(-1, -1, None, -1, -1))
+    def losses(
+        x: jax.Array, y: jax.Array, size: jax.Array, weights: jax.Array, change: jax.Array
+    ) -> jax.Array:
+        return jnp.stack(_losses(model, x, model.target(y), weights, size * change))
+
+    @partial(jax.vmap, in_axes=(-1, -1, -1))
+    def answers(x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        return _answers(settings, model, x, model.target(y), x_query)
+
+    def gap(size: jax.Array) -> jax.Array:
+        by_weights, by_targets = losses(episodes.x, episodes.y, size, weights, change).T
+        return jnp.sum(jnp.abs(by_weights - by_targets)) / jnp.sum(by_weights)
+
+    first, moved, shifted = jnp.moveaxis(answers(*episodes[:3]), 1, 0)
+    apart, length = (jnp.linalg.norm(moved - v, axis=(0, 2)) for v in (shifted, first))
+    return jax.lax.map(gap, jnp.asarray(SIZES)), apart / length
+
+
+def _losses(
+    model: Model, x: jax.Array, y: jax.Array, weights: jax.Array, change: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The loss of other weights, and of other targets."""
+    outputs, moved = jax.jvp(model.link, (x @ weights.T,), (x @ change.T,))
+    return model.loss(model.link(x @ (weights + change).T), y), model.loss(outputs, y - moved)
+
+
+def _answers(
+    settings: Settings, model: Model, x: jax.Array, y: jax.Array, x_query: jax.Array
+) -> jax.Array:
+    """The query's answers, (3, steps, m): before any step, after each by weights, and by targets."""
+    zero = jnp.zeros((y.shape[1], x.shape[1]))
+
+    def step(weights: jax.Array, y: jax.Array) -> jax.Array:
+        slope = jax.grad(lambda weights: model.loss(model.link(x @ weights.T), y))(weights)
+        return -settings.learning_rate * slope
+
+    def both(state: tuple, _: None) -> tuple[tuple, jax.Array]:
+        weights, targets, total = state
+        change = step(zero, targets)
+        _, moved = jax.jvp(model.link, (x @ zero.T,), (x @ change.T,))
+        state = weights + step(weights, y), targets - moved, total + change
+        return state, jnp.stack([model.link(w @ x_query) for w in (zero, state[0], state[2])])
+
+    _, found = jax.lax.scan(both, (zero, y, zero), length=settings.steps)
+    return jnp.swapaxes(found, 0, 1)
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """Gaps of the losses by the size of the change, and of the predictions by the number of steps."""
+
+    def panel(name: str, along: str, xlabel: str, ylabel: str) -> panels.Panel:
+        def draw(axes: Axes, results: xr.Dataset) -> None:
+            for model, (color, style) in zip(results.model.values, panels.LOOKS, strict=False):
+                values = np.maximum(results[name].sel(model=model), 1e-17)
+                axes.loglog(results[along], values, style, color=color, label=model)
+            axes.axhline(0.05, color="0.4", linestyle=":")
+            axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(3e-18, 300))
+            axes.legend(loc="center right")
+
+        return draw
+
+    drawn = {
+        "one change": panel("gap", "size", "size of dW over that of W", "gap of the losses"),
+        "repeated steps": panel("drift", "repeat", "steps from 0", "gap of the predictions"),
+    }
+    sentence = (
+        "Changed targets beside changed weights, relative, float64; dotted: .05, below 1e-17: 0."
+    )
+    return panels.figure(results, drawn, sentence)
+
+
+def _gap(model: str) -> claims.Value:
+    """The gap of a change as large as the weights."""
+    return lambda results: results.gap.sel(model=model).sel(size=1.0, method="nearest")
+
+
+def _drift(model: str) -> claims.Value:
+    """The gap after the last step."""
+    return lambda results: results.drift.sel(model=model).isel(repeat=-1)
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "CR-9-linear": lambda results: results.gap.sel(model="linear").max(),
+        "CR-9-linear-repeated": lambda results: results.drift.sel(model="linear").max(),
+        **{f"CR-9-{model}": _gap(model) for model in ("tanh", "cross-entropy")},
+        **{f"CR-9-{model}-repeated": _drift(model) for model in ("tanh", "cross-entropy")},
+    },
+)

@@ -1,0 +1,75 @@
+"""One trained layer, applied again and again, follows gradient descent.
+
+Figure 1 (right) of von Oswald et al. (2022): a trained layer applied 50 times to its own label
+entries, damped by .75, beside as many steps of gradient descent of .75 times the best size.
+
+Expected: both fall together, from .219 after one layer to .044 after fifty.
+Alias: fig1
+Cost: half a minute.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from toyicl.core.config import require, require_positive, require_size
+from toyicl.core.datasets import dataset
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
+from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, best_references, roll_outs
+from toyicl.training.step import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Study):
+    """Settings of a roll-out."""
+
+    damping: float = 0.75
+    """Factor on each update, and on the step of gradient descent."""
+    depth: int = 50
+    """How often the layer is applied."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive("damping", self.damping)
+        require_size("depth", self.depth)
+        require(self.model.depth == 1, "model.depth", "1 to be repeated", self.model.depth)
+
+
+FULL = Settings()
+QUICK = Settings(training=Training(steps=2000, batch_size=512))
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Train one layer, and apply it again and again."""
+    history = fit(settings.model, settings.task, settings.training, label="one layer")
+    references = best_references(settings.task, 1)
+    return dataset(
+        alignment(settings, history, references),
+        roll_outs(settings, history.final, [settings.damping], settings.depth),
+    ).isel(damping=0)
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """Loss after each layer."""
+    sentence = f"One trained layer applied again and again, damped by {float(results.damping):g}."
+    return panels.figure(
+        results, {"loss after each layer": panels.roll_out_panel}, sentence, columns=1
+    )
+
+
+def _furthest(results: xr.Dataset) -> xr.DataArray:
+    return claims.furthest(results.rolled_loss / results.rolled_gd_loss, "layer", center=1.0)
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "VO-1-1": lambda results: abs(results.rolled_loss - results.rolled_gd_loss).max("layer"),
+        "VO-1-1-ratio": _furthest,
+        "VO-1-1-end": lambda results: results.rolled_loss.isel(layer=-1),
+    },
+)

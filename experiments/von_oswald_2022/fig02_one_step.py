@@ -1,0 +1,166 @@
+"""One trained linear attention layer is one step of gradient descent.
+
+Figure 2 of von Oswald et al. (2022): the loss while training, the alignment of predictions and
+sensitivities, the final loss for other sizes, and the loss on inputs scaled away from training, each
+beside the best single step of gradient descent on the same episodes and beside its exact loss.
+
+Expected, at the defaults: loss .2062 for both, cosine and norm ratio 1, learned eta/N .606.
+Alias: fig2
+Cost: about two minutes on two cores, of which panel (c) is two thirds.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from toyicl import theory
+from toyicl.core.config import require, require_different, require_size
+from toyicl.core.datasets import dataset, side_by_side
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
+from toyicl.models.construction import require_one_linear_layer
+from toyicl.plots import figures, panels
+from toyicl.studies.alignment import (
+    Study,
+    alignment,
+    best_references,
+    interpolation,
+    readings,
+    shifts,
+)
+from toyicl.tasks.linear import LinearRegression
+from toyicl.training.step import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Study):
+    """Settings of Figure 2; panels (a), (b) and (d) are the released code's."""
+
+    sizes: tuple[int, ...] = (5, 10, 20, 30, 40, 50)
+    """Sizes N = d of panel (c), one training each."""
+    size_seeds: int = 2
+    """Seeds for each size in panel (c), at most; the paper has one training each."""
+    size_training: Training = Training(
+        steps=2000, batch_size=512, snapshot_every=500, learning_rate=5e-4
+    )
+    """Training for panel (c); the paper's is as long as panel (a)'s."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_one_linear_layer(self.model)
+        require(self.task.outputs == 1, "task.outputs", "1 in this experiment", self.task.outputs)
+        require_size("size_seeds", self.size_seeds)
+        require_different("sizes", self.sizes)
+        for size in self.sizes:
+            self.task_of_size(size)  # refused here, not after panels (a), (b) and (d)
+
+    def task_of_size(self, size: int) -> LinearRegression:
+        """The task of panel (c) with as many inputs and context points."""
+        return replace(self.task, dim=size, context_size=size)
+
+
+FULL = Settings()
+QUICK = Settings(
+    training=Training(steps=2000),
+    sizes=(5, 10, 20),
+    size_training=Training(steps=1000, batch_size=512, snapshot_every=500),
+)
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Train, and measure everything the four panels show."""
+    references = best_references(settings.task, 1)
+    history = fit(settings.model, settings.task, settings.training, label="one layer")
+    exact = theory.gd_shared(settings.task, 1)
+    return dataset(
+        alignment(settings, history, references),
+        interpolation(settings, history.final, references["gd"]),
+        readings(settings, history.final),
+        shifts(settings, history.final, references),
+        {"exact_gd_loss": exact.loss},
+        {"exact_step": exact.learning_rates[0] / settings.task.context_size},
+        size_training=_describe(settings.size_training),
+    ).merge(_over_sizes(settings, fit))
+
+
+def _over_sizes(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Final losses of model, gradient descent and their interpolation for each N = d."""
+    parts = {}
+    for size in settings.sizes:
+        own = replace(settings, task=settings.task_of_size(size))
+        history = fit(
+            own.model, own.task, own.size_training, label=f"N = {size}", at_most=own.size_seeds
+        )
+        references = best_references(own.task, 1)
+        parts[size] = dataset(
+            alignment(own, history, references),
+            interpolation(own, history.final, references["gd"]),
+        ).isel(step=-1)
+    kept = ["loss", "gd_loss", "interpolated_loss", "on_plateau"]
+    joined = side_by_side(parts, "size")[kept].drop_vars("step")
+    return joined.rename({name: f"size_{name}" for name in (*kept, "seed")})
+
+
+def _describe(training: Training) -> str:
+    """Panel (c)'s training in words, and whether it is the paper's."""
+    words = (
+        f"{training.steps} steps of {training.batch_size} episodes, rate {training.learning_rate:g}"
+    )
+    full = training == replace(Training(), snapshot_every=training.snapshot_every)
+    return words if full else f"cut to {words} for each size"
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """The four panels, with every seed."""
+
+    def training(axes: panels.Axes, results: xr.Dataset) -> None:
+        panels.training_panel(axes, results)
+        exact = float(results.exact_gd_loss)
+        figures.floor_line(axes, exact, f"exact: {exact:.4f}")
+        axes.legend()
+
+    def sizes(axes: panels.Axes, results: xr.Dataset) -> None:
+        gd = results.size_gd_loss
+        # Interpolating a seed on its plateau, whose attention is near 0, means nothing: off the scale.
+        panels.curves(
+            {"size_loss": "trained layer", "size_interpolated_loss": "interpolated weights"},
+            along="size",
+            markers="o^",
+            xlabel="N = number of inputs",
+            ylabel="loss",
+            ylim=(0, 2.2 * float(gd.max())),
+        )(axes, results)
+        axes.plot(gd["size"], gd, "kx-.", label="one GD step")
+        axes.legend(loc="upper left")
+
+    drawn = {
+        "loss while training": training,
+        "alignment with the GD step": panels.alignment_panel(),
+        "final loss by size": sizes,
+        "inputs scaled away from training": panels.SHIFTS["larger inputs"],
+    }
+    stuck = figures.plateau_sentence(results.size_on_plateau.rename(size_seed="seed"))
+    sentence = (
+        f"One linear self-attention layer, {int(results.step[-1])} steps in (a), (b), (d). "
+        f"Panel (c): {results.attrs['size_training']}. {stuck}"
+    )
+    return panels.figure(results, drawn, sentence)
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "VO-2a-1": claims.loss_over("gd"),
+        "VO-2b-1": claims.final("model_cosine"),
+        "VO-2b-1-norm": claims.final("norm_ratio"),
+        "VO-2b-2-model": claims.final("model_difference"),
+        "VO-2b-2": claims.final("prediction_difference"),
+        "VO-2c-1": lambda results: results.size_loss / results.size_gd_loss,
+        "VO-2c-2": lambda results: results.interpolated_loss / results.gd_loss,
+        "VO-2d-1": claims.shift("scaled", "gd", low=0.5, high=1.25),
+        "VO-2d-1-far": claims.shift("scaled", "gd", low=0.5, high=2.0),
+        "VO-P1-7": lambda results: results.learned_step / results.exact_step,
+    },
+)

@@ -1,0 +1,168 @@
+"""On sines, a transformer with an MLP does what a meta-learned MLP and one step of GD do.
+
+Figure 4 of von Oswald et al. (2022): tokens are embedded, pass an MLP, and one linear attention layer.
+The reference is the same embedding and MLP, meta-learned, with one step of gradient descent on top.
+
+Expected: losses of a few thousandths for both; predictions and derivatives alike, not equal.
+Alias: fig4
+Cost: 50 minutes; quick: a minute.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from toyicl.analysis import metrics
+from toyicl.core.datasets import dataset
+from toyicl.core.episode import Episode, Learner
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
+from toyicl.models.feature_descent import MetaLearner
+from toyicl.models.transformer import Architecture
+from toyicl.plots import figures, panels
+from toyicl.tasks.sine import SineRegression
+from toyicl.training.loop import History
+from toyicl.training.step import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of the sine."""
+
+    task: SineRegression = SineRegression()
+    """The task; task.draws chooses the released code's variant."""
+    model: Architecture = Architecture(embedding_size=40, embedding_mlp_size=160)
+    """The transformer."""
+    training: Training = Training(steps=20_000, snapshot_every=500, clip_norm=100.0)
+    """Its training."""
+    reference: MetaLearner = MetaLearner()
+    """The meta-learned step."""
+    reference_training: Training = Training(
+        steps=20_000, snapshot_every=500, clip_norm=100.0, learning_rate=3e-4
+    )
+    """Its training."""
+    evaluation_episodes: int = 2048
+    """Held-out episodes, shared by both."""
+    curve_points: int = 100
+    """Queries at which the learned functions of one episode are drawn."""
+
+
+FULL = Settings()
+QUICK = Settings(
+    training=Training(steps=3000, batch_size=256, snapshot_every=200, clip_norm=100.0),
+    reference_training=Training(steps=3000, batch_size=256, snapshot_every=200, clip_norm=100.0),
+)
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Train both, and compare them after as many steps of their own."""
+    task, training = settings.task, settings.training
+    history = fit(settings.model, task, training, label="transformer")
+    meta = fit(settings.reference, task, settings.reference_training, label="meta-learned step")
+    released = replace(task, draws="single_key")
+    key_losses = [
+        metrics.losses(
+            fit(build, released, own, label=f"{name}, one key", at_most=1).final,
+            released.sample(jax.random.key(2022), settings.evaluation_episodes),
+        )
+        for build, own, name in (
+            (settings.model, training, "transformer"),
+            (settings.reference, settings.reference_training, "meta-learned step"),
+        )
+    ]
+    episodes = task.sample(jax.random.key(2022), settings.evaluation_episodes)
+    compared = _along(history, meta, episodes)
+    queries = jnp.linspace(-task.input_range / 2, task.input_range / 2, settings.curve_points)
+    model, reference = (jax.tree.map(lambda leaf: leaf[0], one.final) for one in (history, meta))
+    x, y, _, _ = jax.tree.map(lambda leaf: leaf[..., 0], episodes)
+    curves = {
+        "model_before": _curve(lambda q: -model.arrange(x, y, q)[1][-1][-1:], queries),
+        "model_after": _curve(lambda q: model(x, y, q), queries),
+        "reference_before": _curve(lambda q: reference.before(x, y, q), queries),
+        "reference_after": _curve(lambda q: reference(x, y, q), queries),
+    }
+    return dataset(
+        {"seed": history.seeds, "step": history.steps, "query": queries},
+        {name: (("seed", "step"), values) for name, values in compared.items()},
+        {name: ("query", values) for name, values in curves.items()},
+        {"context_x": ("point", x[:, 0]), "context_y": ("point", y[:, 0])},
+        {"label_deviation": jnp.std(episodes.y_query)},
+        {"key_loss": ("key_seed", key_losses[0])},
+        {"key_reference_loss": ("key_seed", key_losses[1])},
+    )
+
+
+def _along(history: History, meta: History, episodes: Episode) -> dict[str, np.ndarray]:
+    """Loss of both, and how far they are apart, at every snapshot they share, (seed, snapshot)."""
+    shared = min(len(history.steps), len(meta.steps))
+    both = tuple(
+        jax.tree.map(lambda leaf: leaf[:, :shared], one.learners) for one in (history, meta)
+    )
+    found = metrics.over_snapshots(_compare_pair, both, episodes)
+    compared, reference_loss, gap, signs = found
+    return {
+        **compared._asdict(),
+        "reference_loss": reference_loss,
+        "rms_gap": gap,
+        "equal_signs": signs,
+    }
+
+
+def _compare_pair(
+    pair: tuple[Learner, Learner], episodes: Episode
+) -> tuple[metrics.Comparison, jax.Array, jax.Array, jax.Array]:
+    """Comparison, loss of the reference, RMS gap of predictions, share of equal signs of slopes."""
+    own, other = (metrics.observe(learner, episodes) for learner in pair)
+    gap = jnp.sqrt(jnp.mean((own.predictions - other.predictions) ** 2))
+    signs = jnp.mean(jnp.sign(own.sensitivities) == jnp.sign(other.sensitivities))
+    compared = metrics.difference(own, other, episodes)
+    return compared, metrics.squared_error(other.predictions, episodes), gap, signs
+
+
+def _curve(function: Callable[[jax.Array], jax.Array], queries: jax.Array) -> jax.Array:
+    return jax.vmap(function)(queries[:, None])[:, 0]
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """The functions of one episode, the losses, and how far the two are apart."""
+
+    def functions(axes: Axes, results: xr.Dataset) -> None:
+        for name, label, color in (
+            ("model", "transformer", figures.MODEL),
+            ("reference", "meta-learned", figures.REFERENCE),
+        ):
+            before, after = results[f"{name}_before"], results[f"{name}_after"]
+            axes.plot(results["query"], before, ":", color=color, label=f"{label}, before the step")
+            style = "-" if name == "model" else "--"
+            axes.plot(results["query"], after, style, color=color, label=f"{label}, after")
+        axes.plot(results.context_x, results.context_y, "k.", label="context")
+        axes.set(xlabel="x", ylabel="y")
+        axes.legend(fontsize=6)
+
+    losses = {"loss": "transformer", "reference_loss": "meta-learned step"}
+    drawn = {
+        "one episode": functions,
+        "loss while training": panels.curves(losses, ylabel="loss", yscale="log"),
+        "how far apart": panels.alignment_panel(),
+    }
+    return panels.figure(results, drawn, "Sines, each seed beside its own reference.", columns=3)
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "VO-4-1": lambda results: claims.last(results.loss / results.reference_loss),
+        "VO-4-1-key": lambda results: results.key_loss / results.key_reference_loss,
+        "VO-4-1-loss": lambda results: claims.last(np.fmax(results.loss, results.reference_loss)),
+        "VO-4-2": lambda results: claims.last(results.rms_gap) / results.label_deviation,
+        "VO-4-2-predictions": claims.final("prediction_difference"),
+        "VO-4-3": claims.final("equal_signs"),
+    },
+)

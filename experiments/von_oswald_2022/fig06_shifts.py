@@ -1,0 +1,110 @@
+"""Away from training, one layer fails as gradient descent fails, two layers as GD++.
+
+Figure 6 of von Oswald et al. (2022): one layer, two recurrent ones, and five with weights of their own,
+on larger inputs, larger targets, and other input laws.
+
+Expected: one and two layers stay close to their algorithm; five depart from it far from training.
+Alias: fig6
+Cost: hours at full settings, 20 minutes as checked in; quick: two minutes.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from toyicl.algorithms.gradient_descent import GradientDescentPlusPlus
+from toyicl.core.datasets import dataset, side_by_side
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
+from toyicl.models.transformer import Architecture
+from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, best_references, shifts
+from toyicl.training.step import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Study):
+    """Settings of the shifts; `model` and `training` are those of one and of two layers."""
+
+    deep_model: Architecture = Architecture(depth=5, token_clip=10.0)
+    """The model of layers with weights of their own."""
+    deep_training: Training = Training(
+        steps=50_000, snapshot_every=500, learning_rate=5e-4, clip_norm=10.0
+    )
+    """Its training."""
+    deep_seeds: int = 3
+    """Seeds of it, at most."""
+
+
+FULL = Settings()
+QUICK = Settings(
+    training=Training(steps=2000, batch_size=512, clip_norm=10.0, learning_rate=2e-3),
+    deep_training=Training(
+        steps=1000, batch_size=256, snapshot_every=500, learning_rate=1e-3, clip_norm=10.0
+    ),
+    deep_seeds=2,
+    evaluation_episodes=2000,
+)
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Train the three models, and evaluate them away from training."""
+    shared = replace(settings.model, depth=2, shared=True)
+    parts = {}
+    for model, training, most in (
+        (settings.model, settings.training, None),
+        (shared, settings.training, None),
+        (settings.deep_model, settings.deep_training, settings.deep_seeds),
+    ):
+        history = fit(model, settings.task, training, label=f"{model.depth} layers", at_most=most)
+        references = best_references(settings.task, model.depth)
+        if not model.shared and model.depth > 1:
+            references["gdpp"] = GradientDescentPlusPlus.per_layer(settings.task, model.depth)
+        parts[model.depth] = dataset(
+            alignment(settings, history, references),
+            shifts(settings, history.final, references),
+        )
+    return side_by_side(parts, "layers")
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """A row for each model, a column for each shift."""
+    rows = {depth: f"K = {depth}" for depth in results.layers.values}
+    drawn = panels.grid(rows, "layers", panels.SHIFTS)
+    return panels.figure(results, drawn, "Losses away from training.", columns=len(panels.SHIFTS))
+
+
+def _gaps(results: xr.Dataset, name: str) -> xr.DataArray:
+    """Log10 of model over reference on scaled targets and on other laws, (kind, factor, seed)."""
+    ratios = [
+        results[f"{kind}_loss"] / results[f"{kind}_{name}_loss"] for kind in ("target", "law")
+    ]
+    joined: xr.DataArray = xr.concat(ratios, "kind")
+    known = joined.where(joined > 0)  # 0 where the reference has overflowed
+    return known.copy(data=np.log10(known.values))
+
+
+def _largest(name: str) -> claims.Value:
+    def value(results: xr.Dataset) -> xr.DataArray:
+        near = _gaps(results, name).sel(factor=slice(3.0)).stack(place=("kind", "factor"))
+        return claims.furthest(near, "place")
+
+    return value
+
+
+def _deep_over_two(results: xr.Dataset) -> xr.DataArray:
+    gaps = abs(_gaps(results, "gdpp")).sel(factor=5.0).max("kind")
+    return gaps.sel(layers=5) - gaps.sel(layers=2).mean("seed")
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "VO-6-1-K1": _largest("gd"),
+        "VO-6-1-K2": _largest("gdpp"),
+        "VO-6-2": lambda results: _deep_over_two(results).dropna("seed"),
+    },
+)

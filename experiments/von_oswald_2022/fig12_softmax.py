@@ -1,0 +1,107 @@
+"""One softmax head is no gradient descent; two heads come near it.
+
+Figure 12 of von Oswald et al. (2022): one layer of softmax attention with one head (5,000 steps) and
+with two (10,000), beside one step of gradient descent. With the limit of two subtracted heads whose
+logits shrink (appendix A.9).
+
+Expected: best losses .2912 with one head and .2153 with two; the limit .2185, not .2062.
+Alias: fig12
+Cost: four minutes; quick: half a minute.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import xarray as xr
+from matplotlib.figure import Figure
+
+from toyicl.analysis import metrics
+from toyicl.core.config import require, require_positive, require_size
+from toyicl.core.datasets import dataset, side_by_side
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
+from toyicl.models.construction import subtracted_heads
+from toyicl.models.transformer import Architecture
+from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, best_references, shifts
+from toyicl.training.step import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Study):
+    """Settings of softmax attention; `model` and `training` are those of one head."""
+
+    model: Architecture = Architecture(attention="softmax")
+    two_head_training: Training = Training(steps=10_000)
+    """Training of two heads."""
+    small_logit: float = 1e-2
+    """Factor on the logits of the two subtracted heads."""
+    limit_episodes: int = 100_000
+    """Episodes on which those are evaluated."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.model.heads == 1, "model.heads", "1: two are trained beside it", self.model.heads
+        )
+        kind = self.model.attention
+        require(kind == "softmax", "model.attention", "softmax in this experiment", kind)
+        require_positive("small_logit", self.small_logit)
+        require_size("limit_episodes", self.limit_episodes)
+
+
+BEST_HEAD, BEST_STEP = 0.29122, 0.206229
+"""Exact losses of the best softmax head, and of the best step of gradient descent, d = N = 10."""
+FULL = Settings()
+QUICK = Settings(
+    training=Training(steps=3000, batch_size=512, learning_rate=3e-3),
+    two_head_training=Training(steps=5000, batch_size=512, learning_rate=3e-3),
+)
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Train both, and compare with one step of gradient descent."""
+    references = best_references(settings.task, 1)
+    parts = {}
+    for heads, training in ((1, settings.training), (2, settings.two_head_training)):
+        model = replace(settings.model, heads=heads)
+        history = fit(model, settings.task, training, label=f"heads: {heads}")
+        parts[heads] = dataset(
+            alignment(settings, history, references),
+            shifts(settings, history.final, references),
+        )
+    return side_by_side(parts, "heads").assign(small_logit_loss=_small_logit_loss(settings))
+
+
+def _small_logit_loss(settings: Settings) -> float:
+    """Loss of two subtracted heads of small logits, times the factor that is best on the episodes."""
+    many = settings.task.sample(jax.random.key(2027), settings.limit_episodes)
+    return float(
+        metrics.best_multiple_loss(subtracted_heads(settings.small_logit, settings.task.dim), many)
+    )
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """A row for each number of heads."""
+    drawn = panels.grid({1: "one head", 2: "two heads"}, "heads", panels.BESIDE_GD)
+    return panels.figure(results, drawn, "One layer of softmax attention.", columns=4)
+
+
+def _over_best(results: xr.Dataset) -> xr.DataArray:
+    """The least loss over the best of one head, both over that of the step on the same episodes."""
+    return claims.last(results.loss).min() / results.gd_loss / (BEST_HEAD / BEST_STEP)
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "VO-12-1": claims.final("loss"),
+        "VO-12-1-best": _over_best,
+        "VO-12-2": claims.final("loss"),
+        "VO-12-3-one": claims.final("model_cosine"),
+        "VO-12-3": claims.final("model_cosine"),
+        "VO-12-4": lambda results: results.small_logit_loss,
+        "VO-12-5": claims.log10(claims.shift("scaled", "gd", low=0.5, high=1.5)),
+    },
+)

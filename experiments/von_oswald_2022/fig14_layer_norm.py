@@ -1,0 +1,60 @@
+"""LayerNorm costs accuracy, and saves it far from training.
+
+Figure 14 of von Oswald et al. (2022): linear attention that reads tokens through LayerNorm, in one
+layer, and in two with weights of their own of which the first has none.
+
+Expected: losses above GD's (.2062, .1566); below them on much larger inputs.
+Alias: fig14
+Cost: hours at full settings, 20 minutes as checked in; quick: half a minute.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from toyicl.core.datasets import dataset, side_by_side
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
+from toyicl.models.transformer import Architecture
+from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, best_references, shifts
+from toyicl.training.step import Training
+
+FULL = Study(model=Architecture(layer_norm=True), training=Training(steps=50_000, clip_norm=10.0))
+QUICK = Study(
+    model=FULL.model,
+    training=Training(steps=2000, batch_size=256, learning_rate=3e-3, clip_norm=10.0),
+    evaluation_episodes=2000,
+)
+
+
+def measure(settings: Study, fit: Fit) -> xr.Dataset:
+    """Train both, and compare with as many steps of GD and GD++."""
+    deeper = replace(settings.model, depth=2, norm_first_layer=False)
+    parts = {}
+    for model in (settings.model, deeper):
+        history = fit(model, settings.task, settings.training, label=f"{model.depth} layers")
+        references = best_references(settings.task, model.depth)
+        parts[model.depth] = dataset(
+            alignment(settings, history, references),
+            shifts(settings, history.final, references),
+        )
+    return side_by_side(parts, "layers")
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """A row for each number of layers."""
+    drawn = panels.grid({1: "one layer", 2: "two layers"}, "layers", panels.BESIDE_GD)
+    return panels.figure(results, drawn, "Linear attention through LayerNorm.", columns=4)
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "VO-14-1": claims.loss_over("gd"),
+        "VO-14-1-K2": claims.loss_over("gd"),
+        "VO-14-2": lambda results: (results.scaled_loss / results.scaled_gd_loss).sel(alpha=2.0),
+    },
+)

@@ -1,0 +1,128 @@
+"""One head can stay long on a plateau; two heads, and many fixed tasks, show when it ends.
+
+Figure 15 of von Oswald et al. (2022): ten seeds of one linear layer with one head and with two, and a
+block with an MLP trained on 8,192 fixed tasks, all of them in every step.
+
+Expected: plateaus of very different length with one head, none with two; the block's loss on new tasks
+rises before it falls.
+Alias: fig15
+Cost: eight minutes; quick: a minute.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from toyicl.core.config import require_size
+from toyicl.core.datasets import dataset, side_by_side
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
+from toyicl.models.transformer import Architecture
+from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, best_references
+from toyicl.tasks.fixed_set import FixedSet
+from toyicl.training.step import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Study):
+    """Settings of the plateaus; `model` and `training` are those of one head."""
+
+    block: Architecture = Architecture(mlp_size=40)
+    """The block with an MLP."""
+    block_tasks: int = 8192
+    """How many fixed tasks it is trained on, all in every step."""
+    block_training: Training = Training(steps=10_000, batch_size=8192, clip_norm=10.0)
+    """Its training."""
+    block_seeds: int = 3
+    """Seeds of it, at most."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("block_tasks", "block_seeds"):
+            require_size(name, getattr(self, name))
+
+
+FULL = Settings()
+QUICK = Settings(
+    training=Training(steps=2000, batch_size=512),
+    block_tasks=2048,
+    block_training=Training(steps=2000, batch_size=2048, clip_norm=10.0, learning_rate=3e-3),
+    block_seeds=1,
+)
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Train all three."""
+    references = best_references(settings.task, 1)
+    parts = {}
+    for heads in (1, 2):
+        model = replace(settings.model, heads=heads)
+        history = fit(model, settings.task, settings.training, label=f"heads: {heads}")
+        parts[heads] = dataset(alignment(settings, history, references))
+    pool = FixedSet(law=settings.task, count=settings.block_tasks)
+    history = fit(
+        settings.block, pool, settings.block_training, label="block", at_most=settings.block_seeds
+    )
+    block = alignment(settings, history, references)
+    return side_by_side(parts, "heads").assign(
+        block_loss=(("block_seed", "block_step"), block["loss"][1]),
+        block_training_loss=(("block_seed", "block_step"), _padded(history.training_loss)),
+        block_step=history.steps,
+        block_seed=history.seeds,
+    )
+
+
+def _padded(losses: np.ndarray) -> np.ndarray:
+    """Training losses since the last snapshot, NaN at the first."""
+    return np.pad(losses, ((0, 0), (1, 0)), constant_values=np.nan)
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """The three losses."""
+    block = {"block_loss": "new tasks", "block_training_loss": "its own tasks"}
+    drawn = {
+        "one head": panels.of(panels.training_panel, heads=1),
+        "two heads": panels.of(panels.training_panel, heads=2),
+        "a block with an MLP, fixed tasks": panels.curves(
+            block, "block_step", ylabel="loss", ylim=(0, None)
+        ),
+    }
+    return panels.figure(results, drawn, "One linear layer.", columns=3)
+
+
+def _steps_to_learn(results: xr.Dataset) -> xr.DataArray:
+    """Steps to a loss of .25, (heads, seed); all steps where it is never reached."""
+    return claims.first_step(results.loss < 0.25).fillna(results.step[-1])
+
+
+def _longest_over_shortest(results: xr.Dataset) -> xr.DataArray:
+    steps = _steps_to_learn(results).sel(heads=1)
+    return steps.max() / steps.min()
+
+
+def _two_over_one(results: xr.Dataset) -> xr.DataArray:
+    steps = _steps_to_learn(results).mean("seed")
+    return steps.sel(heads=2) / steps.sel(heads=1)
+
+
+def _rise(results: xr.Dataset) -> xr.DataArray:
+    """Greatest over first loss of the block on new tasks."""
+    return results.block_loss.max("block_step") / results.block_loss.isel(block_step=0)
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "VO-15-1": _longest_over_shortest,
+        "VO-15-2": claims.loss_over("gd"),
+        "VO-15-2-sooner": _two_over_one,
+        "VO-15-3-peak": _rise,
+        "VO-15-3": lambda results: results.block_loss.isel(block_step=-1).where(
+            _rise(results) >= 1.5
+        ),
+    },
+)

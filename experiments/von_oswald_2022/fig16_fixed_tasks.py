@@ -1,0 +1,78 @@
+"""Gradient descent is learned from some thousand fixed tasks, not from a hundred.
+
+Figure 16 of von Oswald et al. (2022): one layer trained on 128, 512, 2,048 and 8,192 fixed tasks, all
+of them in every step, and measured on new ones.
+
+Expected: 128 tasks are learned by heart; from 2,048 on the layer is one step of gradient descent.
+Alias: fig16
+Cost: two minutes; quick: half a minute.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from toyicl.core.config import require_different, require_size
+from toyicl.core.datasets import dataset, side_by_side
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
+from toyicl.plots import panels
+from toyicl.studies.alignment import Study, alignment, best_references, shifts
+from toyicl.tasks.fixed_set import FixedSet
+from toyicl.training.step import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Study):
+    """Settings of fixed tasks; each training's batch is all of them."""
+
+    pools: tuple[int, ...] = (128, 512, 2048, 8192)
+    """Sizes of the pools of fixed tasks."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_different("pools", self.pools)
+        for size in self.pools:
+            require_size("pools", size)
+
+
+FULL = Settings()
+QUICK = Settings(training=Training(steps=3000, clip_norm=10.0), evaluation_episodes=2000)
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Train on each pool, and compare with one step of gradient descent on new tasks."""
+    references = best_references(settings.task, 1)
+    parts = {}
+    for size in settings.pools:
+        training = replace(settings.training, batch_size=size)
+        pool = FixedSet(law=settings.task, count=size)
+        history = fit(settings.model, pool, training, label=f"{size} tasks")
+        parts[size] = dataset(
+            alignment(settings, history, references),
+            shifts(settings, history.final, references),
+        ).drop_vars("on_plateau")  # a loss above the step's is that of tasks learned by heart
+    return side_by_side(parts, "tasks")
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """A row for each pool."""
+    rows = {size: f"{size} tasks" for size in results.tasks.values}
+    drawn = panels.grid(rows, "tasks", panels.BESIDE_GD)
+    sentence = "One layer trained on fixed tasks, all seeds on the same; losses on new ones."
+    return panels.figure(results, drawn, sentence, columns=4)
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "VO-16-1": claims.final("model_cosine"),
+        "VO-16-1-loss": claims.final("loss"),
+        "VO-16-2-2048": claims.final("model_cosine"),
+        "VO-16-2-2048-loss": claims.loss_over("gd"),
+        "VO-16-2-8192": claims.final("model_cosine"),
+        "VO-16-2-8192-loss": claims.loss_over("gd"),
+    },
+)

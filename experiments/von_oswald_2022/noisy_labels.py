@@ -1,0 +1,92 @@
+"""With some labels replaced by noise, one layer is still the best single step.
+
+The noisy-label test in the released code of von Oswald et al. (2022): D of the ten context labels are
+replaced by draws from N(0, 1), in training as in evaluation, for several D.
+
+Expected: the loss of the best step for that D, which closed forms give; the step shrinks as D grows.
+Alias: labels
+Cost: two minutes; quick: half a minute.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from toyicl import theory
+from toyicl.core.config import require, require_different
+from toyicl.core.datasets import dataset, side_by_side
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
+from toyicl.plots import figures, panels
+from toyicl.studies.alignment import Study, alignment, best_references, readings
+from toyicl.training.step import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Study):
+    """Settings of the noisy labels."""
+
+    replaced: tuple[int, ...] = (0, 2, 4, 6)
+    """How many labels D are replaced, one training each."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_different("replaced", self.replaced)
+        most = self.task.context_size
+        for count in self.replaced:
+            rule = f"whole numbers between 0 and task.context_size ({most})"
+            require(count in range(most + 1), "replaced", rule, count)
+
+
+FULL = Settings()
+QUICK = Settings(
+    training=Training(steps=2000, batch_size=512, clip_norm=10.0), evaluation_episodes=2000
+)
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """Train for each D, and compare with the best step for it."""
+    parts = {}
+    for count in settings.replaced:
+        own = replace(settings, task=replace(settings.task, distractors=count))
+        history = fit(settings.model, own.task, settings.training, label=f"{count} replaced")
+        exact = theory.gradient_descent_optimum(own.task)
+        parts[count] = dataset(
+            alignment(own, history, best_references(own.task, 1)),
+            readings(own, history.final),
+            {"exact_loss": exact.loss},
+            {"exact_step": exact.learning_rates[0] / own.task.context_size},
+        )
+    return side_by_side(parts, "replaced")
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """Final loss and learned step against D, and a training."""
+
+    def against(name: str, exact: str, label: str) -> panels.Panel:
+        def panel(axes: Axes, results: xr.Dataset) -> None:
+            values = claims.last(results.loss) if name == "loss" else results[name]
+            color = figures.MODEL
+            figures.every_seed(axes, values, "replaced", label="trained", color=color, style="o")
+            axes.plot(results.replaced, results[exact], "k:", label="best step, exact")
+            axes.set(xlabel="labels replaced, of 10", ylabel=label, ylim=(0, None))
+            axes.legend()
+
+        return panel
+
+    most = results.replaced.values[-1]
+    drawn = {
+        "final loss": against("loss", "exact_loss", "loss"),
+        "learned step": against("learned_step", "exact_step", r"$\eta / N$"),
+        f"training, {most} replaced": panels.of(panels.training_panel, replaced=most),
+    }
+    return panels.figure(results, drawn, "One linear layer, noisy labels.", columns=3)
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {"labels": claims.loss_over("gd")},
+)

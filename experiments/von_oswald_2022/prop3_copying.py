@@ -1,0 +1,95 @@
+"""A hand-set layer copies each label to the token before it, if its attention is linear.
+
+Proposition 3 (appendix A.5) of von Oswald et al. (2022): 21 tokens whose positions are unit vectors;
+the key-query circuit picks each token's successor. Linear attention copies it exactly. Softmax spreads
+over all tokens unless the logits are large.
+
+Expected: linear exact; softmax of logits 1: e / (e + 20) = .12 on the next token.
+Alias: prop3
+Cost: seconds.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from toyicl.core.config import require_positive, require_size
+from toyicl.core.datasets import dataset
+from toyicl.harness import claims
+from toyicl.harness.experiment import Fit
+from toyicl.models.attention import read_linear, read_softmax
+from toyicl.plots import figures, panels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of the copying; everything is computed in float64."""
+
+    tokens: int = 21
+    """How many tokens there are."""
+    content: int = 10
+    """Width of a token's content; its position is a unit vector beside it."""
+    sharpness: float = 20.0
+    """Factor on the logits with which softmax copies, too."""
+
+    def __post_init__(self) -> None:
+        require_size("tokens", self.tokens, least=2)
+        require_size("content", self.content)
+        require_positive("sharpness", self.sharpness)
+
+
+FULL = QUICK = Settings()
+LOGITS = np.geomspace(0.1, 100.0, 61)
+
+
+def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+    """What linear attention copies, and how much softmax attends to the next token."""
+    with jax.enable_x64(True):
+        shape = (settings.tokens, settings.content)
+        content, places = jax.random.normal(jax.random.key(2022), shape), jnp.eye(settings.tokens)
+        following = jnp.eye(settings.tokens, k=1)  # the position that each token asks for
+        asked = (jnp.zeros(shape), following)
+        copied, _ = read_linear(asked, (content, places))
+        missed = jnp.max(jnp.abs(copied[:-1] - content[1:]))
+
+        def attention(logit: jax.Array) -> jax.Array:
+            """The weight of the next token, the least over tokens that have one."""
+            rows = (asked[0], logit * following)
+            _, weights = read_softmax(rows, (content, places), scale=1.0)
+            return jnp.min(jnp.diagonal(weights, offset=1))
+
+        return dataset(
+            {"linear_difference": missed},
+            {"weight": ("logit", jax.vmap(attention)(jnp.asarray(LOGITS))), "logit": LOGITS},
+            {"weight_of_one": attention(jnp.ones(()))},
+            {"weight_sharp": attention(jnp.asarray(settings.sharpness))},
+        )
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """Softmax attention to the next token against the logit."""
+
+    def panel(axes: Axes, results: xr.Dataset) -> None:
+        axes.semilogx(results.logit, results.weight, color=figures.MODEL, label="softmax")
+        axes.axvline(1.0, color="0.4", linestyle=":", label="the weights of the proposition")
+        axes.set(xlabel="logit of the next token", ylabel="attention on it", ylim=(0, 1.05))
+        axes.legend()
+
+    sentence = "Attention to the next of 21 tokens, weights set by hand."
+    return panels.figure(results, {"copying": panel}, sentence, columns=1)
+
+
+CLAIMS = claims.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        "VO-P3-1": lambda results: results.linear_difference,
+        "VO-P3-2": lambda results: results.weight_of_one,
+        "VO-P3-2-sharp": lambda results: results.weight_sharp,
+    },
+)

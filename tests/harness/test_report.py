@@ -1,0 +1,150 @@
+"""The report: complete, with links that lead to figures, and honest about what has not been run."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from toyicl.harness import report, runner
+from toyicl.harness.claims import Claim
+from toyicl.harness.experiment import Listing, listings, load
+
+FIGURES = Path(__file__).parents[2] / "figures"
+
+RESULTS = xr.Dataset(
+    {"loss": ("seed", [1.0, 2.0])},
+    coords={"seed": [0, 1]},
+    attrs={
+        "command": "toyicl run a --seeds 2",
+        "level": "full",
+        "seeds": "[0, 1]",
+        "settings": '{"task": {"dim": 10}}',
+        "revision": "0123456789abcdef",
+        "tree": "modified",
+        "device": "2 x cpu",
+        "cut": "Not the full settings: 2 of 5 seeds.",
+    },
+)
+CLAIMS = [
+    Claim("A-1-1", "it is | small", lambda r: r.loss, (0.0, 3.0), source="s", paper="p", floor=1.5),
+    Claim(
+        "A-1-1-more",
+        "it is large",
+        lambda r: r.loss,
+        (5.0, 9.0),
+        source="s",
+        paper="p",
+        kind="cosine",
+        beside={"norm ratio": lambda r: r.loss / 2},
+        note="Because.",
+    ),
+]
+
+
+def chapter(folder, name="a", results=RESULTS):
+    listing = Listing(name, Path(f"{name}.py"), "claims something", "a minute.")
+    return report.Chapter(listing, results, folder / name, [c.judge(results) for c in CLAIMS])
+
+
+def test_markdown_holds_every_verdict_with_figure_command_and_origin(tmp_path):
+    text = report.markdown([chapter(tmp_path / "runs")], tmp_path / "figures")
+    assert "1 statements, judged by 2 values: 1 hold, 1 fail, 0 were not run" in text
+    assert "![a](../runs/a/figure.png)" in text
+    assert "`toyicl run a --seeds 2`" in text
+    assert "2 of 5 seeds" in text
+    assert "revision 0123456789 (modified tree), 2 x cpu" in text
+    assert "cost: a minute;" in text
+    assert '`{"task": {"dim": 10}}`' in text
+    assert "| holds | A-1-1: it is \\| small. | p | 1.5 (1, 2) | 1.5 | 0 to 3 |" in text
+    assert "| **fails** | A-1-1-more: it is large. *(cosine)* Because. |" in text
+    assert "| norm ratio 0.75 |" in text
+    assert "- a, A-1-1-more: it is large. 1.5 (1, 2); holds 5 to 9; the paper: p. Because." in text
+    assert "### Measured with trainings cut short" in text
+
+
+def test_a_statement_that_goes_on_is_read_after_the_one_before(tmp_path):
+    claims = [
+        replace(CLAIMS[0], statement="It is small"),
+        replace(CLAIMS[1], kind="by construction"),
+    ]
+    listing = Listing("a", Path("a.py"), "claims something", "a minute.")
+    one = report.Chapter(listing, RESULTS, tmp_path, [c.judge(RESULTS) for c in claims])
+    text = report.markdown([one], tmp_path)
+    assert "- a, A-1-1-more: It is small … it is large. 1.5" in text
+    assert "### By mathematics" in text
+
+
+def test_a_verdict_says_how_many_seeds_it_rests_on(tmp_path):
+    stuck = RESULTS.assign(on_plateau=("seed", [True, False]))
+    text = report.markdown([chapter(tmp_path, results=stuck)], tmp_path)
+    assert "| 2, 1 of 2 seeds |" in text
+
+
+def test_what_was_not_run_is_said(tmp_path):
+    text = report.markdown([chapter(tmp_path, results=None)], tmp_path)
+    assert "2 were not run" in text
+    assert "Not run yet. Command: `toyicl run a`" in text
+    assert "figure.png" not in text
+
+
+def test_the_page_is_the_same_report_and_both_are_written(tmp_path):
+    paths = report.write([chapter(tmp_path), chapter(tmp_path, "b")], tmp_path)
+    assert [path.name for path in paths] == ["REPORT.md", "REPORT.html", "verdicts.json"]
+    page = paths[1].read_text()
+    assert page.count("<table>") == 2
+    assert '<img src="a/figure.png" alt="a"' in page
+    assert "it is | small" in page
+    assert "http" not in page
+
+
+def test_the_verdicts_are_written_as_plain_data(tmp_path):
+    unbounded = replace(CLAIMS[0], band=(0.0, float("inf")))
+    listing = Listing("a", Path("a.py"), "claims something", "a minute.")
+    one = report.Chapter(listing, RESULTS, tmp_path, [unbounded.judge(RESULTS)])
+    *_, path = report.write([one, chapter(tmp_path, "b", results=None)], tmp_path)
+    ran, not_run = json.loads(path.read_text())
+    assert ran["command"] == "toyicl run a --seeds 2"
+    assert ran["cut"] == "Not the full settings: 2 of 5 seeds."
+    assert ran["records"][0]["band"] == [0.0, None]
+    assert ran["records"][0]["verdict"] == "holds"
+    assert not_run["command"] == "toyicl run b"
+    assert not_run["records"][0]["measured"] is None
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [("<script>", "&lt;script&gt;"), ("a & b", "a &amp; b")]
+)
+def test_the_page_shows_text_as_text(tmp_path, value, shown):
+    strange = RESULTS.assign_attrs(cut=value)
+    _, page, _ = report.write([chapter(tmp_path, results=strange)], tmp_path)
+    assert value not in page.read_text()
+    assert shown in page.read_text()
+
+
+def checked_in():
+    """Experiments whose results are checked in."""
+    return [one for one in listings() if (FIGURES / one.name / "results.nc").exists()]
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # of losses that overflow
+@pytest.mark.parametrize("listing", checked_in(), ids=lambda listing: listing.name)
+def test_verdicts_that_are_checked_in_are_those_of_the_results(listing):
+    """`toyicl draw all --out figures` and `toyicl verify --out figures` write them anew."""
+    folder = FIGURES / listing.name
+    judged = runner.judge(load(listing), runner.results_of(folder))
+    shipped = json.loads((FIGURES / "verdicts.json").read_text(encoding="utf-8"))
+    (chapter,) = [one for one in shipped if one["experiment"] == listing.name]
+    for kept in (json.loads((folder / "claims.json").read_text()), chapter["records"]):
+        assert [record["id"] for record in kept] == [record["id"] for record in judged]
+        for old, new in zip(kept, judged, strict=True):
+            assert (old["verdict"], old["statement"]) == (new["verdict"], new["statement"])
+            ends = [end for end in new["band"] if math.isfinite(end)]  # plain data have no infinity
+            assert [end for end in old["band"] if end is not None and math.isfinite(end)] == ends
+            assert old["note"] == new["note"]
+            if new["measured"] is None:
+                assert old["measured"] is None
+            else:
+                assert old["measured"] == pytest.approx(new["measured"], rel=1e-5)

@@ -1,0 +1,69 @@
+"""One layer trained for a few steps, for the tests of running experiments.
+
+Cost: seconds.
+"""
+
+from dataclasses import dataclass, replace
+
+import jax
+import xarray as xr
+from jax.flatten_util import ravel_pytree
+
+from toyicl.algorithms.gradient_descent import GradientDescent
+from toyicl.analysis import metrics
+from toyicl.harness.claims import Claim
+from toyicl.models.transformer import Architecture
+from toyicl.plots import figures
+from toyicl.tasks.linear import LinearRegression
+from toyicl.training.step import Training
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A task, a model, a training."""
+
+    task: LinearRegression = LinearRegression(dim=3, context_size=4)
+    model: Architecture = Architecture()
+    training: Training = Training(steps=200, batch_size=32, snapshot_every=20)
+    second: bool = False
+    """Whether there is a second training."""
+
+
+FULL = Settings()
+QUICK = Settings(training=Training(steps=40, batch_size=32, snapshot_every=20))
+
+
+def measure(settings, fit):
+    history = fit(settings.model, settings.task, settings.training, label="first")
+    if settings.second:
+        longer = replace(settings.training, steps=2 * settings.training.steps)
+        fit(settings.model, settings.task, longer, label="second", at_most=1)
+    episodes = settings.task.sample(jax.random.key(1), 100)
+    descent = GradientDescent.shared(settings.task)
+    compared = metrics.over_snapshots(metrics.compare, history.learners, descent, episodes)
+    parameters = jax.vmap(lambda model: ravel_pytree(model)[0])(history.final)
+    return xr.Dataset(
+        {
+            **{name: (("seed", "step"), value) for name, value in compared._asdict().items()},
+            "parameters": (("seed", "parameter"), parameters),
+        },
+        coords={"seed": history.seeds, "step": history.steps},
+    )
+
+
+def draw(results):
+    figure = figures.panels(1, 1)
+    figures.every_seed(figure.axes[0], results.loss, "step", label="loss", color="k")
+    return figure
+
+
+CLAIMS = (
+    Claim(
+        id="S-1",
+        source="tests",
+        statement="the loss falls",
+        paper="-",
+        value=lambda results: results.loss[:, -1] / results.loss[:, 0],
+        band=(0.0, 1.0),
+    ),
+)
