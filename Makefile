@@ -21,6 +21,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 # Every figure that is checked in, as it was made: hours on two cores. Each command may be stopped and
 # repeated; captions and figures/REPORT.md say what was cut.

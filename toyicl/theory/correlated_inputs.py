@@ -6,8 +6,9 @@ S = sum_i x_i x_i^T has
 
     E S = N Lambda,   E S^2 = N [(N + 1) Lambda^2 + tr(Lambda) Lambda]
 
-and everything else follows. Losses are those of `toyicl.theory.closed_form`: 0.5 E |prediction - y_query|^2, the
-query's label without noise; omega is the scale of the weights and sigma that of the label noise.
+and everything else follows. Losses are those of `toyicl.theory.closed_form`: 0.5 E |prediction -
+y_query|^2, the query's label without noise; omega is the scale of the weights and sigma that of
+the label noise.
 """
 
 from typing import Any, NamedTuple

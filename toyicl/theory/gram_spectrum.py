@@ -43,7 +43,8 @@ def input_moments(task: LinearRegression) -> tuple[float, float]:
     """E x^2 and E x^4 of an input coordinate, closed forms.
 
     Raises ValueError where coordinates are not independent, identical and symmetric about 0: all
-    formulas of this module and of `toyicl.theory.closed_form` pass through here because they need exactly that.
+    formulas of this module and of `toyicl.theory.closed_form` pass through here because they need
+    exactly that.
     """
     require_choice("task.input_distribution", task.input_distribution, tuple(COORDINATE_MOMENTS))
     rule = "None, as this formula needs independent coordinates"
