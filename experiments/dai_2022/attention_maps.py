@@ -27,10 +27,10 @@ from toyicl.finetuning import evaluation, similarity
 from toyicl.finetuning.evaluation import EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import published
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import panels
 from toyicl.tasks.prompts import cross_entropy
+from toyicl.training.loop import Histories, Job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,19 +58,25 @@ QUICK = FULL.quick(rates=(0.01, 0.1, 0.4, 1.6), most_seeds=2)
 PUBLISHED = published(cross_entropy)
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def trainings(settings: Settings) -> dict[str, Job]:
+    """A model for each length."""
+    return {
+        f"inputs in {length} tokens": Job(
+            replace(settings.model, input_tokens=length),
+            settings.task,
+            settings.training,
+            max_seeds=settings.most_seeds,
+        )
+        for length in settings.lengths
+    }
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train a model for each length, and compare its maps and ranks before and after training."""
     look = partial(_look, settings.rates)
     found = []
     for length in settings.lengths:
-        model = replace(settings.model, input_tokens=length)
-        history = fit(
-            model,
-            settings.task,
-            settings.training,
-            label=f"inputs in {length} tokens",
-            at_most=settings.most_seeds,
-        )
+        history = histories[f"inputs in {length} tokens"]
         found.append(evaluation.before_and_after(look, history, settings.trials()))
     return dataset(
         {

@@ -25,10 +25,10 @@ from toyicl.core.config import require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.finetuning import dual_form
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.plots import figures, panels
 from toyicl.studies.alignment import Variables
 from toyicl.tasks.prompts import Classification, require_each_class
+from toyicl.training.loop import Histories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def _probability_error(logits: jax.Array, label: jax.Array) -> jax.Array:
     return jax.nn.softmax(logits) - label
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """The largest gap of each identity in both precisions, and a layer's attention to its training."""
     drawn = _drawn(settings)
     found = []

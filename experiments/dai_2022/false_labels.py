@@ -27,10 +27,10 @@ from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import published
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import cross_entropy, with_false_labels
+from toyicl.training.loop import Histories
 
 SIDES = ("in context", "finetuning", "both")
 """Who is told the false labels."""
@@ -57,9 +57,12 @@ FULL = Settings()
 QUICK = FULL.quick(shares=(0.0, 0.5, 1.0))
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+trainings = FinetuningStudy.trainings
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train the vehicle, and tell it false labels."""
-    history = settings.train(fit)
+    history = histories["model"]
     found = evaluation.before_and_after(partial(_look, settings), history, settings.trials())
     return dataset(
         {

@@ -38,10 +38,10 @@ from toyicl.finetuning.updates import (
     tangent_steps,
 )
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.causal import Activations, CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import cross_entropy
+from toyicl.training.loop import Histories
 
 KEYS_AND_VALUES = WHICH["keys and values"]
 PUBLISHED = published(cross_entropy)
@@ -65,9 +65,12 @@ FULL = Settings()
 QUICK = FULL.quick()
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+trainings = FinetuningStudy.trainings
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train the vehicle, and finetune it and its linearisation."""
-    history = settings.train(fit)
+    history = histories["model"]
     found = evaluation.before_and_after(partial(_look, settings), history, settings.trials())
     trained = {name: values[:, 1] for name, values in found.items()}
     dims: dict[str, tuple[str, ...]] = {

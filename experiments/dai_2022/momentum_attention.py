@@ -30,11 +30,10 @@ from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import FinetuningStudy
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import Prompt
-from toyicl.training.loop import Job
+from toyicl.training.loop import Histories, Job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,27 +62,24 @@ FULL = Settings(most_seeds=2)
 QUICK = Settings(training=replace(FULL.training, steps=400), evaluation_episodes=500, most_seeds=2)
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
-    """Train all decays and the control, and measure every snapshot."""
-    most = settings.most_seeds
-    jobs = [
-        Job(
-            replace(settings.model, memory="momentum", eta=eta),
-            settings.task,
-            settings.training,
-            name=f"eta {eta}",
-        )
-        for eta in settings.etas
-    ]
+def trainings(settings: Settings) -> dict[str, Job]:
+    """All decays, and the control."""
+    momentum = {
+        f"eta {eta:g}": replace(settings.model, memory="momentum", eta=eta) for eta in settings.etas
+    }
     control = replace(settings.model, memory="previous", eta=settings.previous)
-    histories = [
-        *fit.together(jobs, label="momentum", at_most=most),
-        fit(control, settings.task, settings.training, label="previous token", at_most=most),
-    ]
+    return {
+        name: Job(model, settings.task, settings.training, max_seeds=settings.most_seeds)
+        for name, model in {**momentum, "previous token": control}.items()
+    }
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
+    """Train all decays and the control, and measure every snapshot."""
+    names = list(trainings(settings))
     episodes = settings.task.sample(jax.random.key(2022), settings.evaluation_episodes)
-    found = [metrics.over_snapshots(_look, history.learners, episodes) for history in histories]
-    still = histories[settings.etas.index(0.0)]
-    names = [f"eta {eta:g}" for eta in settings.etas]
+    found = [metrics.over_snapshots(_look, histories[name].learners, episodes) for name in names]
+    still = histories["eta 0"]
     return dataset(
         {
             name: (("attention", "seed", "step"), [part[name] for part in found])
@@ -91,7 +87,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
         },
         {"gap": ("seed", evaluation.trained(_gap, still, (episodes,)))},
         {"seed": still.seeds, "step": still.steps},
-    ).assign_coords(attention=[*names, "previous token"])
+    ).assign_coords(attention=names)
 
 
 def _look(model: CausalTransformer, episodes: Prompt) -> dict[str, jax.Array]:

@@ -24,10 +24,10 @@ from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import published
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import panels
 from toyicl.tasks.prompts import SequenceRegression, half_squared
+from toyicl.training.loop import Histories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +48,12 @@ PUBLISHED = published(half_squared)
 WAYS = ("zero-shot", "in context", "finetuned")
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+trainings = FinetuningStudy.trainings
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train the model, and measure its errors and similarities."""
-    history = settings.train(fit)
+    history = histories["model"]
     found = evaluation.trained(partial(_look, settings.rates), history, settings.trials())
     return dataset(
         {

@@ -33,10 +33,10 @@ from toyicl.finetuning import baselines, evaluation, similarity
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import WHICH, Method, layer_causal, plain, published
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import panels
 from toyicl.tasks.prompts import cross_entropy
+from toyicl.training.loop import Histories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +91,12 @@ DIMS: dict[str, tuple[str, ...]] = {
 Found = dict[str, Any]
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+trainings = FinetuningStudy.trainings
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train the vehicle, and compare finetuning with what demonstrations do in it."""
-    history = settings.train(fit)
+    history = histories["model"]
     trials = settings.trials()
     found = evaluation.before_and_after(partial(_look, settings), history, trials)
     rates = found["chosen_rate"][:, -1, 0]

@@ -22,12 +22,12 @@ from toyicl.algorithms.ridge import Ridge
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Learner
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies import algorithm_comparison
 from toyicl.studies.alignment import Study, alignment, best_references
 from toyicl.tasks.linear import LinearRegression
+from toyicl.training.loop import Histories
 from toyicl.training.step import Training
 
 FULL = Study(
@@ -58,10 +58,13 @@ def rivals(task: LinearRegression) -> dict[str, Learner]:
     }
 
 
-def measure(settings: Study, fit: Fit) -> xr.Dataset:
+trainings = Study.trainings
+
+
+def measure(settings: Study, histories: Histories) -> xr.Dataset:
     """Train, and ask every rival of every seed, as it is and tuned."""
     task = settings.task
-    history = fit(settings.model, task, settings.training, label="two layers")
+    history = histories["model"]
     models, episodes, own = history.final, settings.episodes(), rivals(task)
     drawn = ("two steps of GD", "GD++", "Newton, two iterations", "ridge, penalty .1")
     families: dict[str, dict[int, Learner]] = {

@@ -24,7 +24,8 @@ QUICK = departure_sweep.Probe(
     second_values=(0.0, 0.5, 1.0),
     evaluation_episodes=2000,
 )
-measure, draw = departure_sweep.measure, sweep_panels.draw
+trainings, measure = departure_sweep.trainings, departure_sweep.measure
+draw = sweep_panels.draw
 CLAIMS = claims.read(
     Path(__file__).with_name("claims.toml"),
     {

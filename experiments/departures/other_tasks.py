@@ -24,13 +24,13 @@ from matplotlib.figure import Figure
 from toyicl.analysis.weights import circuit_scores, random_circuit_score
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures, panels, sweep_panels
 from toyicl.studies import departure_sweep
 from toyicl.tasks.dynamics import Dynamics
 from toyicl.tasks.linear import LinearRegression, Task
 from toyicl.tasks.recall import Mixture, Recall
+from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
 
@@ -52,19 +52,32 @@ FULL = Settings()
 QUICK = Settings(training=Training(steps=1500, batch_size=256, learning_rate=3e-3))
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
-    """Train on each task, and compare with the best step on that task."""
+def _tasks(settings: Settings) -> dict[str, Task]:
+    """The four tasks by their names."""
     d, n = settings.dim, settings.context_size
     law = LinearRegression(dim=d, outputs=d, context_size=n)
-    tasks: dict[str, Task] = {
+    return {
         "regression": law,
         "recall": Recall(law=law),
         "mixture": Mixture(law=law),
         "dynamics": Dynamics(dim=d, context_size=n),
     }
+
+
+def trainings(settings: Settings) -> dict[str, Job]:
+    """One linear layer on each task."""
+    return {
+        name: Job(Architecture(), task, settings.training)
+        for name, task in _tasks(settings).items()
+    }
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
+    """Train on each task, and compare with the best step on that task."""
+    d = settings.dim
     parts = {}
-    for name, task in tasks.items():
-        history = fit(Architecture(), task, settings.training, label=name)
+    for name, task in _tasks(settings).items():
+        history = histories[name]
         found = departure_sweep.beside_descent(history, task, 1, settings.evaluation_episodes)
         scores = jax.vmap(partial(circuit_scores, dim=d))(history.final)
         parts[name] = dataset(

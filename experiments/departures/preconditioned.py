@@ -25,11 +25,11 @@ from toyicl.algorithms.iterative import PreconditionedGradientDescent
 from toyicl.analysis.weights import implied_step
 from toyicl.core.datasets import dataset
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.plots import figures, panels
 from toyicl.studies.alignment import Learner, Study, alignment
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory import correlated_inputs
+from toyicl.training.loop import Histories
 from toyicl.training.step import Training
 
 FULL = Study(
@@ -39,12 +39,13 @@ FULL = Study(
     evaluation_episodes=20_000,
 )
 QUICK = replace(FULL, training=Training(steps=2000, batch_size=512, learning_rate=3e-3))
+trainings = Study.trainings
 
 
-def measure(settings: Study, fit: Fit) -> xr.Dataset:
+def measure(settings: Study, histories: Histories) -> xr.Dataset:
     """Train one layer, and set it beside the best matrix and the best step size."""
     task = settings.task
-    history = fit(settings.model, task, settings.training, label="one layer")
+    history = histories["model"]
     best, scalar = (
         correlated_inputs.best_step_matrix(task),
         correlated_inputs.best_scalar_step(task),

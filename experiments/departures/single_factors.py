@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from toyicl.core.config import require_different
 from toyicl.core.datasets import side_by_side
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.plots import sweep_panels
 from toyicl.studies import departure_sweep, departures
+from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
 
@@ -56,13 +56,25 @@ QUICK = Settings(
 )
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def _along(settings: Settings) -> dict[str, departure_sweep.Probe]:
+    """What is measured along each dial."""
+    return {name: replace(settings.probe, axis=name, values=()) for name in settings.axes}
+
+
+def trainings(settings: Settings) -> dict[str, Job]:
+    """The trainings along each dial."""
+    return {
+        name: job
+        for own in _along(settings).values()
+        for name, job in departure_sweep.trainings(own).items()
+    }
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Turn each dial."""
     parts = {
-        name: departure_sweep.measure(replace(settings.probe, axis=name, values=()), fit).isel(
-            axis=0, drop=True
-        )
-        for name in settings.axes
+        name: departure_sweep.measure(own, histories).isel(axis=0, drop=True)
+        for name, own in _along(settings).items()
     }
     return side_by_side(parts, "axis")
 

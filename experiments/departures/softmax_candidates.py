@@ -33,12 +33,12 @@ from toyicl.analysis.confidence_set import Scaled
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.core.episode import Learner
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies import algorithm_comparison
 from toyicl.studies import alignment as studies_alignment
 from toyicl.studies.alignment import Study, best_references
+from toyicl.training.loop import Histories, Job
 from toyicl.training.step import StartFrom, Training
 
 
@@ -67,18 +67,28 @@ TRAINED: dict[str, Learner] = {
 """Rivals that are trained on the task, with what they start from."""
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def trainings(settings: Settings) -> dict[str, Job]:
+    """Heads, and the rivals that are trained on the task."""
+    started = {
+        name: Job(StartFrom(learner=start), settings.task, settings.rival_training, max_seeds=1)
+        for name, start in TRAINED.items()
+    }
+    of_heads = {
+        name: Job(Architecture(attention="softmax", heads=heads), settings.task, settings.training)
+        for heads, name in HEADS.items()
+    }
+    return started | of_heads
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train heads and rivals, and ask every rival of every seed."""
     task, episodes = settings.task, settings.episodes()
     rivals: dict[str, Learner] = {
         "one step of GD": GradientDescent.shared(task, 1),
         "centred step of GD": CentredDescent.best(task),
     }
-    for name, start in TRAINED.items():
-        history = fit(
-            StartFrom(learner=start), task, settings.rival_training, label=name, at_most=1
-        )
-        rivals[name] = jax.tree.map(lambda leaf: leaf[0], history.final)
+    for name in TRAINED:
+        rivals[name] = jax.tree.map(lambda leaf: leaf[0], histories[name].final)
     average = rivals["kernel average"]
     rivals |= {
         "mirrored average": Scaled(NadarayaWatson(-average.scale[...]), -1.0),  # type: ignore[attr-defined]
@@ -89,8 +99,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
     }
     parts = {}
     for heads, name in HEADS.items():
-        model = Architecture(attention="softmax", heads=heads)
-        history = fit(model, task, settings.training, label=name)
+        history = histories[name]
         alignment = studies_alignment.alignment(settings, history, best_references(task, 1))
         asked = algorithm_comparison.beside(history.final, rivals, episodes)
         parts[heads] = xr.merge([dataset(alignment), asked])

@@ -26,12 +26,12 @@ from toyicl.analysis.cost_scaling import crossing, operations, slope
 from toyicl.core.config import require_size
 from toyicl.core.datasets import dataset
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.attention import read_by_scatter, read_by_scores, read_linear, read_softmax
 from toyicl.models.construction import softmax_heads
 from toyicl.models.tokens import Tokens
 from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression
+from toyicl.training.loop import Histories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ HEADS = {"one": ((1.0,), (1.0,)), "two": ((1.0, -1.0), (1.0, -1.0))}
 """Logit scales and gains of the heads."""
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Count operations, compare the orders, and measure losses."""
 
     def softmax(rows: Tokens, context: Tokens) -> Tokens:

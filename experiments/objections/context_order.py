@@ -24,11 +24,11 @@ from toyicl.core.config import require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, Learner
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import figures, panels
 from toyicl.studies.alignment import thinned
 from toyicl.tasks.linear import LinearRegression
+from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
 
@@ -71,14 +71,21 @@ JOINT = {
 SEPARATE = Architecture(tokens="separate", depth=2, first_attention="softmax", key_size=20)
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def trainings(settings: Settings) -> dict[str, Job]:
+    """Each model on joint tokens, and the one on separate tokens."""
+    jobs = {
+        name: Job(model, settings.task, settings.joint_training) for name, model in JOINT.items()
+    }
+    return jobs | {"separate tokens": Job(SEPARATE, settings.task, settings.separate_training)}
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train each, and permute its contexts before, while and after."""
     task, joint = settings.task, {}
-    for name, model in JOINT.items():
-        history = fit(model, task, settings.joint_training, label=name.replace("_", " "))
-        ends = jax.tree.map(lambda leaf: leaf[:, [0, -1]], history.learners)
+    for name in JOINT:
+        ends = jax.tree.map(lambda leaf: leaf[:, [0, -1]], histories[name].learners)
         joint[name] = (("seed", "trained"), _over(settings, ends)[0])
-    history = thinned(fit(SEPARATE, task, settings.separate_training, label="separate tokens"))
+    history = thinned(histories["separate tokens"])
     sensitivities, losses = _over(settings, history.learners)
     return dataset(
         {"seed": history.seeds, "step": history.steps},

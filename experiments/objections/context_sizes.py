@@ -21,9 +21,9 @@ from toyicl.analysis import metrics
 from toyicl.core.config import require_different, require_size
 from toyicl.core.datasets import dataset
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.plots import figures, panels
 from toyicl.studies.alignment import Study, alignment, best_references
+from toyicl.training.loop import Histories
 from toyicl.training.step import Training
 
 
@@ -43,11 +43,12 @@ class Settings(Study):
 
 FULL = Settings()
 QUICK = Settings(training=Training(steps=1500, batch_size=256, learning_rate=2e-3))
+trainings = Study.trainings
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train at the task's own size, and measure at others."""
-    history = fit(settings.model, settings.task, settings.training, label="one layer")
+    history = histories["model"]
     best = theory.gd_shared(settings.task, 1).learning_rates[0]
     own, other, exact = [], [], []
     for size in settings.sizes:

@@ -26,10 +26,10 @@ from toyicl.core.config import require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, Learner
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.construction import gradient_descent_circuits, with_circuits
 from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression
+from toyicl.training.loop import Histories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ FACTORS = 2.0 ** np.linspace(-2, 2, 33)
 """Steps over the best one."""
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Compare steps of all sizes with the best, and differentiate the loss by each gamma."""
     with jax.enable_x64(True):
         task = settings.task

@@ -25,11 +25,11 @@ from toyicl.core.config import require, require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, predict
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.attention import read_softmax
 from toyicl.models.construction import softmax_heads, subtracted_heads
 from toyicl.plots import panels
 from toyicl.tasks.linear import LinearRegression
+from toyicl.training.loop import Histories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ RATE = 0.5
 """Step size of the stack."""
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """The largest difference of each identity, the least of each failure, and the heads' errors."""
     with jax.enable_x64(True):
         episodes = settings.task.sample(jax.random.key(2022), settings.episodes)

@@ -26,9 +26,9 @@ from toyicl.core.config import require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.plots import panels
 from toyicl.tasks.linear import LinearRegression
+from toyicl.training.loop import Histories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ MODELS = {
 }
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Both gaps of each model, over all episodes."""
     with jax.enable_x64(True):
         episodes = settings.task.sample(jax.random.key(2022), settings.episodes)

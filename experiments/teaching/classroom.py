@@ -8,7 +8,7 @@ Expected: .2062 for one layer, .1105 for two; at the softmax end .2912 (one head
 Cost: some minutes on two cores; quick: half a minute.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,13 @@ from toyicl import theory
 from toyicl.core.config import require, require_different, require_share, require_size
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.construction import require_one_linear_layer
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures, panels
 from toyicl.studies import departure_sweep, departures
 from toyicl.studies.alignment import Study, Variables, alignment, best_references, readings, thinned
 from toyicl.tasks.linear import LinearRegression
-from toyicl.training.loop import Job
+from toyicl.training.loop import Histories, History, Job
 from toyicl.training.step import Training
 
 
@@ -84,11 +83,39 @@ SHOWN_DEEP = ("loss", "model_cosine_gdpp", "norm_ratio_gdpp", "learned_curvature
 DEEP = Architecture(depth=2, shared=True)
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def trainings(settings: Settings) -> dict[str, Job]:
+    """One layer, two layers, and the layers along the dials."""
+    two = Job(DEEP, settings.task, settings.deep_training)
+    dials = {
+        _name(task, heads, share): Job(
+            Architecture(attention="mixed", softmax_share=share, heads=heads),
+            task,
+            settings.dial_training,
+            max_seeds=settings.dial_seeds,
+        )
+        for task in _dial_tasks(settings).values()
+        for heads in HEADS
+        for share in settings.shares
+    }
+    return settings.trainings() | {"two layers": two} | dials
+
+
+def _dial_tasks(settings: Settings) -> dict[str, LinearRegression]:
+    """The tasks along the dials: of one input, and of as many as the one linear layer has."""
+    return {"line": replace(settings.task, dim=1, covariance=None), "wide": settings.task}
+
+
+def _name(task: LinearRegression, heads: int, share: float) -> str:
+    """Name of the training at a share of softmax."""
+    inputs = f"{task.dim} input{'s' if task.dim > 1 else ''}"
+    return f"dial, {inputs}, heads: {heads}, share {share}"
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train, and keep the circuits beside what is measured of them."""
     task = settings.task
     references = best_references(task, 1)
-    history = thinned(fit(settings.model, task, settings.training, label="one layer"))
+    history = thinned(histories["model"])
     parts = [
         dataset(
             alignment(settings, history, references),
@@ -96,12 +123,13 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
             _circuits(history.learners, ("seed", "step")),
             {"closed_loss": ("seed", _closed_losses(task, history.final))},
         ),
-        _deep(settings, fit),
+        _deep(settings, histories["two layers"]),
         _references(settings),
     ]
-    tasks = {"line": replace(task, dim=1, covariance=None), "wide": task}
-    for name, one in tasks.items():
-        parts += [_dial(settings, one, heads, f"{name}_{heads}", fit) for heads in HEADS]
+    for name, one in _dial_tasks(settings).items():
+        for heads in HEADS:
+            along = [histories[_name(one, heads, share)] for share in settings.shares]
+            parts.append(_dial(settings, one, along, f"{name}_{heads}"))
     return xr.merge(parts, combine_attrs="drop")
 
 
@@ -120,9 +148,8 @@ def _closed_losses(task: LinearRegression, models: Any) -> list[float]:
     return [theory.single_head_loss(task, *pair) for pair in pairs]
 
 
-def _deep(settings: Settings, fit: Fit) -> xr.Dataset:
+def _deep(settings: Settings, history: History) -> xr.Dataset:
     """Two layers with the same weights, after training."""
-    history = fit(DEEP, settings.task, settings.deep_training, label="two layers")
     references = best_references(settings.task, DEEP.depth)
     found = dataset(
         alignment(settings, history, references),
@@ -151,21 +178,9 @@ def _references(settings: Settings) -> xr.Dataset:
 
 
 def _dial(
-    settings: Settings, task: LinearRegression, heads: int, name: str, fit: Fit
+    settings: Settings, task: LinearRegression, histories: Sequence[History], name: str
 ) -> xr.Dataset:
     """Layers at every share of softmax, beside one step of gradient descent and beside themselves."""
-    models = [
-        Architecture(attention="mixed", softmax_share=share, heads=heads)
-        for share in settings.shares
-    ]
-    jobs = [
-        Job(model, task, settings.dial_training, f"share {model.softmax_share:g}")
-        for model in models
-    ]
-    inputs = f"{task.dim} input{'s' if task.dim > 1 else ''}"
-    histories = fit.together(
-        jobs, label=f"dial, {inputs}, heads: {heads}", at_most=settings.dial_seeds
-    )
     rows = []
     for history in histories:
         beside = departure_sweep.beside_descent(history, task, 1, settings.evaluation_episodes)

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from toyicl.core.config import require, require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, roll_outs
+from toyicl.training.loop import Histories
 from toyicl.training.step import Training
 
 
@@ -41,11 +41,12 @@ class Settings(Study):
 
 FULL = Settings()
 QUICK = Settings(training=Training(steps=2000, batch_size=512))
+trainings = Study.trainings
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train one layer, and apply it again and again."""
-    history = fit(settings.model, settings.task, settings.training, label="one layer")
+    history = histories["model"]
     references = best_references(settings.task, 1)
     return dataset(
         alignment(settings, history, references),

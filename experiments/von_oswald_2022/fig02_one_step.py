@@ -19,7 +19,6 @@ from toyicl import theory
 from toyicl.core.config import require, require_different, require_size
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.construction import require_one_linear_layer
 from toyicl.plots import figures, panels
 from toyicl.studies.alignment import (
@@ -31,6 +30,7 @@ from toyicl.studies.alignment import (
     shifts,
 )
 from toyicl.tasks.linear import LinearRegression
+from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
 
@@ -69,10 +69,29 @@ QUICK = Settings(
 )
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def trainings(settings: Settings) -> dict[str, Job]:
+    """The layer of panels (a), (b) and (d), and one for each size of panel (c)."""
+    of_sizes = {
+        _name(size): Job(
+            settings.model,
+            settings.task_of_size(size),
+            settings.size_training,
+            max_seeds=settings.size_seeds,
+        )
+        for size in settings.sizes
+    }
+    return settings.trainings() | of_sizes
+
+
+def _name(size: int) -> str:
+    """Name of the training of a size."""
+    return f"N = {size}"
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train, and measure everything the four panels show."""
     references = best_references(settings.task, 1)
-    history = fit(settings.model, settings.task, settings.training, label="one layer")
+    history = histories["model"]
     exact = theory.gd_shared(settings.task, 1)
     return dataset(
         alignment(settings, history, references),
@@ -82,17 +101,15 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
         {"exact_gd_loss": exact.loss},
         {"exact_step": exact.learning_rates[0] / settings.task.context_size},
         size_training=_describe(settings.size_training),
-    ).merge(_over_sizes(settings, fit))
+    ).merge(_over_sizes(settings, histories))
 
 
-def _over_sizes(settings: Settings, fit: Fit) -> xr.Dataset:
+def _over_sizes(settings: Settings, histories: Histories) -> xr.Dataset:
     """Final losses of model, gradient descent and their interpolation for each N = d."""
     parts = {}
     for size in settings.sizes:
         own = replace(settings, task=settings.task_of_size(size))
-        history = fit(
-            own.model, own.task, own.size_training, label=f"N = {size}", at_most=own.size_seeds
-        )
+        history = histories[_name(size)]
         references = best_references(own.task, 1)
         parts[size] = dataset(
             alignment(own, history, references),

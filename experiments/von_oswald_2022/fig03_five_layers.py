@@ -22,11 +22,10 @@ from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentP
 from toyicl.analysis import metrics
 from toyicl.core.datasets import dataset
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, interpolation, shifts
-from toyicl.training.loop import History
+from toyicl.training.loop import Histories, History, Job
 from toyicl.training.step import Training
 
 
@@ -58,16 +57,18 @@ QUICK = Settings(
 )
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def trainings(settings: Settings) -> dict[str, Job]:
+    """The model, and the same without clipped tokens."""
+    unclipped = replace(settings.model, token_clip=None)
+    return settings.trainings() | {
+        "unclipped tokens": Job(unclipped, settings.task, settings.unclipped_training)
+    }
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train, and compare with GD, and with GD++ that has numbers of its own for each layer."""
     task, depth = settings.task, settings.model.depth
-    history = fit(settings.model, task, settings.training, label="five layers")
-    unclipped = fit(
-        replace(settings.model, token_clip=None),
-        task,
-        settings.unclipped_training,
-        label="unclipped tokens",
-    )
+    history, unclipped = histories["model"], histories["unclipped tokens"]
     references = {
         "gd": GradientDescent.shared(task, depth),
         "gdpp": GradientDescentPlusPlus.per_layer(task, depth),

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 from toyicl.core.datasets import dataset
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies.alignment import (
@@ -26,6 +25,7 @@ from toyicl.studies.alignment import (
     readings,
     shifts,
 )
+from toyicl.training.loop import Histories
 from toyicl.training.step import Training
 
 FULL = Study(model=Architecture(depth=2, shared=True))
@@ -34,11 +34,12 @@ QUICK = Study(
     training=Training(steps=3000, batch_size=512, learning_rate=2e-3, clip_norm=10.0),
     evaluation_episodes=2000,
 )
+trainings = Study.trainings
 
 
-def measure(settings: Study, fit: Fit) -> xr.Dataset:
+def measure(settings: Study, histories: Histories) -> xr.Dataset:
     """Train, and compare with the best GD and GD++ of two steps."""
-    history = fit(settings.model, settings.task, settings.training, label="two layers")
+    history = histories["model"]
     references = best_references(settings.task, settings.model.depth)
     return dataset(
         alignment(settings, history, references),

@@ -23,13 +23,12 @@ from toyicl.analysis import metrics
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, Learner
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.feature_descent import MetaLearner
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures, panels
 from toyicl.tasks.sine import SineRegression
-from toyicl.training.loop import History
-from toyicl.training.step import Training
+from toyicl.training.loop import Histories, History, Job
+from toyicl.training.step import Build, Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,21 +60,29 @@ QUICK = Settings(
 )
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def trainings(settings: Settings) -> dict[str, Job]:
+    """Transformer and reference, and one seed of each on the released code's episodes."""
+    released = replace(settings.task, draws="single_key")
+    builds: dict[str, tuple[Build, Training]] = {
+        "transformer": (settings.model, settings.training),
+        "meta-learned step": (settings.reference, settings.reference_training),
+    }
+    return {name: Job(build, settings.task, own) for name, (build, own) in builds.items()} | {
+        f"{name}, one key": Job(build, released, own, max_seeds=1)
+        for name, (build, own) in builds.items()
+    }
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train both, and compare them after as many steps of their own."""
-    task, training = settings.task, settings.training
-    history = fit(settings.model, task, training, label="transformer")
-    meta = fit(settings.reference, task, settings.reference_training, label="meta-learned step")
+    task, history, meta = settings.task, histories["transformer"], histories["meta-learned step"]
     released = replace(task, draws="single_key")
     key_losses = [
         metrics.losses(
-            fit(build, released, own, label=f"{name}, one key", at_most=1).final,
+            histories[f"{name}, one key"].final,
             released.sample(jax.random.key(2022), settings.evaluation_episodes),
         )
-        for build, own, name in (
-            (settings.model, training, "transformer"),
-            (settings.reference, settings.reference_training, "meta-learned step"),
-        )
+        for name in ("transformer", "meta-learned step")
     ]
     episodes = task.sample(jax.random.key(2022), settings.evaluation_episodes)
     compared = _along(history, meta, episodes)

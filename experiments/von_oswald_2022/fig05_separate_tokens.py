@@ -27,11 +27,11 @@ from toyicl.core.config import require_different, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, thinned
 from toyicl.tasks.linear import LinearRegression
+from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
 
@@ -72,25 +72,42 @@ QUICK = Settings(
 )
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
-    """Train, see what the first layer attends to, and try a linear first layer and joint tokens."""
+def trainings(settings: Settings) -> dict[str, Job]:
+    """The model, a linear first layer at each rate, joint tokens, and the model looked at closely."""
     task, training = settings.task, settings.training
-    history = fit(settings.model, task, training, label="softmax, then linear")
-    linear = []
-    for rate in settings.linear_rates:
-        tried = fit(
-            replace(settings.model, first_attention=None),
-            task,
-            replace(training, learning_rate=rate),
-            label=f"linear, rate {rate:g}",
-            at_most=settings.linear_seeds,
-        )
-        linear.append(metrics.losses(tried.final, settings.episodes()))
-    joint = fit(Architecture(), task, settings.joint_training, label="joint tokens, as in Figure 2")
+    linear = replace(settings.model, first_attention=None)
     looked = min(int(training.steps), LOOK_UP_TO)
     every = min(LOOK_EVERY, looked)
     closely = replace(training, steps=looked - looked % every, snapshot_every=every)
-    close = fit(settings.model, task, closely, label="looked at closely", at_most=1)
+    of_rates = {
+        _name(rate): Job(
+            linear, task, replace(training, learning_rate=rate), max_seeds=settings.linear_seeds
+        )
+        for rate in settings.linear_rates
+    }
+    return (
+        settings.trainings()
+        | of_rates
+        | {
+            "joint tokens, as in Figure 2": Job(Architecture(), task, settings.joint_training),
+            "looked at closely": Job(settings.model, task, closely, max_seeds=1),
+        }
+    )
+
+
+def _name(rate: float) -> str:
+    """Name of the training of a linear first layer at a learning rate."""
+    return f"linear, rate {rate}"
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
+    """Train, see what the first layer attends to, and try a linear first layer and joint tokens."""
+    task, history = settings.task, histories["model"]
+    joint, close = histories["joint tokens, as in Figure 2"], histories["looked at closely"]
+    linear = [
+        metrics.losses(histories[_name(rate)].final, settings.episodes())
+        for rate in settings.linear_rates
+    ]
     references = best_references(task, 1)
     two = metrics.loss(GradientDescent.shared(task, 2), settings.episodes())
     few = task.sample(jax.random.key(2028), settings.sensitivity_episodes)

@@ -16,12 +16,13 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl.algorithms.gradient_descent import GradientDescentPlusPlus
+from toyicl.core.config import require
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, shifts
+from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
 
@@ -38,6 +39,17 @@ class Settings(Study):
     deep_seeds: int = 3
     """Seeds of it, at most."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        depths = [model.depth for model in self.models()]
+        rule = "such that the three models differ in depth"
+        require(len(set(depths)) == len(depths), "deep_model.depth", rule, depths)
+
+    def models(self) -> tuple[Architecture, Architecture, Architecture]:
+        """One layer, two with the same weights, and the deep model."""
+        shared = replace(self.model, depth=2, shared=True)
+        return self.model, shared, self.deep_model
+
 
 FULL = Settings()
 QUICK = Settings(
@@ -50,16 +62,27 @@ QUICK = Settings(
 )
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def trainings(settings: Settings) -> dict[str, Job]:
+    """One layer, two with the same weights, and the deep model."""
+    one, two, deep = settings.models()
+    task, training = settings.task, settings.training
+    return {
+        _name(one): Job(one, task, training),
+        _name(two): Job(two, task, training),
+        _name(deep): Job(deep, task, settings.deep_training, max_seeds=settings.deep_seeds),
+    }
+
+
+def _name(model: Architecture) -> str:
+    """Name of a model's training."""
+    return f"{model.depth} layers"
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train the three models, and evaluate them away from training."""
-    shared = replace(settings.model, depth=2, shared=True)
     parts = {}
-    for model, training, most in (
-        (settings.model, settings.training, None),
-        (shared, settings.training, None),
-        (settings.deep_model, settings.deep_training, settings.deep_seeds),
-    ):
-        history = fit(model, settings.task, training, label=f"{model.depth} layers", at_most=most)
+    for model in settings.models():
+        history = histories[_name(model)]
         references = best_references(settings.task, model.depth)
         if not model.shared and model.depth > 1:
             references["gdpp"] = GradientDescentPlusPlus.per_layer(settings.task, model.depth)

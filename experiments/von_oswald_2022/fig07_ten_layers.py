@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from toyicl.analysis import metrics
 from toyicl.core.datasets import dataset
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, interpolation, shifts
+from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
 FULL = Study(
@@ -36,11 +36,17 @@ QUICK = Study(
 )
 
 
-def measure(settings: Study, fit: Fit) -> xr.Dataset:
-    """Train, and compare with the best GD and GD++ of ten steps."""
-    history = fit(settings.model, settings.task, settings.training, label="ten layers")
+def trainings(settings: Study) -> dict[str, Job]:
+    """Ten layers with the same weights, and five with weights of their own."""
     untied = replace(settings.model, depth=5, shared=False)
-    five = fit(untied, settings.task, settings.training, label="five layers of their own")
+    return settings.trainings() | {
+        "five layers of their own": Job(untied, settings.task, settings.training)
+    }
+
+
+def measure(settings: Study, histories: Histories) -> xr.Dataset:
+    """Train, and compare with the best GD and GD++ of ten steps."""
+    history, five = histories["model"], histories["five layers of their own"]
     references = best_references(settings.task, settings.model.depth)
     return dataset(
         alignment(settings, history, references),

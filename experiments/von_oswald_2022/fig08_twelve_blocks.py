@@ -21,11 +21,10 @@ from toyicl.algorithms.ridge import Ridge
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import predict
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, shifts
-from toyicl.training.loop import History
+from toyicl.training.loop import Histories, History
 from toyicl.training.step import Training
 
 FULL = Study(
@@ -41,12 +40,13 @@ QUICK = Study(
 )
 ALMOST_NONE = 1e-5
 """The penalty with which ridge regression finds the true weights, of labels without noise."""
+trainings = Study.trainings
 
 
-def measure(settings: Study, fit: Fit) -> xr.Dataset:
+def measure(settings: Study, histories: Histories) -> xr.Dataset:
     """Train, and compare with twelve steps of GD and GD++, with ridge and with the true weights."""
     task = settings.task
-    history = fit(settings.model, task, settings.training, label="twelve blocks")
+    history = histories["model"]
     references = best_references(task, settings.model.depth)
     rivals = {"ridge": _nearest_ridge(settings, history), "truth": Ridge(ALMOST_NONE)}
     return dataset(

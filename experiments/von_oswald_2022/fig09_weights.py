@@ -24,10 +24,10 @@ from toyicl.analysis import metrics
 from toyicl.analysis.weights import implied_step
 from toyicl.core.datasets import dataset
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Transformer
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, Variables, alignment, best_references, readings
+from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
 
@@ -50,13 +50,24 @@ QUICK = Settings(
 )
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def trainings(settings: Settings) -> dict[str, Job]:
+    """One layer with each number of heads, and the recurrent layers."""
+    task, model = settings.task, settings.model
+    of_heads = {
+        f"{heads} heads": Job(replace(model, heads=heads), task, settings.training)
+        for heads in range(1, settings.most_heads + 1)
+    }
+    deep = replace(model, depth=settings.depth, shared=True)
+    return of_heads | {"recurrent layers": Job(deep, task, settings.training)}
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train the two models, and layers with more heads, and read their weights."""
     task, model = settings.task, settings.model
     found, over_best = {}, []
     for heads in range(1, settings.most_heads + 1):
         own = replace(model, heads=heads)
-        history = fit(own, task, settings.training, label=f"{heads} heads")
+        history = histories[f"{heads} heads"]
         keys = jax.random.split(jax.random.key(2026), settings.random_layers)
         random = jax.vmap(partial(replace(own, init_scale=1.0), task))(keys)
         over_best += [_over_best(settings, models) for models in (history.final, random)]
@@ -64,8 +75,7 @@ def measure(settings: Settings, fit: Fit) -> xr.Dataset:
             found = alignment(settings, history, best_references(task, 1))
             found |= readings(settings, history.final) | _circuits(history.final, "")
             found |= _distances(settings, history.final)
-    deep = replace(model, depth=settings.depth, shared=True)
-    history = fit(deep, task, settings.training, label=f"{settings.depth} layers")
+    history = histories["recurrent layers"]
     deep_references = best_references(task, settings.depth)
     aligned = alignment(settings, history, deep_references)
     return dataset(

@@ -21,9 +21,9 @@ from matplotlib.figure import Figure
 from toyicl.core.config import require, require_different, require_size
 from toyicl.core.datasets import dataset
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, roll_outs
+from toyicl.training.loop import Histories
 from toyicl.training.step import Training
 
 
@@ -48,11 +48,12 @@ class Settings(Study):
 
 FULL = Settings()
 QUICK = Settings(training=Training(steps=2000, batch_size=512), many_episodes=30_000)
+trainings = Study.trainings
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train one layer, and apply it again and again."""
-    history = fit(settings.model, settings.task, settings.training, label="one layer")
+    history = histories["model"]
     references = best_references(settings.task, 1)
     many = settings.task.sample(jax.random.key(2025), settings.many_episodes)
     mildest = settings.dampings[-1:]

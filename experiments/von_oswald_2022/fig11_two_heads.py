@@ -17,20 +17,25 @@ from matplotlib.figure import Figure
 from toyicl.core.config import require
 from toyicl.core.datasets import dataset
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references
+from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
 FULL = Study(model=Architecture(attention="softmax", heads=2), training=Training(steps=10_000))
 QUICK = Study(model=FULL.model, training=Training(steps=5000, batch_size=512, learning_rate=3e-3))
 
 
-def measure(settings: Study, fit: Fit) -> xr.Dataset:
-    """Train, and read the circuits of every seed."""
+def trainings(settings: Study) -> dict[str, Job]:
+    """The model with its two heads."""
     require(settings.model.heads == 2, "model.heads", "2 in this experiment", settings.model.heads)
-    history = fit(settings.model, settings.task, settings.training, label="two heads")
+    return settings.trainings()
+
+
+def measure(settings: Study, histories: Histories) -> xr.Dataset:
+    """Train, and read the circuits of every seed."""
+    history = histories["model"]
     attention, d = history.final.blocks[0].attention, settings.task.dim
     written = np.asarray(attention.value_output)[:, :, -1, -1]
     scores = np.asarray(attention.key_query)[:, :, :d, :d]

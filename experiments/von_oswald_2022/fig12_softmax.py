@@ -20,11 +20,11 @@ from toyicl.analysis import metrics
 from toyicl.core.config import require, require_positive, require_size
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.construction import subtracted_heads
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, shifts
+from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
 
@@ -60,13 +60,21 @@ QUICK = Settings(
 )
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def trainings(settings: Settings) -> dict[str, Job]:
+    """One head, and two."""
+    of_heads = {1: settings.training, 2: settings.two_head_training}
+    return {
+        f"heads: {heads}": Job(replace(settings.model, heads=heads), settings.task, training)
+        for heads, training in of_heads.items()
+    }
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train both, and compare with one step of gradient descent."""
     references = best_references(settings.task, 1)
     parts = {}
-    for heads, training in ((1, settings.training), (2, settings.two_head_training)):
-        model = replace(settings.model, heads=heads)
-        history = fit(model, settings.task, training, label=f"heads: {heads}")
+    for heads in (1, 2):
+        history = histories[f"heads: {heads}"]
         parts[heads] = dataset(
             alignment(settings, history, references),
             shifts(settings, history.final, references),

@@ -23,11 +23,11 @@ from toyicl import theory
 from toyicl.core.config import require_different, require_size
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, readings
 from toyicl.theory.gram_spectrum import condition_numbers, gram_spectrum, worst_case_curvature
+from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
 
@@ -61,12 +61,22 @@ LARGEST = 500
 CURVATURES = np.linspace(0.0, 0.2, 101)
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def trainings(settings: Settings) -> dict[str, Job]:
+    """One training for each number of points."""
+    return {
+        f"N = {size}": Job(
+            settings.model, replace(settings.task, context_size=size), settings.training
+        )
+        for size in settings.sizes
+    }
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train at each N, read the curvature, and look at the eigenvalues it meets."""
     parts = {}
     for size in settings.sizes:
         own = replace(settings, task=replace(settings.task, context_size=size))
-        history = fit(settings.model, own.task, settings.training, label=f"N = {size}")
+        history = histories[f"N = {size}"]
         spectrum = gram_spectrum(own.task, settings.spectrum_tasks)
         parts[size] = dataset(
             alignment(own, history, best_references(own.task, 2)),

@@ -14,12 +14,13 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
+from toyicl.core.config import require
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, shifts
+from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
 FULL = Study(model=Architecture(layer_norm=True), training=Training(steps=50_000, clip_norm=10.0))
@@ -30,12 +31,27 @@ QUICK = Study(
 )
 
 
-def measure(settings: Study, fit: Fit) -> xr.Dataset:
-    """Train both, and compare with as many steps of GD and GD++."""
+def _models(settings: Study) -> dict[str, Architecture]:
+    """One layer and two, by the names of their trainings."""
     deeper = replace(settings.model, depth=2, norm_first_layer=False)
+    return {f"{model.depth} layers": model for model in (settings.model, deeper)}
+
+
+def trainings(settings: Study) -> dict[str, Job]:
+    """One layer and two."""
+    depth = settings.model.depth
+    require(depth == 1, "model.depth", "1: two layers are trained as well", depth)
+    return {
+        name: Job(model, settings.task, settings.training)
+        for name, model in _models(settings).items()
+    }
+
+
+def measure(settings: Study, histories: Histories) -> xr.Dataset:
+    """Train both, and compare with as many steps of GD and GD++."""
     parts = {}
-    for model in (settings.model, deeper):
-        history = fit(model, settings.task, settings.training, label=f"{model.depth} layers")
+    for name, model in _models(settings).items():
+        history = histories[name]
         references = best_references(settings.task, model.depth)
         parts[model.depth] = dataset(
             alignment(settings, history, references),

@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 from toyicl.core.config import require_size
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references
 from toyicl.tasks.fixed_set import FixedSet
+from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
 
@@ -46,6 +46,7 @@ class Settings(Study):
             require_size(name, getattr(self, name))
 
 
+HEADS = (1, 2)
 FULL = Settings()
 QUICK = Settings(
     training=Training(steps=2000, batch_size=512),
@@ -55,18 +56,27 @@ QUICK = Settings(
 )
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def trainings(settings: Settings) -> dict[str, Job]:
+    """One head, two heads, and the block on fixed tasks."""
+    pool = FixedSet(law=settings.task, count=settings.block_tasks)
+    of_heads = {
+        f"heads: {heads}": Job(
+            replace(settings.model, heads=heads), settings.task, settings.training
+        )
+        for heads in HEADS
+    }
+    block = Job(settings.block, pool, settings.block_training, max_seeds=settings.block_seeds)
+    return of_heads | {"block": block}
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train all three."""
     references = best_references(settings.task, 1)
     parts = {}
-    for heads in (1, 2):
-        model = replace(settings.model, heads=heads)
-        history = fit(model, settings.task, settings.training, label=f"heads: {heads}")
+    for heads in HEADS:
+        history = histories[f"heads: {heads}"]
         parts[heads] = dataset(alignment(settings, history, references))
-    pool = FixedSet(law=settings.task, count=settings.block_tasks)
-    history = fit(
-        settings.block, pool, settings.block_training, label="block", at_most=settings.block_seeds
-    )
+    history = histories["block"]
     block = alignment(settings, history, references)
     return side_by_side(parts, "heads").assign(
         block_loss=(("block_seed", "block_step"), block["loss"][1]),

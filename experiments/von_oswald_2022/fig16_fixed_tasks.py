@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from toyicl.core.config import require_different, require_size
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, shifts
 from toyicl.tasks.fixed_set import FixedSet
+from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
 
@@ -42,14 +42,24 @@ FULL = Settings()
 QUICK = Settings(training=Training(steps=3000, clip_norm=10.0), evaluation_episodes=2000)
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def trainings(settings: Settings) -> dict[str, Job]:
+    """One training on each pool, all of it in every step."""
+    return {
+        f"{size} tasks": Job(
+            settings.model,
+            FixedSet(law=settings.task, count=size),
+            replace(settings.training, batch_size=size),
+        )
+        for size in settings.pools
+    }
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train on each pool, and compare with one step of gradient descent on new tasks."""
     references = best_references(settings.task, 1)
     parts = {}
     for size in settings.pools:
-        training = replace(settings.training, batch_size=size)
-        pool = FixedSet(law=settings.task, count=size)
-        history = fit(settings.model, pool, training, label=f"{size} tasks")
+        history = histories[f"{size} tasks"]
         parts[size] = dataset(
             alignment(settings, history, references),
             shifts(settings, history.final, references),

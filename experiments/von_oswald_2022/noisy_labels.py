@@ -19,9 +19,10 @@ from toyicl import theory
 from toyicl.core.config import require, require_different
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.plots import figures, panels
 from toyicl.studies.alignment import Study, alignment, best_references, readings
+from toyicl.tasks.linear import LinearRegression
+from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
 
@@ -40,6 +41,10 @@ class Settings(Study):
             rule = f"whole numbers between 0 and task.context_size ({most})"
             require(count in range(most + 1), "replaced", rule, count)
 
+    def with_replaced(self, count: int) -> LinearRegression:
+        """The task with as many labels replaced."""
+        return replace(self.task, distractors=count)
+
 
 FULL = Settings()
 QUICK = Settings(
@@ -47,12 +52,20 @@ QUICK = Settings(
 )
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def trainings(settings: Settings) -> dict[str, Job]:
+    """One training for each number of replaced labels."""
+    return {
+        f"{count} replaced": Job(settings.model, settings.with_replaced(count), settings.training)
+        for count in settings.replaced
+    }
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train for each D, and compare with the best step for it."""
     parts = {}
     for count in settings.replaced:
-        own = replace(settings, task=replace(settings.task, distractors=count))
-        history = fit(settings.model, own.task, settings.training, label=f"{count} replaced")
+        own = replace(settings, task=settings.with_replaced(count))
+        history = histories[f"{count} replaced"]
         exact = theory.gradient_descent_optimum(own.task)
         parts[count] = dataset(
             alignment(own, history, best_references(own.task, 1)),

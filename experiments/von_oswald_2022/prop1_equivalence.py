@@ -24,11 +24,11 @@ from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.episode import Episode
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.construction import gradient_descent_transformer
 from toyicl.models.transformer import Transformer
 from toyicl.plots import figures
 from toyicl.tasks.linear import LinearRegression
+from toyicl.training.loop import Histories
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ FULL = Settings()
 QUICK = Settings(depth=20)
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """The largest difference between layers and steps, after each of them, in both precisions."""
     differences, tokens = {}, []
     for precision, wide in (("float32", False), ("float64", True)):

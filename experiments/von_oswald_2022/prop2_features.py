@@ -21,7 +21,6 @@ from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentP
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.construction import gradient_descent_transformer
 from toyicl.models.feature_descent import FeatureDescent
 from toyicl.models.layers import Embedding
@@ -29,6 +28,7 @@ from toyicl.models.transformer import Transformer
 from toyicl.plots import panels
 from toyicl.studies.alignment import Learner
 from toyicl.tasks.linear import LinearRegression
+from toyicl.training.loop import Histories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Settings:
 FULL = QUICK = Settings()
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """The largest difference of each statement, over episodes and outputs."""
     with jax.enable_x64(True):
         return dataset(

@@ -22,9 +22,9 @@ from matplotlib.figure import Figure
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.harness import claims
-from toyicl.harness.experiment import Fit
 from toyicl.models.attention import read_linear, read_softmax
 from toyicl.plots import figures, panels
+from toyicl.training.loop import Histories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ FULL = QUICK = Settings()
 LOGITS = np.geomspace(0.1, 100.0, 61)
 
 
-def measure(settings: Settings, fit: Fit) -> xr.Dataset:
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """What linear attention copies, and how much softmax attends to the next token."""
     with jax.enable_x64(True):
         shape = (settings.tokens, settings.content)

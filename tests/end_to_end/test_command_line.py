@@ -180,7 +180,7 @@ MINE = (
     '    """Mine."""\n'
     "    two: float = 2.0\n"
     "FULL = QUICK = Settings()\n"
-    "def measure(settings, fit):\n"
+    "def measure(settings, histories):\n"
     '    return xr.Dataset({"two": settings.two})\n'
     "def draw(results):\n"
     "    return plotting.panels(1, 1)\n"

@@ -145,4 +145,4 @@ def test_a_class_without_examples_is_named_before_anything_is_measured():
     one = experiment.load(experiment.find("dual_form"))
     few = replace(one.full, task=replace(one.full.task, context_size=2))
     with pytest.raises(BadInput, match=r"task\.context_size must be large enough"):
-        one.measure(few, None)
+        one.measure(few, {})

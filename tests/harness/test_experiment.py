@@ -32,7 +32,7 @@ class Settings:
     """Mine."""
 FULL = Settings()
 QUICK = Settings()
-def measure(settings, fit): pass
+def measure(settings, histories): pass
 def draw(results): pass
 CLAIMS = ()
 '''
@@ -134,13 +134,13 @@ def test_only_a_near_name_is_suggested():
 
 
 def test_an_experiment_is_found_by_its_name_and_by_its_file():
-    assert experiment.find("fig2") == experiment.find("fig2_one_step")
+    assert experiment.find("fig2") == experiment.find("fig02_one_step")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('"""No name here."""', "must have a docstring that starts with 'name: claim'"),
+        ('"""No name here."""', "must have a docstring whose first line is its claim"),
         ('"""mine: a claim."""', "has a line 'Cost: ...'"),
         ('"""mine: a claim.\n\nCost: none.\n"""\nCLAIMS = ()', "it lacks"),
         (COMPLETE.replace("@dataclass(frozen=True)\n", ""), "FULL must be an instance of a frozen"),
@@ -149,7 +149,10 @@ def test_an_experiment_is_found_by_its_name_and_by_its_file():
             COMPLETE.replace("QUICK = Settings()", "QUICK = {}"),
             "QUICK must be of the class of FULL",
         ),
-        (COMPLETE.replace("def measure(settings, fit): pass", "measure = {}"), "measure must be"),
+        (
+            COMPLETE.replace("def measure(settings, histories): pass", "measure = {}"),
+            "measure must be",
+        ),
         (COMPLETE.replace("def draw(results): pass", "draw = None"), "draw must be a function"),
         (COMPLETE.replace("CLAIMS = ()", "CLAIMS = ('A',)"), "CLAIMS must be a tuple of Claim"),
     ],

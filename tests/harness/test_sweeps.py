@@ -1,9 +1,6 @@
 """Sweeps: measured as if alone, trained together, labelled by what was swept."""
 
 import contextlib
-import threading
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -13,8 +10,9 @@ import xarray as xr
 from programs import SMALL, here, toyicl
 
 from toyicl.core.errors import BadInput
-from toyicl.harness import checkpoints, runner, sweeps
+from toyicl.harness import checkpoints, runner, sweeps, trainings
 from toyicl.harness.checkpoints import Checkpoint, CheckpointManager
+from toyicl.harness.experiment import Experiment
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import Job, Plan, fit_all, kind
@@ -25,82 +23,88 @@ SHORT = Training(steps=20, batch_size=16, snapshot_every=10)
 TASK = LinearRegression(dim=2, context_size=3)
 
 
-def asking(*labels):
-    """A measurement that asks for trainings and returns what it was answered."""
-    return lambda fit: [fit(None, None, None, label=label) for label in labels]
-
-
-def test_equal_labels_are_answered_together():
-    asked = []
-
-    def train(requests):
-        asked.append([request.label for request in requests])
-        return [[f"{request.label}{index}"] for index, request in enumerate(requests)]
-
-    found = sweeps.measure_together([asking("a", "b"), asking("a"), asking("a", "b")], train)
-    assert asked == [["a", "a", "a"], ["b", "b"]]
-    assert found == [["a0", "b0"], ["a1"], ["a2", "b1"]]
-
-
-def test_jobs_are_answered_together_in_their_order():
-    asked = []
-
-    def train(requests):
-        asked.append([[job.name for job in request.jobs] for request in requests])
-        return [[f"{index}{job.name}" for job in r.jobs] for index, r in enumerate(requests)]
-
-    def measure(fit):
-        return fit.together([Job(None, None, None, name) for name in "ab"], label="both")
-
-    assert sweeps.measure_together([measure, measure], train) == [["0a", "0b"], ["1a", "1b"]]
-    assert asked == [[["a", "b"], ["a", "b"]]]
-    with pytest.raises(BadInput, match="jobs must be one or more, got 0"):
-        sweeps.measure_together([lambda fit: fit.together([], label="none")], train)
-
-
-def test_measurements_may_ask_for_different_trainings():
-    asked = []
-
-    def train(requests):
-        asked.append([request.label for request in requests])
-        return [[None]] * len(requests)
-
-    sweeps.measure_together([asking("a", "c"), asking("b", "c")], train)
-    assert asked == [["a"], ["b", "c"], ["c"]] or asked == [["a"], ["c"], ["b"], ["c"]]
-
-
-def test_a_label_is_used_once_in_a_measurement():
-    """Or the second training would be answered with what was kept of the first."""
-    asked = []
-
-    def train(requests):
-        asked.append([request.label for request in requests])
-        return [[None]] * len(requests)
-
-    before = threading.active_count()
-    with pytest.raises(BadInput, match=r"label must be used once in a measurement, .*, got 'a'"):
-        sweeps.measure_together([asking("a", "b", "a")], train)
-    assert asked == [["a"], ["b"]]
-    assert threading.active_count() == before
-
-
 class Silent:
-    """A screen that nobody looks at."""
+    """A console that shows nothing and is never asked to stop."""
+
+    def __init__(self):
+        self.labels = []
 
     def progress(self, label, steps):
+        self.labels.append(label)
         return contextlib.nullcontext(lambda done, losses: None)
 
 
-def test_a_second_group_of_a_label_is_kept_apart_and_carries_on_to_the_same_bits(tmp_path):
-    """Points that ask for one label at different times, the first run anew and then from its end."""
+def experiment_of(trainings):
+    """An experiment that trains and measures nothing but what `trainings` returns."""
+    return Experiment(
+        name="own",
+        full=None,
+        quick=None,
+        trainings=trainings,
+        measure=lambda settings, histories: None,
+        draw=lambda results: None,
+        claims=(),
+        digest="",
+    )
 
-    def measure(labels, rate):
-        training = replace(SHORT, batch_size=8, learning_rate=rate)
 
-        def ask(fit):
-            return [fit(Architecture(), TASK, training, label=label).learners for label in labels]
+def job(rate=1e-3, depth=1, max_seeds=None):
+    training = Training(steps=20, batch_size=8, snapshot_every=10, learning_rate=rate)
+    return Job(Architecture(depth=depth), TASK, training, max_seeds)
 
-        return ask
+
+def test_trainings_of_one_kind_are_grouped_across_names_and_points():
+    own = experiment_of(lambda rate: {"one": job(rate), "two": job(2 * rate), "deep": job(depth=2)})
+    declared = trainings.declared(own, [1e-3, 3e-3], {"rate": [1e-3, 3e-3]})
+    assert [one.full_name for one in declared] == [
+        f"rate = {rate}: {name}" for rate in (0.001, 0.003) for name in ("one", "two", "deep")
+    ]
+    groups = trainings.grouped(declared)
+    assert [[one.name for one in group] for group in groups] == [
+        ["one", "two", "one", "two"],
+        ["deep", "deep"],
+    ]
+    assert [trainings.label(group) for group in groups] == ["one, two", "deep"]
+
+
+def test_points_may_declare_different_trainings():
+    own = experiment_of(lambda name: {name: job(), "both": job()})
+    declared = trainings.declared(own, ["a", "b"], {"name": ["a", "b"]})
+    assert [(one.point, one.name) for one in declared] == [
+        (0, "a"),
+        (0, "both"),
+        (1, "b"),
+        (1, "both"),
+    ]
+    (group,) = trainings.grouped(declared)
+    assert trainings.label(group) == "a, both, b"
+    assert trainings.label([one._replace(name=str(i)) for i, one in enumerate(group)]) == (
+        "0, 1, 2 and 1 more"
+    )
+
+
+def test_the_largest_group_limits_the_number_of_processes():
+    """Each process must have a run of some group to train."""
+    own = experiment_of(
+        lambda _: {"one": job(), "two": job(3e-3, max_seeds=2), "deep": job(depth=2)}
+    )
+    declared = trainings.declared(own, [None], {})
+    assert trainings.most_runs(declared, 5) == 7
+    assert trainings.most_runs(declared, 1) == 2
+
+
+@pytest.mark.parametrize("wrong", [None, [], {"": job()}, {"one": None}, {1: job()}])
+def test_trainings_must_be_jobs_by_name(wrong):
+    with pytest.raises(BadInput, match="trainings of own must return a dictionary of Job by name"):
+        trainings.declared(experiment_of(lambda _: wrong), [None], {})
+    with pytest.raises(BadInput, match="max_seeds of 'one' must be None or at least 1, got 0"):
+        trainings.declared(experiment_of(lambda _: {"one": job(max_seeds=0)}), [None], {})
+
+
+def test_groups_of_one_label_are_kept_apart_and_resume_to_the_same_bits(tmp_path):
+    def declared():
+        own = experiment_of(lambda depth: {"one": job(depth=depth), "two": job(3e-3, depth)})
+        return trainings.declared(own, [1, 2], {"depth": [1, 2]})
 
     def run(fits):
         keeper = CheckpointManager(
@@ -110,49 +114,17 @@ def test_a_second_group_of_a_label_is_kept_apart_and_carries_on_to_the_same_bits
             stop=lambda: False,
             warn=lambda sentence: None,
         )
-        train = partial(
-            runner._train,
-            places=["", ""],
-            seeds=1,
-            spread=AcrossRuns(),
-            keeper=keeper,
-            screen=Silent(),
-            diverged=[],
-        )
-        measures = [measure("ac", 1e-3), measure("bc", 3e-3)]
-        found = sweeps.measure_together(measures, train)
+        spread, screen = AcrossRuns(), Silent()
+        found = runner._train(declared(), seeds=2, spread=spread, keeper=keeper, screen=screen)
         keeper.save()
-        return found
+        return [history.learners for history in found]
 
     whole = run({})
     kept = checkpoints.load(tmp_path, print).fits
-    assert sorted(kept) == ["a", "b", "c", "c (2)"]
-    first, second = (jax.tree.leaves(found[1]) for found in whole)
+    assert sorted(kept) == ["one, two", "one, two (2)"]
+    first, second = (jax.tree.leaves(found) for found in whole[:2])
     assert not all(map(np.array_equal, first, second))
     assert jax.tree.all(jax.tree.map(np.array_equal, run(kept), whole))
-
-
-def test_what_a_measurement_raises_is_raised_and_no_thread_stays():
-    def broken(fit):
-        fit(None, None, None, label="a")
-        raise KeyError("mine")
-
-    before = threading.active_count()
-    with pytest.raises(KeyError, match="mine"):
-        sweeps.measure_together(
-            [asking("a", "b"), broken, asking("a")], lambda asked: [[one] for one in asked]
-        )
-    assert threading.active_count() == before
-
-
-def test_what_training_raises_is_raised_and_no_thread_stays():
-    def train(requests):
-        raise RuntimeError("stopped")
-
-    before = threading.active_count()
-    with pytest.raises(RuntimeError, match="stopped"):
-        sweeps.measure_together([asking("a"), asking("a")], train)
-    assert threading.active_count() == before
 
 
 def test_a_grid_counts_the_last_setting_fastest():
@@ -316,7 +288,7 @@ def test_a_diverged_seed_is_named_with_the_point_of_the_grid(tmp_path):
         "--settings.training.steps=20", "--settings.training.clip-norm=None",
     )  # fmt: skip
     assert answer.returncode == 1
-    assert "first: training.learning_rate = 1e+300, seed 0 diverged" in answer.stderr
+    assert "training.learning_rate = 1e+300: first: seed 0 diverged" in answer.stderr
 
 
 def test_a_bad_sweep_leaves_nothing(tmp_path):

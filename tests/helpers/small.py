@@ -15,6 +15,7 @@ from toyicl.harness.claims import Claim
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures
 from toyicl.tasks.linear import LinearRegression
+from toyicl.training.loop import Job
 from toyicl.training.step import Training
 
 
@@ -33,11 +34,16 @@ FULL = Settings()
 QUICK = Settings(training=Training(steps=40, batch_size=32, snapshot_every=20))
 
 
-def measure(settings, fit):
-    history = fit(settings.model, settings.task, settings.training, label="first")
+def trainings(settings):
+    jobs = {"first": Job(settings.model, settings.task, settings.training)}
     if settings.second:
         longer = replace(settings.training, steps=2 * settings.training.steps)
-        fit(settings.model, settings.task, longer, label="second", at_most=1)
+        jobs["second"] = Job(settings.model, settings.task, longer, max_seeds=1)
+    return jobs
+
+
+def measure(settings, histories):
+    history = histories["first"]
     episodes = settings.task.sample(jax.random.key(1), 100)
     descent = GradientDescent.shared(settings.task)
     compared = metrics.over_snapshots(metrics.compare, history.learners, descent, episodes)

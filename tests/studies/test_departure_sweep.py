@@ -17,7 +17,7 @@ from toyicl.plots import sweep_panels
 from toyicl.studies import departure_sweep, departures
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tasks.nonlinear import TeacherRegression
-from toyicl.training.loop import History, Plan, fit_all
+from toyicl.training.loop import History, fit
 from toyicl.training.step import Training
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
@@ -41,32 +41,18 @@ def few_to_tune_on():
         yield
 
 
-class Trainer:
-    """The `fit` of an experiment, which remembers its last answer."""
-
-    def __init__(self, seeds=2):
-        self.seeds = list(range(seeds))
-
-    def together(self, jobs, *, label, at_most=None):
-        self.names, self.label = [job.name for job in jobs], label
-        plans = [Plan(job.build, job.task, job.training, self.seeds) for job in jobs]
-        self.histories = self.fit_all(plans)
-        return self.histories
-
-    def fit_all(self, plans):
-        return fit_all(plans)
-
-
 @pytest.fixture(scope="module")
 def line():
-    trainer = Trainer()
-    return departure_sweep.measure(TINY, trainer), trainer
+    histories = {
+        name: fit(job.build, job.task, job.training, seeds=2)
+        for name, job in departure_sweep.trainings(TINY).items()
+    }
+    return departure_sweep.measure(TINY, histories), histories
 
 
 def test_results_have_a_value_for_each_point_and_seed(line):
-    results, trainer = line
-    assert trainer.names == ["0", "0.5", "1"]
-    assert trainer.label == "attention.softmax"
+    results, histories = line
+    assert list(histories) == [f"attention.softmax = {value}" for value in (0.0, 0.5, 1.0)]
     assert results["axis"].values.tolist() == ["attention.softmax"]
     assert results["value"].values.tolist() == [0.0, 0.5, 1.0]
     assert results["seed"].values.tolist() == [0, 1]
@@ -80,11 +66,12 @@ def test_results_have_a_value_for_each_point_and_seed(line):
 
 
 def test_every_number_is_that_of_a_model_beside_descent(line, close):
-    results, trainer = line
+    results, histories = line
+    trained = list(histories.values())
     episodes = TASK.sample(jax.random.key(2022), 300)
     reference = GradientDescent.shared(TASK)
     for value, seed, snapshot, before in ((2, 1, -1, ""), (0, 0, -1, ""), (1, 1, 0, "untrained_")):
-        learners = trainer.histories[value].learners
+        learners = trained[value].learners
         model = jax.tree.map(lambda leaf, at=(seed, snapshot): leaf[at], learners)
         found = {
             name: results[before + name][0, value, seed] for name in departure_sweep.CONTROLLED
@@ -258,17 +245,12 @@ def test_axes_of_other_values_stand_side_by_side(line):
     assert [figure.axes[panel].get_xscale() for panel in (0, 5)] == ["linear", "log"]
 
 
-class Still(Trainer):
-    """Trains nothing: models are at the end what they were at the start."""
-
-    def fit_all(self, plans):
-        steps, seeds = np.arange(2), np.arange(2)
-        histories = []
-        for plan in plans:
-            models = build(plan.build, jax.random.split(jax.random.key(0)))
-            twice = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf], 1), models)
-            histories.append(History(twice, steps, seeds, np.zeros((2, 1)), np.full(2, -1)))
-        return histories
+def untrained(job):
+    """A history of two seeds whose models are at the end what they were at the start."""
+    steps, seeds = np.arange(2), np.arange(2)
+    models = build(job.build, jax.random.split(jax.random.key(0)))
+    twice = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf], 1), models)
+    return History(twice, steps, seeds, np.zeros((2, 1)), np.full(2, -1))
 
 
 build = jax.jit(lambda architecture, keys: jax.vmap(architecture, (None, 0))(TASK, keys))
@@ -277,20 +259,23 @@ build = jax.jit(lambda architecture, keys: jax.vmap(architecture, (None, 0))(TAS
 @pytest.fixture(scope="module")
 def plane():
     tiny = replace(TINY, values=(0.0, 1.0), second_axis="task.sine", second_values=(0.0, 0.5, 1.0))
-    trainer = Still()
-    return tiny, departure_sweep.measure(tiny, trainer), trainer
+    histories = {name: untrained(job) for name, job in departure_sweep.trainings(tiny).items()}
+    return tiny, departure_sweep.measure(tiny, histories), histories
 
 
 def test_a_second_axis_makes_a_map(plane, close):
-    tiny, results, trainer = plane
+    tiny, results, histories = plane
     assert dict(results.sizes) == {"axis": 1, "value": 2, "second_value": 3, "seed": 2}
-    assert trainer.names == ["0, 0", "0, 0.5", "0, 1", "1, 0", "1, 0.5", "1, 1"]
-    assert trainer.label == "attention.softmax x task.sine"
+    assert list(histories) == [
+        f"attention.softmax = {softmax}, task.sine = {sine}"
+        for softmax in (0.0, 1.0)
+        for sine in (0.0, 0.5, 1.0)
+    ]
     assert results.attrs["second_axis"] == "task.sine"
     assert results.excess.dims == ("axis", "value", "second_value", "seed")
     task, _ = tiny.place((1.0, 0.5))
     episodes = task.sample(jax.random.key(2022), 300)
-    expected = jax.jit(metrics.losses)(trainer.histories[4].final, episodes)
+    expected = jax.jit(metrics.losses)(list(histories.values())[4].final, episodes)
     close(results.loss.sel(value=1.0, second_value=0.5)[0], expected, 1e-9)
 
 

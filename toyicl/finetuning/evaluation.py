@@ -18,6 +18,7 @@ from toyicl.finetuning import similarity as similarity_measures
 from toyicl.finetuning.updates import Objective, Search, Which, finetune, search
 from toyicl.models.causal import Activations, CausalArchitecture, CausalTransformer
 from toyicl.tasks.prompts import Classification, PromptTask
+from toyicl.training.loop import Job
 from toyicl.training.step import Training
 
 Score = Callable[[jax.Array, jax.Array], jax.Array]
@@ -61,15 +62,9 @@ class FinetuningStudy:
         fewer: dict[str, Any] = {"training": training, "tasks": 16, "queries": 32}
         return replace(self, **(fewer | changes))
 
-    def train(self, fit: Callable[..., Any]) -> Any:
-        """A history of the model on its task, by an experiment's `fit`."""
-        return fit(
-            self.model,
-            self.task,
-            self.training,
-            label="a causal transformer",
-            at_most=self.most_seeds,
-        )
+    def trainings(self) -> dict[str, Job]:
+        """The training of the model on the task, named "model"."""
+        return {"model": Job(self.model, self.task, self.training, max_seeds=self.most_seeds)}
 
     def trials(self) -> "tuple[EvaluationSet, EvaluationSet]":
         """The tasks to measure on, and those to choose rates on."""

@@ -1,9 +1,16 @@
-"""What an experiment is: a file with settings, a measurement, a drawing, and claims to judge.
+"""Experiment files: settings, trainings, a measurement, a figure, and claims to judge.
 
-An experiment file defines `FULL` (an instance of a frozen dataclass: the paper's settings), `QUICK`
-(another instance, minutes shorter), `measure(settings, fit) -> Dataset`, `draw(results) -> Figure` and
-`CLAIMS`. The first line of its docstring is its name and what it claims, "fig2: one layer ...", and a
-line "Cost: ..." says what it costs. Files are found in the folder `experiments`, or given by path.
+An experiment file defines
+
+- `FULL`, an instance of a frozen dataclass: the paper's settings;
+- `QUICK`, another instance, which takes minutes;
+- `trainings(settings) -> dict[str, Job]`, what is trained, by name; absent if nothing is trained;
+- `measure(settings, histories) -> Dataset`, where `histories` has the history of each training by name;
+- `draw(results) -> Figure`;
+- `CLAIMS`.
+
+The first line of its docstring is its claim; a line "Cost: ..." gives the cost, and an optional line
+"Alias: ..." a second name. The files are in the folder `experiments`, or given by path.
 """
 
 import ast
@@ -15,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from toyicl.core.errors import BadInput
 from toyicl.harness.claims import Claim
@@ -24,32 +31,7 @@ if TYPE_CHECKING:  # so that listing experiments needs none of them
     import xarray as xr
     from matplotlib.figure import Figure
 
-    from toyicl.tasks.linear import Task
-    from toyicl.training.loop import History, Job
-    from toyicl.training.step import Build, Training
-
-
-class Fit(Protocol):
-    """`fitting.fit` as an experiment gets it: seeds, progress and devices are the runner's affair."""
-
-    def __call__(
-        self,
-        build: "Build",
-        task: "Task",
-        training: "Training",
-        *,
-        label: str,
-        at_most: int | None = None,
-    ) -> "History":
-        """Train one learner for each seed, or for the first few; `label` names it to the user."""
-        ...
-
-    def together(
-        self, jobs: "Sequence[Job]", *, label: str, at_most: int | None = None
-    ) -> "list[History]":
-        """Train several learners for each seed; those that differ in numbers alone are one program."""
-        ...
-
+    from toyicl.training.loop import Histories, Job
 
 GROUPS = ("von_oswald_2022", "objections", "departures", "dai_2022", "teaching")
 """Folders of the experiments, in the order in which they are listed."""
@@ -64,7 +46,9 @@ class Experiment:
     """Settings at full length."""
     quick: Any
     """Settings that take minutes and keep the qualitative result."""
-    measure: "Callable[[Any, Fit], xr.Dataset]"
+    trainings: "Callable[[Any], dict[str, Job]]"
+    """The trainings that given settings need, by name; none if the file does not define it."""
+    measure: "Callable[[Any, Histories], xr.Dataset]"
     draw: "Callable[[xr.Dataset], Figure]"
     claims: Sequence[Claim]
     digest: str
@@ -180,11 +164,17 @@ def load(listing: Listing) -> Experiment:
         name=listing.name,
         full=module.FULL,
         quick=module.QUICK,
+        trainings=getattr(module, "trainings", _no_trainings),
         measure=module.measure,
         draw=module.draw,
         claims=module.CLAIMS,
         digest=hashlib.sha256(listing.path.read_bytes()).hexdigest()[:16],
     )
+
+
+def _no_trainings(settings: Any) -> "dict[str, Job]":
+    """Of an experiment that trains nothing."""
+    return {}
 
 
 def _wrong_kinds(module: ModuleType) -> list[str]:
@@ -196,7 +186,10 @@ def _wrong_kinds(module: ModuleType) -> list[str]:
         "FULL must be an instance of a frozen dataclass": settings
         and type(full).__dataclass_params__.frozen,
         "QUICK must be of the class of FULL": isinstance(module.QUICK, type(full)),
-        "measure must be a function (settings, fit)": callable(module.measure),
+        "trainings must be a function (settings)": callable(
+            getattr(module, "trainings", _no_trainings)
+        ),
+        "measure must be a function (settings, histories)": callable(module.measure),
         "draw must be a function (results)": callable(module.draw),
         "CLAIMS must be a tuple of Claim": each_a_claim,
     }

@@ -1,7 +1,6 @@
 """Running an experiment: train, measure, save, draw, judge; at one point or over a grid of them."""
 
 import contextlib
-import itertools
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -13,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from toyicl.core.errors import BadInput, Unfinished
-from toyicl.harness import atomic_files, checkpoints, provenance, sweeps
+from toyicl.harness import atomic_files, checkpoints, provenance, sweeps, trainings
 from toyicl.harness.checkpoints import Checkpoint, CheckpointManager
 from toyicl.harness.experiment import Experiment
 from toyicl.harness.provenance import changed_since, cut_sentence, identity_of
@@ -25,8 +24,9 @@ from toyicl.harness.results import (
     require_results,
     save_results,
 )
+from toyicl.harness.trainings import Declared
 from toyicl.plots import figures
-from toyicl.training import distributed, loop
+from toyicl.training import distributed
 from toyicl.training.loop import History, Plan, fit_all
 from toyicl.training.placement import Spread
 
@@ -89,7 +89,9 @@ def run(
     `fresh` is not set; Unfinished if the run was stopped, or could not
     be saved. Every process of a cluster calls this; process 0 alone reads and writes.
     """
-    spread.require_work(seeds * len(grid.points))
+    declared = trainings.declared(experiment, grid.points, grid.sweep)
+    if declared:
+        spread.require_work(trainings.most_runs(declared, seeds))
     identity = provenance.identity(experiment.name, grid.base, seeds, grid.sweep)
     origin = provenance.origin(experiment.digest)
     with contextlib.ExitStack() as held:
@@ -103,18 +105,15 @@ def run(
             stop=screen.stop,
             warn=screen.warn,
         )
-        diverged: list[str] = []
-        train = partial(
-            _train,
-            places=[sweeps.named(point) for point in sweeps.grid(grid.sweep)],
-            seeds=seeds,
-            spread=spread,
-            keeper=keeper,
-            screen=screen,
-            diverged=diverged,
-        )
-        measures = [partial(experiment.measure, settings) for settings in grid.points]
-        measured = sweeps.measure_together(measures, train)
+        histories = _train(declared, seeds=seeds, spread=spread, keeper=keeper, screen=screen)
+        diverged = _diverged(declared, histories)
+        of_points: list[dict[str, History]] = [{} for _ in grid.points]
+        for one, history in zip(declared, histories, strict=True):
+            of_points[one.point][one.name] = history
+        measured = [
+            experiment.measure(settings, own)
+            for settings, own in zip(grid.points, of_points, strict=True)
+        ]
         keeper.save()
         if not distributed.is_first():
             return Outcome([], [], diverged)
@@ -284,51 +283,36 @@ def _on_first_process(begin: Callable[[], Checkpoint]) -> Checkpoint:
 
 
 def _train(
-    requests: list[sweeps.Request],
+    declared: Sequence[Declared],
     *,
-    places: Sequence[str],
     seeds: int,
     spread: Spread,
     keeper: CheckpointManager,
     screen: Console,
-    diverged: list[str],
-) -> list[list[History]]:
-    """Train what the points of a sweep ask for: those of one kind as one program."""
-    plans, where = [], []
-    for request in requests:
-        own = seeds if request.at_most is None else min(seeds, request.at_most)
-        for job in request.jobs:
-            plans.append(Plan(job.build, job.task, job.training, range(own)))
-            where.append(", ".join(filter(None, (places[request.point], job.name))))
-    kinds: dict[Any, list[int]] = {}
-    for index, plan in enumerate(plans):
-        kinds.setdefault(loop.kind(plan), []).append(index)
-    histories: dict[int, History] = {}
-    for number, members in enumerate(kinds.values(), start=1):
-        part = f" ({number} of {len(kinds)})" if len(kinds) > 1 else ""
-        label = keeper.unused(requests[0].label + part)
-        trainings = [plans[i].training for i in members for _ in plans[i].seeds]
-        steps = [int(training.steps) for training in trainings]
-        ends = [int(training.steps) // training.snapshot_every for training in trainings]
+) -> list[History]:
+    """The history of each training; those of one kind are trained as one program."""
+    histories: dict[str, History] = {}
+    for group in trainings.grouped(declared):
+        plans = [Plan(*one.job[:3], one.job.seeds(seeds)) for one in group]
+        label = keeper.unused(trainings.label(group))
+        settings = [plan.training for plan in plans for _ in plan.seeds]
+        steps = [int(training.steps) for training in settings]
+        ends = [int(training.steps) // training.snapshot_every for training in settings]
         own_steps = sum(steps[index] for index in spread.share(len(steps)))
         with screen.progress(label, own_steps) as show:
-            fitted = fit_all(
-                [plans[i] for i in members],
-                spread=spread,
-                keeper=keeper.of(label, ends),
-                progress=show,
-            )
-        histories |= dict(zip(members, fitted, strict=True))
-    for index, history in sorted(histories.items()):
-        for seed, step in zip(history.seeds, history.diverged_at, strict=True):
-            if step >= 0:
-                place = where[index] + ", " * bool(where[index])
-                diverged.append(
-                    f"{requests[0].label}: {place}seed {seed} diverged, "
-                    f"its loss is not finite at step {step}"
-                )
-    answers = (histories[index] for index in range(len(plans)))
-    return [list(itertools.islice(answers, len(request.jobs))) for request in requests]
+            fitted = fit_all(plans, spread=spread, keeper=keeper.of(label, ends), progress=show)
+        histories |= {one.full_name: history for one, history in zip(group, fitted, strict=True)}
+    return [histories[one.full_name] for one in declared]
+
+
+def _diverged(declared: Sequence[Declared], histories: Sequence[History]) -> list[str]:
+    """A sentence for each seed of each training whose loss was not finite."""
+    return [
+        f"{one.full_name}: seed {seed} diverged, its loss is not finite at step {step}"
+        for one, history in zip(declared, histories, strict=True)
+        for seed, step in zip(history.seeds, history.diverged_at, strict=True)
+        if step >= 0
+    ]
 
 
 def _require_datasets(experiment: Experiment, measured: Sequence[Any]) -> None:

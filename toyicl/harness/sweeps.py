@@ -1,151 +1,19 @@
-"""Sweeps: an experiment measured at every point of a grid, its trainings done together.
-
-An experiment's `measure` asks for its trainings one by one, by calling `fit`. To train the points of a
-grid as one program, each point's measurement runs until it asks; when all are waiting, those that ask
-for the same training are answered together.
-"""
+"""Sweeps: the grid of their points, their results as one dataset, and their figure."""
 
 import itertools
-import queue
-import threading
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl.core.config import require
 from toyicl.core.datasets import part, without_padding
 from toyicl.harness.claims import Claim
-from toyicl.harness.experiment import Fit
 from toyicl.plots import figures
-from toyicl.tasks.linear import Task
-from toyicl.training.loop import History, Job
-from toyicl.training.step import Build, Training
 
 MEASURED = "measured_"
 """Before the name of a dimension: the coordinate that says which of its entries a point has."""
-
-
-class Request(NamedTuple):
-    """Trainings that a measurement asks for."""
-
-    jobs: tuple[Job, ...]
-    label: str
-    at_most: int | None
-    point: int
-    """Which point of the grid asks, in the order of `grid`."""
-
-
-Measure = Callable[[Fit], xr.Dataset]
-
-
-def measure_together(
-    measures: Sequence[Measure], train: Callable[[list[Request]], list[list[History]]]
-) -> list[xr.Dataset]:
-    """The results of all measurements; `train` answers the requests that have one label, job by job.
-
-    One measurement runs at a time. What any of them raises, or `train`, is raised here.
-    """
-    points = [_Point(index, measure) for index, measure in enumerate(measures)]
-    try:
-        for point in points:
-            point.start()
-        while waiting := [point for point in points if point.request is not None]:
-            label = waiting[0].request.label
-            asking = [point for point in waiting if point.request.label == label]
-            histories = train([point.request for point in asking])
-            for point, answer in zip(asking, histories, strict=True):
-                point.answer(answer)
-        return [point.result for point in points]
-    finally:
-        for point in points:
-            point.leave()
-
-
-class _Leave(BaseException):
-    """Ends a measurement that will not be answered."""
-
-
-class _Point:
-    """A measurement in a thread of its own, which runs only while somebody waits for it."""
-
-    def __init__(self, index: int, measure: Measure) -> None:
-        self.request: Any = None
-        """What it waits for; None once it is done."""
-        self.result: Any = None
-        self._index, self._measure = index, measure
-        self._labels: set[str] = set()
-        self._said: queue.Queue = queue.Queue()
-        self._heard: queue.Queue = queue.Queue()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        """Run until the first request, or the end."""
-        self._thread.start()
-        self._listen()
-
-    def answer(self, histories: list[History]) -> None:
-        """Give it what it asked for, and run until the next request, or the end."""
-        self._heard.put(histories)
-        self._listen()
-
-    def leave(self) -> None:
-        """End it if it still waits."""
-        if self.request is not None:
-            self._heard.put(_Leave)
-            self._thread.join()
-
-    def _listen(self) -> None:
-        self.request, self.result, error = self._said.get()
-        if error is not None:
-            raise error
-
-    def _run(self) -> None:
-        try:
-            self._said.put((None, self._measure(_Asking(self._ask)), None))
-        except _Leave:
-            pass
-        except BaseException as error:
-            self._said.put((None, None, error))
-
-    def _ask(self, jobs: Sequence[Job], label: str, at_most: int | None) -> list[History]:
-        rule = "used once in a measurement, since trainings are kept by their labels"
-        require(label not in self._labels, "label", rule, label)
-        require(len(jobs) > 0, "jobs", "one or more", len(jobs))
-        self._labels.add(label)
-        self._said.put((Request(tuple(jobs), label, at_most, self._index), None, None))
-        histories = self._heard.get()
-        if histories is _Leave:
-            raise _Leave
-        return histories
-
-
-class _Asking:
-    """`experiment.Fit` as a measurement gets it."""
-
-    def __init__(self, ask: Callable[[Sequence[Job], str, int | None], list[History]]) -> None:
-        self._ask = ask
-
-    def __call__(
-        self,
-        build: Build,
-        task: Task,
-        training: Training,
-        *,
-        label: str,
-        at_most: int | None = None,
-    ) -> History:
-        """Train one learner for each seed."""
-        (history,) = self._ask([Job(build, task, training)], label, at_most)
-        return history
-
-    def together(
-        self, jobs: Sequence[Job], *, label: str, at_most: int | None = None
-    ) -> list[History]:
-        """Train several learners for each seed."""
-        return self._ask(jobs, label, at_most)
 
 
 def grid(sweep: dict[str, list[Any]]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from toyicl.core.episode import Episode, Learner
 from toyicl.models.construction import as_transformer, interpolate, repeated
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks.linear import InputDistribution, LinearRegression
-from toyicl.training.loop import History
+from toyicl.training.loop import History, Job
 from toyicl.training.step import Training
 
 OTHER_LAWS: tuple[InputDistribution, ...] = (
@@ -61,6 +61,10 @@ class Study:
             require_different(name, values)
             for value in values:
                 require_positive(name, value)
+
+    def trainings(self) -> dict[str, Job]:
+        """The training of the model on the task, named "model"."""
+        return {"model": Job(self.model, self.task, self.training)}
 
     def episodes(self) -> Episode:
         """The held-out episodes."""

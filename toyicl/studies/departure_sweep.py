@@ -21,12 +21,11 @@ from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.core.config import require, require_increasing, require_positive, require_size
 from toyicl.core.episode import Episode, predict
-from toyicl.harness.experiment import Fit
 from toyicl.models.transformer import Architecture
 from toyicl.studies import departures
 from toyicl.tasks.linear import LinearRegression, Task
 from toyicl.theory import gram_spectrum
-from toyicl.training.loop import History, Job
+from toyicl.training.loop import Histories, History, Job
 from toyicl.training.step import Training
 
 TUNING_EPISODES = 20_000
@@ -99,23 +98,33 @@ class Probe:
             place = departures.find(name).place(name, place, value)
         return place
 
+    def name(self, point: tuple[float, ...]) -> str:
+        """Name of the training at a point."""
+        return ", ".join(
+            f"{axis} = {value}" for axis, value in zip(self._names(), point, strict=True)
+        )
+
     def _names(self) -> list[str]:
         return [self.axis] if self.second_axis is None else [self.axis, self.second_axis]
 
 
-def measure(settings: Probe, fit: Fit) -> xr.Dataset:
-    """Train at every point, and set each model beside gradient descent, trained and untrained.
+def trainings(settings: Probe) -> dict[str, Job]:
+    """One training at every point."""
+    jobs = {}
+    for point in settings.points():
+        task, model = settings.place(point)
+        jobs[settings.name(point)] = Job(model, task, settings.training)
+    return jobs
+
+
+def measure(settings: Probe, histories: Histories) -> xr.Dataset:
+    """Compare the model at every point with gradient descent, trained and untrained.
 
     Dimensions: axis (one entry, its name), value, second_value if there is a second axis, seed.
     """
-    points, label = settings.points(), " x ".join(settings._names())
-    places = [settings.place(point) for point in points]
-    jobs = [
-        Job(model, task, settings.training, ", ".join(f"{value:g}" for value in point))
-        for point, (task, model) in zip(points, places, strict=True)
-    ]
     rows = []
-    for (task, model), history in zip(places, fit.together(jobs, label=label), strict=True):
+    for point in settings.points():
+        (task, model), history = settings.place(point), histories[settings.name(point)]
         steps = model.depth - (model.tokens == "separate")  # a layer of those only arranges
         rows.append(beside_descent(history, task, steps, settings.evaluation_episodes))
     along = dict(zip(("value", "second_value"), map(list, settings.along()), strict=False))

@@ -5,7 +5,7 @@ step. Python only counts chunks, shows progress and keeps snapshots; a step is c
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -23,13 +23,20 @@ Progress = Callable[[int, np.ndarray], None]
 
 
 class Job(NamedTuple):
-    """A training, one run for each seed."""
+    """A training that an experiment declares: one run for each seed."""
 
     build: Build
+    """Makes the learner."""
     task: Task
+    """The task whose episodes it is trained on."""
     training: Training
-    name: str = ""
-    """What tells it from the others that are trained with it, to the user."""
+    """Steps, batch size, and optimiser."""
+    max_seeds: int | None = None
+    """Largest number of seeds that are trained; None trains all seeds of the run."""
+
+    def seeds(self, count: int) -> range:
+        """The seeds that are trained in a run with `count` seeds."""
+        return range(count if self.max_seeds is None else min(count, self.max_seeds))
 
 
 class Plan(NamedTuple):
@@ -59,6 +66,10 @@ class History(NamedTuple):
     def final(self) -> Any:
         """The trained learners, with a leading seed axis on every leaf."""
         return jax.tree.map(lambda leaf: leaf[:, -1], self.learners)
+
+
+Histories = Mapping[str, History]
+"""What an experiment measures: the history of each training, by the name that declares it."""
 
 
 class Checkpointer(Protocol):
@@ -139,7 +150,7 @@ def fit_all(
     ]
 
 
-def kind(plan: Plan) -> Any:
+def kind(plan: Plan | Job) -> Any:
     """What plans that can be fitted together have in common: all that is not traced."""
     run = jax.eval_shape(start, plan.build, plan.task, plan.training, 0)
     leaves, structure = jax.tree.flatten(run)
