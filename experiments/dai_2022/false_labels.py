@@ -21,7 +21,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl.core.config import require, require_increasing, require_share
+from toyicl.core.config import require, require_fraction, require_increasing
 from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
@@ -50,7 +50,7 @@ class Settings(FinetuningStudy):
         rise = len(self.shares) > 1 and self.shares[0] == 0
         require(rise, "shares", "two or more, from 0, true labels, on", self.shares)
         for share in self.shares:
-            require_share("shares", share)
+            require_fraction("shares", share)
 
 
 FULL = Settings()

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import theory
-from toyicl.core.config import require, require_different, require_share, require_size
+from toyicl.core.config import require, require_different, require_fraction, require_size
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claims
 from toyicl.models.construction import require_one_linear_layer
@@ -57,7 +57,7 @@ class Settings(Study):
         require(self.task.outputs == 1, "task.outputs", "1 in this experiment", self.task.outputs)
         require_different("shares", self.shares)
         for share in self.shares:
-            require_share("shares", share)
+            require_fraction("shares", share)
         require_size("dial_seeds", self.dial_seeds)
         require_size("depth", self.depth, least=2)
 

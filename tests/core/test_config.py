@@ -1,7 +1,7 @@
 """Settings: what is static, what can be traced, and how bad input is named."""
 
 import re
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, dataclass
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 
 from toyicl.core.config import (
+    named_in_errors,
     require,
     require_choice,
+    require_fraction,
     require_not_negative,
     require_positive,
-    require_share,
     require_size,
     settings,
     static,
 )
+from toyicl.core.errors import BadSetting
 
 
 @settings
@@ -27,8 +29,8 @@ class Oven:
     timer: float | None = None
 
     def __post_init__(self):
-        require_size("oven.trays", self.trays)
-        require_positive("oven.heat", self.heat)
+        require_size("trays", self.trays)
+        require_positive("heat", self.heat)
 
 
 def test_cannot_be_changed_after_construction():
@@ -73,6 +75,55 @@ def test_message_names_setting_rule_and_value():
     require(True, "oven.heat", "low", "hot")
 
 
+def test_an_error_in_a_settings_class_names_class_and_field():
+    with pytest.raises(
+        BadSetting, match=r"^Oven\.heat must be a finite number above 0, got -1$"
+    ) as e:
+        Oven(heat=-1)
+    assert (e.value.owner, e.value.field, e.value.value) == (Oven, "heat", -1)
+    assert e.value.under("kitchen.heat") == "kitchen.heat must be a finite number above 0, got -1"
+
+
+def test_a_subclass_is_named_by_its_own_name():
+    @named_in_errors
+    @dataclass(frozen=True, kw_only=True)
+    class Base:
+        size: int = 1
+
+        def __post_init__(self):
+            require_size("size", self.size)
+
+    class Derived(Base):
+        pass
+
+    with pytest.raises(BadSetting, match=r"^Derived\.size must be"):
+        Derived(size=0)
+
+
+@pytest.mark.parametrize("value", [None, "hot", True, [1.0]])
+def test_what_is_no_number_is_refused_at_construction(value):
+    with pytest.raises(BadSetting, match=r"^Oven\.heat must be a finite number above 0, got "):
+        Oven(heat=value)
+
+
+def test_rebuilding_a_pytree_checks_nothing():
+    """JAX puts None, shapes and other placeholders where the leaves are."""
+    leaves, structure = jax.tree.flatten(Oven())
+    for placeholder in (None, object(), jax.ShapeDtypeStruct((), float), -1.0):
+        rebuilt = jax.tree.unflatten(structure, [placeholder] * len(leaves))
+        assert rebuilt.heat is placeholder
+        assert rebuilt.trays == Oven().trays
+    assert jax.tree.map(lambda leaf: leaf, Oven(heat=3.0, timer=1.0)) == Oven(heat=3.0, timer=1.0)
+
+
+def test_leaves_are_named_by_their_fields():
+    paths = [
+        jax.tree_util.keystr(path, simple=True, separator=".")
+        for path, _ in jax.tree_util.tree_leaves_with_path({"oven": Oven(timer=1.0)})
+    ]
+    assert paths == ["oven.heat", "oven.timer"]
+
+
 BAD = [
     (require_size, 0, "a whole number of at least 1"),
     (require_size, -3, "a whole number of at least 1"),
@@ -89,12 +140,12 @@ BAD = [
     (require_not_negative, float("inf"), "a finite number of at least 0"),
     (require_not_negative, float("nan"), "a finite number of at least 0"),
     (require_not_negative, np.int64(-1), "a finite number of at least 0"),
-    (require_share, -1e-9, "between 0 and 1"),
-    (require_share, 1.001, "between 0 and 1"),
-    (require_share, float("nan"), "between 0 and 1"),
-    (require_share, float("inf"), "between 0 and 1"),
-    (require_share, np.float32(2), "between 0 and 1"),
-    (require_share, "0.5", "between 0 and 1"),
+    (require_fraction, -1e-9, "between 0 and 1"),
+    (require_fraction, 1.001, "between 0 and 1"),
+    (require_fraction, float("nan"), "between 0 and 1"),
+    (require_fraction, float("inf"), "between 0 and 1"),
+    (require_fraction, np.float32(2), "between 0 and 1"),
+    (require_fraction, "0.5", "between 0 and 1"),
 ]
 
 
@@ -112,9 +163,9 @@ GOOD = [
     (require_positive, 1),
     (require_not_negative, 0),
     (require_not_negative, 0.0),
-    (require_share, 0),
-    (require_share, 0.5),
-    (require_share, np.float32(1)),
+    (require_fraction, 0),
+    (require_fraction, 0.5),
+    (require_fraction, np.float32(1)),
 ]
 
 
@@ -135,7 +186,7 @@ def test_a_choice_is_one_of_those_listed():
         require_choice("oven.mode", "fan", ("grill", "steam"))
 
 
-@pytest.mark.parametrize("check", [require_positive, require_not_negative, require_share])
+@pytest.mark.parametrize("check", [require_positive, require_not_negative, require_fraction])
 def test_traced_values_and_arrays_pass_unchecked(check):
     check("oven.heat", jnp.array([-1.0, 1.0]))
     jax.jit(lambda heat: check("oven.heat", heat))(-1.0)

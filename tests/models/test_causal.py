@@ -158,12 +158,18 @@ def test_more_demonstrations_than_fit_are_refused():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"attention": "mixed"}, "model.attention must be one of softmax, linear, got 'mixed'"),
-        ({"heads": 3}, r"model.heads must be a divisor of model.width \(8\), got 3"),
-        ({"depth": 0}, "model.depth must be a whole number of at least 1"),
-        ({"memory": "none"}, "model.memory must be one of momentum, previous, got 'none'"),
-        ({"eta": -0.5}, "model.eta must be a finite number of at least 0, got -0.5"),
-        ({"init_scale": 0.0}, "model.init_scale must be a finite number above 0"),
+        (
+            {"attention": "mixed"},
+            "attention must be one of softmax, linear, got 'mixed'",
+        ),
+        ({"heads": 3}, r"CausalArchitecture.heads must be a divisor of width \(8\), got 3"),
+        ({"depth": 0}, "CausalArchitecture.depth must be a whole number of at least 1"),
+        (
+            {"memory": "none"},
+            "CausalArchitecture.memory must be one of momentum, previous, got 'none'",
+        ),
+        ({"eta": -0.5}, "CausalArchitecture.eta must be a finite number of at least 0, got -0.5"),
+        ({"init_scale": 0.0}, "CausalArchitecture.init_scale must be a finite number above 0"),
     ],
 )
 def test_bad_settings_are_named(bad, message):
@@ -172,7 +178,7 @@ def test_bad_settings_are_named(bad, message):
 
 
 def test_inputs_are_told_in_equal_parts():
-    with pytest.raises(BadInput, match=r"input_tokens must be a divisor of task.dim \(4\), got 3"):
+    with pytest.raises(BadInput, match=r"input_tokens must be a divisor of .*\(4\), got 3"):
         built(input_tokens=3)
 
 

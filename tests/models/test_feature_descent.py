@@ -57,9 +57,9 @@ def test_training_moves_features_and_start_but_not_the_step():
 
 
 def test_bad_settings_are_named():
-    with pytest.raises(ValueError, match=r"^reference\.width must be a whole number"):
+    with pytest.raises(ValueError, match=r"^MetaLearner\.width must be a whole number"):
         MetaLearner(width=0)
     with pytest.raises(
-        ValueError, match=r"^reference\.learning_rate must be a finite number above 0"
+        ValueError, match=r"^MetaLearner\.learning_rate must be a finite number above 0"
     ):
         MetaLearner(learning_rate=0.0)

@@ -395,13 +395,13 @@ BAD = [
 
 @pytest.mark.parametrize(("field", "value", "rule"), BAD)
 def test_refuses(field, value, rule):
-    message = f"model.{field} must be {rule}, got {value!r}"
+    message = f"Architecture.{field} must be {rule}, got {value!r}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Architecture(**{field: value})
 
 
 def test_refuses_to_spare_inputs_that_are_embedded():
     with pytest.raises(
-        ValueError, match=r"^model\.update_inputs must be True but for joint tokens"
+        ValueError, match=r"^Architecture\.update_inputs must be True but for joint tokens"
     ):
         Architecture(update_inputs=False, embedding_size=4)

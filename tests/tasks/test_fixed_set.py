@@ -44,6 +44,6 @@ def test_sizes_are_those_of_the_law_and_bad_ones_are_named():
     with pytest.raises(ValueError, match=r"^episodes must be at most task\.count \(16\), got 17$"):
         POOL.sample(jax.random.key(0), 17)
     with pytest.raises(
-        ValueError, match=r"^task\.count must be a whole number of at least 1, got 0$"
+        ValueError, match=r"^FixedSet\.count must be a whole number of at least 1, got 0$"
     ):
         FixedSet(count=0)

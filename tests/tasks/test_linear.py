@@ -286,7 +286,7 @@ BAD = [
 
 @pytest.mark.parametrize(("field", "value", "rule"), BAD)
 def test_refuses(field, value, rule):
-    message = f"task.{field} must be {rule}"
+    message = f"LinearRegression.{field} must be {rule}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}.*, got {re.escape(repr(value))}$"):
         LinearRegression(**{"dim": 2, field: value})
 
@@ -297,5 +297,5 @@ def test_a_batch_has_at_least_one_episode():
 
 
 def test_a_scale_in_quotes_is_refused():
-    with pytest.raises(ValueError, match=r"task.input_range must be .* got '1'"):
+    with pytest.raises(ValueError, match=r"LinearRegression.input_range must be .* got '1'"):
         LinearRegression(input_range="1")

@@ -99,17 +99,20 @@ def test_shapes_and_dtypes(teacher, wide, dtype):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"teacher": "cosine"}, r"^task\.teacher must be one of sine, network, got 'cosine'$"),
-        ({"share": 1.5}, r"^task\.share must be between 0 and 1, got 1\.5$"),
-        ({"gain": 0.0}, r"^task\.gain must be a finite number above 0, got 0\.0$"),
-        ({"hidden": 0}, r"^task\.hidden must be a whole number of at least 1, got 0$"),
+        (
+            {"teacher": "cosine"},
+            r"\.teacher must be one of sine, network, got 'cosine'$",
+        ),
+        ({"share": 1.5}, r"^TeacherRegression\.share must be between 0 and 1, got 1\.5$"),
+        ({"gain": 0.0}, r"^TeacherRegression\.gain must be a finite number above 0, got 0\.0$"),
+        ({"hidden": 0}, r"^TeacherRegression\.hidden must be a whole number of at least 1, got 0$"),
         (
             {"law": LinearRegression(label_noise=0.1)},
-            r"^task\.law\.label_noise must be None under a teacher, got 0\.1$",
+            r"^TeacherRegression\.law\.label_noise must be None under a teacher, got 0\.1$",
         ),
         (
             {"law": LinearRegression(distractors=2)},
-            r"^task\.law\.distractors must be None under a teacher, got 2$",
+            r"^TeacherRegression\.law\.distractors must be None under a teacher, got 2$",
         ),
     ],
 )

@@ -141,10 +141,10 @@ def test_a_class_without_demonstrations_is_named():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"outputs": 1}, "task.outputs must be a whole number of at least 2, got 1"),
-        ({"prior": 1.5}, "task.prior must be between 0 and 1, got 1.5"),
-        ({"context_size": 0}, "task.context_size must be a whole number of at least 1"),
-        ({"prior_seed": -1}, "task.prior_seed must be a whole number of at least 0"),
+        ({"outputs": 1}, "Classification.outputs must be a whole number of at least 2, got 1"),
+        ({"prior": 1.5}, "Classification.prior must be between 0 and 1, got 1.5"),
+        ({"context_size": 0}, "Classification.context_size must be a whole number of at least 1"),
+        ({"prior_seed": -1}, "Classification.prior_seed must be a whole number of at least 0"),
     ],
 )
 def test_bad_settings_are_named(bad, message):

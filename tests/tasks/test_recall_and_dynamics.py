@@ -130,10 +130,14 @@ def test_shapes_and_dtypes(name, wide, dtype):
 @pytest.mark.parametrize(
     ("task", "changes", "message"),
     [
-        (Mixture, {"recall_share": -0.1}, r"^task\.recall_share must be between 0 and 1, got -0"),
-        (Dynamics, {"dim": 0}, r"^task\.dim must be a whole number of at least 1, got 0$"),
-        (Dynamics, {"context_size": 0}, r"^task\.context_size must be a whole number"),
-        (Dynamics, {"reflections": 0}, r"^task\.reflections must be a whole number"),
+        (
+            Mixture,
+            {"recall_share": -0.1},
+            r"^Mixture\.recall_share must be between 0 and 1, got -0",
+        ),
+        (Dynamics, {"dim": 0}, r"^Dynamics\.dim must be a whole number of at least 1, got 0$"),
+        (Dynamics, {"context_size": 0}, r"^Dynamics\.context_size must be a whole number"),
+        (Dynamics, {"reflections": 0}, r"^Dynamics\.reflections must be a whole number"),
     ],
 )
 def test_bad_settings_are_named(task, changes, message):

@@ -69,12 +69,21 @@ def test_scales_are_traced():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"context_size": 0}, r"^task\.context_size must be a whole number of at least 1, got 0$"),
-        ({"draws": "both"}, r"^task\.draws must be one of independent, single_key, got 'both'$"),
-        ({"input_range": 0.0}, r"^task\.input_range must be a finite number above 0, got 0\.0$"),
+        (
+            {"context_size": 0},
+            r"\.context_size must be a whole number of at least 1, got 0$",
+        ),
+        (
+            {"draws": "both"},
+            r"\.draws must be one of independent, single_key, got 'both'$",
+        ),
+        (
+            {"input_range": 0.0},
+            r"\.input_range must be a finite number above 0, got 0\.0$",
+        ),
         (
             {"greatest_amplitude": np.nan},
-            r"^task\.greatest_amplitude must be a finite number above",
+            r"^SineRegression\.greatest_amplitude must be a finite number above",
         ),
     ],
 )

@@ -56,18 +56,18 @@ def test_a_divided_batch_trains_the_same_run(close):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"steps": 0}, "training.steps must be a whole number of at least 1, got 0"),
-        ({"steps": 150}, r"training.steps must be a multiple of training.snapshot_every \(100\)"),
-        ({"batch_size": -1}, "training.batch_size must be a whole number"),
-        ({"batch_size": 2.5}, "training.batch_size must be a whole number"),
-        ({"learning_rate": float("nan")}, "training.learning_rate must be a finite number above 0"),
+        ({"steps": 0}, "Training.steps must be a whole number of at least 1, got 0"),
+        ({"steps": 150}, r"Training.steps must be a multiple of snapshot_every \(100\)"),
+        ({"batch_size": -1}, "Training.batch_size must be a whole number"),
+        ({"batch_size": 2.5}, "Training.batch_size must be a whole number"),
+        ({"learning_rate": float("nan")}, "Training.learning_rate must be a finite number above 0"),
         (
             {"final_learning_rate": -1.0},
-            "training.final_learning_rate must be a finite number of at",
+            "Training.final_learning_rate must be a finite number of at",
         ),
-        ({"clip_norm": 0.0}, "training.clip_norm must be a finite number above 0, got 0.0"),
-        ({"b1": 1}, "training.b1 must be at least 0 and below 1, got 1"),
-        ({"b2": 1.0}, "training.b2 must be at least 0 and below 1, got 1.0"),
+        ({"clip_norm": 0.0}, "Training.clip_norm must be a finite number above 0, got 0.0"),
+        ({"b1": 1}, "Training.b1 must be at least 0 and below 1, got 1"),
+        ({"b2": 1.0}, "Training.b2 must be at least 0 and below 1, got 1.0"),
     ],
 )
 def test_bad_settings_are_named(bad, message):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from toyicl.cli import parsing
 from toyicl.cli.console import InterruptHandler, TerminalConsole, print_floors, print_verdicts
 from toyicl.cli.options import FIGURES, RUNS, Demo, Draw, Floors, List, Probe, Run, Verify
-from toyicl.core.errors import BadInput, Unfinished
+from toyicl.core.errors import BadInput, BadSetting, Unfinished
 from toyicl.harness import experiment
 
 if TYPE_CHECKING:
@@ -54,14 +54,21 @@ def _obey(words: list[str], leaving: InterruptHandler) -> int:
     if words == ["--version"]:
         print(f"toyicl {importlib.metadata.version('toyicl')}")
         return 0
-    if words[:1] == ["run"]:
-        kinds["run"] = _with_own_settings(words[1:])
-    command = parsing.parse_command(kinds, words)
+    loaded = _experiment_with_settings(words[1:]) if words[:1] == ["run"] else None
+    if loaded is not None:
+        default = loaded.quick if "--quick" in words else loaded.full
+        kinds["run"] = _with_settings(default)
+    try:
+        command = parsing.parse_command(kinds, words)
+    except BadSetting as error:
+        if loaded is None:
+            raise
+        raise BadInput(parsing.name_as_given(error, default, words)) from None
     match command:
         case List():
             return list_runs(command) if command.runs else list_experiments(command)
         case Run():
-            return run(command, words, leaving)
+            return run(command, words, leaving, loaded)
         case Probe():
             asked = command.axis or command.values
             return probe(command, words, leaving) if asked else list_axes()
@@ -110,19 +117,29 @@ def list_runs(command: List) -> int:
     return 0
 
 
-def run(command: Run, words: Sequence[str], leaving: InterruptHandler) -> int:
-    """Run experiments, each with its own settings if it is the only one named."""
+def run(
+    command: Run,
+    words: Sequence[str],
+    leaving: InterruptHandler,
+    known: experiment.Experiment | None = None,
+) -> int:
+    """Run experiments.
+
+    `known` is the experiment if it is the only one and has been loaded, so that its file is not
+    executed again.
+    """
     from toyicl.core.config import require_not_negative, require_positive, require_size
     from toyicl.harness import runner
     from toyicl.training import compilation_cache, distributed
     from toyicl.training.placement import AcrossBatch, AcrossRuns
 
     require_size("seeds", command.seeds)
-    require_not_negative("checkpoint_every", command.checkpoint_every)
+    if command.checkpoint_every is not None:
+        require_not_negative("checkpoint_every", command.checkpoint_every)
     require_positive("patience", command.patience)
     _prepare_devices()
     chosen = _chosen(command.experiments)
-    loaded = [experiment.load(listing) for listing in chosen]
+    loaded = [known or experiment.load(listing) for listing in chosen]
     grids = [_grid(command, one) for one in loaded]
     given = (command.coordinator, command.processes, command.rank)
     if not command.distributed and given != (None, None, None):
@@ -363,21 +380,28 @@ def _prepare_devices() -> None:
     distributed.use_all_cores()
 
 
-def _with_own_settings(words: Sequence[str]) -> type[Run]:
-    """The options of `run`, with those of the experiment if a single one is named."""
-    first_option = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
-    names = words[:first_option]
-    if len(names) != 1 or names[0] == "all":
-        settings = [word for word in words if word.startswith("--settings")]
-        if settings:
-            before = f"after {' '.join(names)}" if names else "before any name"
-            rule = "settings must follow the name of one experiment, which comes first"
-            raise BadInput(f"{rule}, got {settings[0]} {before}")
-        return Run
-    listing = experiment.find(names[0])
-    _prepare_devices()
-    loaded = experiment.load(listing)
-    default = loaded.quick if "--quick" in words else loaded.full
+def _experiment_with_settings(words: Sequence[str]) -> experiment.Experiment | None:
+    """The experiment whose own settings the words of `run` may change: the only one, loaded.
+
+    None if several are named, or none. Raises BadInput for settings without a single experiment.
+    """
+    if "--help" in words or "-h" in words:
+        words = [word for word in words if word not in ("--help", "-h")]
+    command, unknown = parsing.parse_known(Run, words)
+    names = command.experiments
+    if len(names) == 1 and names[0] != "all":
+        listing = experiment.find(names[0])
+        _prepare_devices()
+        return experiment.load(listing)
+    settings = [word for word in unknown if word.startswith("--settings")]
+    if settings:
+        given = ", ".join(names) or "none"
+        raise BadInput(f"{settings[0]} needs exactly one experiment, got {given}")
+    return None
+
+
+def _with_settings(default: Any) -> type[Run]:
+    """The options of `run`, with an experiment's own settings."""
     extended = dataclasses.make_dataclass(
         "Run", [("settings", type(default), default)], bases=(Run,), frozen=True
     )

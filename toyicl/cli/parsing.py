@@ -1,40 +1,77 @@
-"""Words to values: tyro's parsing with its complaints as one line, and the settings of a sweep."""
+"""Parsing: the words of a command line become commands, and those of a sweep become values."""
 
 import contextlib
 import dataclasses
 import difflib
 import io
 import math
-import re
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 import tyro.extras
 
-from toyicl.core.errors import BadInput
+from toyicl.core.errors import BadInput, BadSetting
 
-NONE_OR = r":( \S+:)? no type matching \{{None\}}\|{} could .* \['(.*?)'\]\. .*"
-REWORDED = {
-    r":( INT:)? invalid literal for int\(\) with base 10:": " must be a whole number, got",
-    r":( FLOAT:)? could not convert string to float:": " must be a number, got",
-    NONE_OR.format("INT"): r" must be None or a whole number, got '\2'",
-    NONE_OR.format("FLOAT"): r" must be None or a number, got '\2'",
-    r" for argument 'value'": "",
-}
-"""What is said of words that are not of a kind, by what tyro says."""
+Class = TypeVar("Class")
+MOST_LINES = 3
+"""Most lines of a message about a command line that cannot be parsed."""
 
 
 def parse_command(kinds: dict[str, Callable[..., Any]], words: Sequence[str]) -> Any:
-    """The command that the words stand for.
+    """The command that the words of a command line stand for.
 
-    Raises BadInput with what tyro has to say of bad ones.
+    Raises BadUsage, with tyro's own message, if they stand for none, and BadSetting for a setting
+    whose value is not allowed.
     """
-    with _complaints():
+    name = words[0] if words else ""
+    with _errors():
+        if name in kinds:  # so that messages and help are those of this command alone
+            return tyro.cli(kinds[name], prog=f"toyicl {name}", args=words[1:])
         return tyro.extras.subcommand_cli_from_dict(
             kinds, prog="toyicl", description="`toyicl --version` prints the version.", args=words
         )
+
+
+def parse_known(kind: type[Class], words: Sequence[str]) -> tuple[Class, list[str]]:
+    """The options of one command, and the words that belong to none of them.
+
+    Raises BadUsage for known options with bad values.
+    """
+    with _errors():
+        return tyro.cli(kind, args=words, return_unknown_args=True, add_help=False)
+
+
+def name_as_given(error: BadSetting, settings: Any, words: Sequence[str]) -> str:
+    """The message of an error in settings, with the setting named as the user wrote it.
+
+    `settings` are those that the words change by options such as --settings.training.steps. If several
+    of the settings are of the error's class, it is the one whose options were given.
+    """
+    if error.owner is None:
+        return str(error)
+    places = [path for path, value in _nested(settings) if isinstance(value, error.owner)]
+    options = [
+        word.partition("=")[0].removeprefix("--settings.").replace("-", "_")
+        for word in words
+        if word.startswith("--settings.")
+    ]
+    exact = [path for path in places if f"{path}{error.field}" in options]
+    touched = [path for path in places if any(option.startswith(path) for option in options)]
+    for found in (exact, touched, places):
+        if len(found) == 1:
+            return error.under(found[0] + error.field)
+    return str(error)
+
+
+def _nested(settings: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings and all settings within them, with their paths, such as "size_training."."""
+    yield before, settings
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _nested(value, f"{before}{field.name}.")
 
 
 def parse_sweep(settings: Any, words: Sequence[str]) -> dict[str, list[Any]]:
@@ -97,8 +134,23 @@ def with_values(settings: Any, values: dict[str, Any]) -> Any:
     Raises BadInput, from the settings themselves, for a value that is not allowed.
     """
     for path, value in values.items():
-        settings = _with_value(settings, path.split("."), value)
+        try:
+            settings = _with_value(settings, path.split("."), value)
+        except BadSetting as error:
+            raise BadInput(_under_path(error, settings, path)) from None
     return settings
+
+
+def _under_path(error: BadSetting, settings: Any, path: str) -> str:
+    """The message of an error, with the setting's path if it is in the settings that hold `path`."""
+    if error.owner is None:
+        return str(error)
+    holders = [
+        before
+        for before, value in _nested(settings)
+        if path.startswith(before) and isinstance(value, error.owner)
+    ]
+    return error.under(holders[-1] + error.field) if holders else str(error)
 
 
 def _with_value(settings: Any, path: list[str], value: Any) -> Any:
@@ -155,33 +207,54 @@ def _as_text(value: float) -> str:
 
 
 def _parse_value(kind: Any, path: str, text: str) -> Any:
-    value = dataclasses.make_dataclass(path, [("value", Annotated[kind, tyro.conf.Positional])])
-    with _complaints(f"sweep of {path}: "):
-        parsed: Any = tyro.cli(value, args=[text], config=(tyro.conf.FlagConversionOff,))
+    """The value of a type that a text stands for, by the rules of the command line."""
+    value = dataclasses.make_dataclass("value", [("value", Annotated[kind, tyro.conf.Positional])])
+    try:
+        with _errors():
+            parsed: Any = tyro.cli(value, args=[text], config=(tyro.conf.FlagConversionOff,))
+    except BadUsage:
+        raise BadInput(f"sweep of {path} must be {_described(kind)}, got {text!r}") from None
     return parsed.value
 
 
+def _described(kind: Any) -> str:
+    """A type in words, for messages."""
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    names = {int: "a whole number", float: "a number", bool: "True or False", type(None): "None"}
+    parts = sorted(typing.get_args(kind) or (kind,), key=lambda part: part is not type(None))
+    return " or ".join(names.get(part, getattr(part, "__name__", str(part))) for part in parts)
+
+
+class BadUsage(BadInput):
+    """The words of a command line stand for no command; the message is tyro's."""
+
+
 @contextlib.contextmanager
-def _complaints(before: str = "") -> Iterator[None]:
-    """Turn what tyro prints before it exits with an error into a BadInput of one line."""
-    complaint = io.StringIO()
+def _errors() -> Iterator[None]:
+    """Turn tyro's exit with an error into a BadSetting, if that is its cause, or a BadUsage."""
+    message = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(message):
             yield
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise BadInput(_one_line(before, complaint.getvalue())) from None
+        cause: BaseException | None = stop
+        while cause is not None and not isinstance(cause, BadSetting):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
+            raise cause from None
+        raise BadUsage(_without_frame(message.getvalue())) from None
 
 
-def _one_line(before: str, box: str) -> str:
-    """The message in tyro's framed text: its lines up to the first rule, joined, in our words."""
-    lines = [line.strip("│ ") for line in box.splitlines()[1:] if not line.startswith("╰")]
-    text = before + " ".join(line for line in lines if not line.startswith("───"))
-    text = text.split("For full helptext")[0].split("Argument helptext")[0]
-    text = re.sub(r" in toyicl (\w+ )?--help", "", text)
-    text = text.replace("Error parsing ", "").replace("__tyro-dummy-inner__.", "")
-    text = re.sub(r"\s+", " ", text).strip()
-    for found, ours in REWORDED.items():
-        text = re.sub(found, ours, text)
-    return text
+def _without_frame(text: str) -> str:
+    """The text in the frame that tyro draws, a line for each of its first sections."""
+    rows = [line.strip("\u256d\u256e\u2570\u256f\u2502 ") for line in text.splitlines()]
+    sections = [""]
+    for row in rows:
+        if row.startswith("\u2500"):
+            sections.append("")
+        elif row:
+            sections[-1] = f"{sections[-1]} {row}".strip()
+    return "\n".join([section for section in sections if section][:MOST_LINES])

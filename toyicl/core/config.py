@@ -1,25 +1,29 @@
-"""What every settings class shares: sizes that are static, scales that can be traced, one error style.
+"""Settings classes: static sizes, scales that can be traced, and checks with uniform messages.
 
 A settings class is a frozen dataclass registered as a pytree. Fields declared with `static` (sizes,
-laws, switches) are part of its structure: another value means another compiled program. All other
-fields are leaves: they may be traced, so a sweep over them is one `jax.vmap` and a second run with
-other values compiles nothing.
+names of distributions, switches) are part of its structure: another value means another compiled
+program. All other fields are leaves, which may be traced: a sweep over them is one `jax.vmap`, and a
+second run with other values compiles nothing.
+
+Settings are checked once, in `__post_init__`, when they are constructed. Rebuilding a pytree from its
+leaves checks nothing, since JAX puts placeholders of any type there.
 """
 
+import functools
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
 
-from toyicl.core.errors import BadInput
+from toyicl.core.errors import BadSetting
 
 NUMBERS = (int, float, np.integer, np.floating)
-"""What can be checked: a leaf may also be traced, an array, or stand for one in a pytree."""
+"""Types of numbers whose values can be checked; a scale may also be traced, or an array."""
 
 Class = TypeVar("Class")
 
@@ -28,14 +32,66 @@ static = partial(field, metadata={"static": True})
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, static))
 def settings(cls: type[Class]) -> type[Class]:
-    """Class decorator: a frozen keyword-only dataclass, registered as a pytree."""
-    return jax.tree_util.register_dataclass(dataclass(frozen=True, kw_only=True)(cls))
+    """Class decorator: a frozen keyword-only dataclass, checked at construction, and a pytree."""
+    made: Any = dataclass(frozen=True, kw_only=True)(named_in_errors(cls))
+    names = {part.name: bool(part.metadata.get("static")) for part in fields(made)}
+    leaves = [name for name, is_static in names.items() if not is_static]
+    structure = [name for name, is_static in names.items() if is_static]
+    keys = [jax.tree_util.GetAttrKey(name) for name in leaves]
+
+    def flatten(instance: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        return _values(instance, leaves), _values(instance, structure)
+
+    def flatten_with_keys(instance: Any) -> tuple[Iterable[Any], tuple[Any, ...]]:
+        values = _values(instance, leaves)
+        return tuple(zip(keys, values, strict=True)), _values(instance, structure)
+
+    def unflatten(structure_values: Iterable[Any], leaf_values: Iterable[Any]) -> Any:
+        instance = object.__new__(made)
+        found = zip(
+            [*structure, *leaves], itertools.chain(structure_values, leaf_values), strict=True
+        )
+        for name, value in found:
+            object.__setattr__(instance, name, value)
+        return instance
+
+    jax.tree_util.register_pytree_with_keys(made, flatten_with_keys, unflatten, flatten)
+    return made
 
 
-def require(allowed: bool, name: str, rule: str, value: Any) -> None:
-    """Raise a BadInput that names the setting, what is allowed and what was given."""
+def _values(instance: Any, names: Iterable[str]) -> tuple[Any, ...]:
+    return tuple(getattr(instance, name) for name in names)
+
+
+def named_in_errors(cls: type[Class]) -> type[Class]:
+    """Class decorator: a BadSetting that `__post_init__` raises names the class.
+
+    Contained in `settings`; for dataclasses of settings that are not pytrees.
+    """
+    check = cls.__dict__.get("__post_init__")
+    if check is None:
+        return cls
+
+    @functools.wraps(check)
+    def checked(self: Any) -> None:
+        try:
+            check(self)
+        except BadSetting as error:
+            if error.owner is None:
+                raise error.of(type(self)) from None
+            raise
+
+    cls.__post_init__ = checked  # type: ignore[attr-defined]
+    return cls
+
+
+def require(allowed: bool, name: str, rule: str, value: Any, *, owner: type | None = None) -> None:
+    """Check a condition on a setting, of the settings class `owner` if it is checked elsewhere.
+
+    Raises BadSetting, with the setting's name, what is allowed, and the value that was given.
+    """
     if not allowed:
-        raise BadInput(f"{name} must be {rule}, got {value!r}")
+        raise BadSetting(name, rule, value, owner)
 
 
 def require_size(name: str, value: Any, least: int = 1) -> None:
@@ -45,34 +101,44 @@ def require_size(name: str, value: Any, least: int = 1) -> None:
 
 
 def require_positive(name: str, value: Any) -> None:
-    """Check that a scale is finite and positive; what is traced or an array cannot be checked."""
-    require(not isinstance(value, str), name, "a finite number above 0", value)
-    if isinstance(value, NUMBERS):
-        require(bool(0 < value < math.inf), name, "a finite number above 0", value)
+    """Check that a scale is finite and positive; the values of arrays are not checked."""
+    rule = "a finite number above 0"
+    if is_number(name, rule, value):
+        require(bool(0 < value < math.inf), name, rule, value)
 
 
 def require_not_negative(name: str, value: Any) -> None:
-    """Check that a scale is finite and not negative; what is traced or an array cannot be checked."""
-    require(not isinstance(value, str), name, "a finite number of at least 0", value)
-    if isinstance(value, NUMBERS):
-        require(bool(0 <= value < math.inf), name, "a finite number of at least 0", value)
+    """Check that a scale is finite and not negative; the values of arrays are not checked."""
+    rule = "a finite number of at least 0"
+    if is_number(name, rule, value):
+        require(bool(0 <= value < math.inf), name, rule, value)
 
 
-def require_share(name: str, value: Any) -> None:
-    """Check that a share is between 0 and 1; what is traced or an array cannot be checked."""
-    require(not isinstance(value, str), name, "between 0 and 1", value)
-    if isinstance(value, NUMBERS):
-        require(bool(0 <= value <= 1), name, "between 0 and 1", value)
+def require_fraction(name: str, value: Any) -> None:
+    """Check that a fraction is between 0 and 1; the values of arrays are not checked."""
+    rule = "between 0 and 1"
+    if is_number(name, rule, value):
+        require(bool(0 <= value <= 1), name, rule, value)
+
+
+def is_number(name: str, rule: str, value: Any) -> bool:
+    """Whether a scale is a number, whose value can be checked, and not an array, possibly traced.
+
+    Raises BadSetting for anything else.
+    """
+    number = isinstance(value, NUMBERS) and not isinstance(value, bool)
+    require(number or isinstance(value, np.ndarray | jax.Array), name, rule, value)
+    return number
 
 
 def require_different(name: str, values: Sequence[Any]) -> None:
-    """Check that there is at least one value, and none twice: they label results."""
+    """Check that there is at least one value, and that none is repeated: values label results."""
     rule = "one value or more, each once"
     require(0 < len(values) == len(set(values)), name, rule, values)
 
 
 def require_increasing(name: str, values: Sequence[float]) -> None:
-    """Check that values stand in increasing order, each once."""
+    """Check that values are in strictly increasing order."""
     ordered = all(a < b for a, b in itertools.pairwise(values))
     require(ordered, name, "in increasing order, each once", values)
 

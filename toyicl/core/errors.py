@@ -1,9 +1,32 @@
-"""The errors of this package's own: what a user can mend, told in one line."""
+"""Errors that a user can correct, each reported in one line."""
+
+from typing import Any
 
 
-class BadInput(ValueError):  # noqa: N818 (it names what is wrong, not that something is)
-    """Something a user set is not allowed; the message names it, its value and what is allowed."""
+class BadInput(ValueError):  # noqa: N818 (the name states what is wrong with the input)
+    """A value that a user gave is not allowed; the message names it and what is allowed."""
 
 
-class Unfinished(RuntimeError):  # noqa: N818 (it says where a run stands)
-    """A run could not go on; the message says why, what is kept, and how to carry on."""
+class BadSetting(BadInput):
+    """A setting is not allowed.
+
+    `field` is the name of the setting, `owner` the settings class that it belongs to, or None if it
+    belongs to none, `rule` what is allowed, and `value` what was given. Whoever knows under which name
+    the user gave the setting, such as the command line, reports it with `under`.
+    """
+
+    def __init__(self, field: str, rule: str, value: Any, owner: type | None = None):
+        self.field, self.rule, self.value, self.owner = field, rule, value, owner
+        super().__init__(self.under(f"{owner.__name__}.{field}" if owner else field))
+
+    def under(self, name: str) -> str:
+        """The message, with the setting under another name."""
+        return f"{name} must be {self.rule}, got {self.value!r}"
+
+    def of(self, owner: type) -> "BadSetting":
+        """The same error of a setting that belongs to a class."""
+        return BadSetting(self.field, self.rule, self.value, owner)
+
+
+class Unfinished(RuntimeError):  # noqa: N818 (the name states how far the run came)
+    """A run could not be finished; the message states why, what is kept, and how to resume."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
-from toyicl.core.config import require_different, require_positive, require_size
+from toyicl.core.config import named_in_errors, require_different, require_positive, require_size
 from toyicl.finetuning import similarity as similarity_measures
 from toyicl.finetuning.updates import Objective, Search, Which, finetune, search
 from toyicl.models.causal import Activations, CausalArchitecture, CausalTransformer
@@ -27,6 +27,7 @@ KINDS = ("normalised", "raw", "centred", "centred raw")
 """Similarities of attention outputs: of their directions or as they are, centred or not."""
 
 
+@named_in_errors
 @dataclass(frozen=True, kw_only=True)
 class FinetuningStudy:
     """Settings of a trained model that is finetuned: what its experiments share."""

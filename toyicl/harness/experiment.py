@@ -127,8 +127,8 @@ def find(name: str) -> Listing:
     names = [listing.name for listing in known]
     nearest = difflib.get_close_matches(name, [*names, *(one.alias for one in known)], n=1)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    allowed = f"one of {', '.join(names)}, or the path of an experiment file"
-    raise BadInput(f"experiment must be {allowed}, got {name!r}{hint}")
+    rule = "a name that `toyicl list` shows, or the path of an experiment file"
+    raise BadInput(f"experiment must be {rule}, got {name!r}{hint}")
 
 
 def place(out: Path, listing: Listing) -> Path:

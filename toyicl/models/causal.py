@@ -83,15 +83,15 @@ class CausalArchitecture:
     """Variance of the initial weights, times fan-in."""
 
     def __post_init__(self) -> None:
-        require_choice("model.attention", self.attention, get_args(CausalKind))
+        require_choice("attention", self.attention, get_args(CausalKind))
         for name in ("depth", "width", "heads", "mlp_size", "input_tokens"):
-            require_size(f"model.{name}", getattr(self, name))
+            require_size(name, getattr(self, name))
         whole = self.width % self.heads == 0
-        require(whole, "model.heads", f"a divisor of model.width ({self.width})", self.heads)
+        require(whole, "heads", f"a divisor of width ({self.width})", self.heads)
         if self.memory is not None:
-            require_choice("model.memory", self.memory, get_args(MemoryKind))
-        require_not_negative("model.eta", self.eta)
-        require_positive("model.init_scale", self.init_scale)
+            require_choice("memory", self.memory, get_args(MemoryKind))
+        require_not_negative("eta", self.eta)
+        require_positive("init_scale", self.init_scale)
 
     def __call__(self, task: Task, key: jax.Array) -> "CausalTransformer":
         """Build a transformer with fresh weights for prompts of a task, as long as its own at most."""
@@ -132,7 +132,8 @@ class CausalTransformer(nnx.Module):
         keys, width = jax.random.split(embedding_key, 5), architecture.width
         self.input_tokens, self.context_size = architecture.input_tokens, context_size
         whole = dim % self.input_tokens == 0
-        require(whole, "model.input_tokens", f"a divisor of task.dim ({dim})", self.input_tokens)
+        rule = f"a divisor of the number of inputs ({dim})"
+        require(whole, "input_tokens", rule, self.input_tokens, owner=CausalArchitecture)
         tokens = 1 + context_size * (self.input_tokens + 1) + self.input_tokens
 
         def weights(key: jax.Array, rows: int, columns: int) -> nnx.Param:

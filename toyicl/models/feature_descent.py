@@ -27,9 +27,9 @@ class MetaLearner:
     """eta of the step on (eta / N) sum_i; the released code's .1 is eta / N, at ten points."""
 
     def __post_init__(self) -> None:
-        require_size("reference.width", self.width)
-        require_size("reference.hidden", self.hidden)
-        require_positive("reference.learning_rate", self.learning_rate)
+        require_size("width", self.width)
+        require_size("hidden", self.hidden)
+        require_positive("learning_rate", self.learning_rate)
 
     def __call__(self, task: Task, key: jax.Array) -> "FeatureDescent":
         """Build one with fresh weights for the episodes of a task."""

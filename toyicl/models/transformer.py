@@ -10,9 +10,9 @@ from flax import nnx
 from toyicl.core.config import (
     require,
     require_choice,
+    require_fraction,
     require_not_negative,
     require_positive,
-    require_share,
     require_size,
     settings,
     static,
@@ -83,36 +83,37 @@ class Architecture:
     """Variance of the initial weights, times depth and fan-in."""
 
     def __post_init__(self) -> None:
-        require_choice("model.tokens", self.tokens, get_args(TokenKind))
-        require_choice("model.attention", self.attention, get_args(AttentionKind))
-        require_size("model.position_size", self.position_size, least=2)
+        require_choice("tokens", self.tokens, get_args(TokenKind))
+        require_choice("attention", self.attention, get_args(AttentionKind))
+        require_size("position_size", self.position_size, least=2)
         even = self.position_size % 2 == 0
-        require(even, "model.position_size", "even, for sines and cosines", self.position_size)
+        require(even, "position_size", "even, for sines and cosines", self.position_size)
         if self.first_attention is not None:
-            require_choice("model.first_attention", self.first_attention, get_args(AttentionKind))
+            require_choice("first_attention", self.first_attention, get_args(AttentionKind))
             rule = "None where layers share their weights"
-            require(not self.shared, "model.first_attention", rule, self.first_attention)
-        require_size("model.depth", self.depth)
-        require_size("model.heads", self.heads)
+            require(not self.shared, "first_attention", rule, self.first_attention)
+        require_size("depth", self.depth)
+        require_size("heads", self.heads)
         for name in ("key_size", "embedding_size", "embedding_mlp_size", "mlp_size"):
             if getattr(self, name) is not None:
-                require_size(f"model.{name}", getattr(self, name))
+                require_size(name, getattr(self, name))
         plain = self.embedding_size is None and self.tokens == "joint"
         rule = "True but for joint tokens without embedding"
-        require(self.update_inputs or plain, "model.update_inputs", rule, self.update_inputs)
+        require(self.update_inputs or plain, "update_inputs", rule, self.update_inputs)
         embedded = self.embedding_mlp_size is None or self.embedding_size is not None
-        rule = "None without model.embedding_size"
-        require(embedded, "model.embedding_mlp_size", rule, self.embedding_mlp_size)
+        rule = "None without embedding_size"
+        require(embedded, "embedding_mlp_size", rule, self.embedding_mlp_size)
         rule = "None with separate tokens"
         joint = self.tokens == "joint" or self.embedding_size is None
-        require(joint, "model.embedding_size", rule, self.embedding_size)
-        require_share("model.softmax_share", self.softmax_share)
-        require_positive("model.temperature", self.temperature)
-        require_not_negative("model.mlp_gate", self.mlp_gate)
-        require_share("model.norm_gate", self.norm_gate)
-        require_positive("model.damping", self.damping)
-        require_positive("model.token_clip", self.token_clip)
-        require_positive("model.init_scale", self.init_scale)
+        require(joint, "embedding_size", rule, self.embedding_size)
+        require_fraction("softmax_share", self.softmax_share)
+        require_positive("temperature", self.temperature)
+        require_not_negative("mlp_gate", self.mlp_gate)
+        require_fraction("norm_gate", self.norm_gate)
+        require_positive("damping", self.damping)
+        if self.token_clip is not None:
+            require_positive("token_clip", self.token_clip)
+        require_positive("init_scale", self.init_scale)
 
     def __call__(self, task: Task, key: jax.Array) -> "Transformer":
         """Build a transformer with fresh weights for the episodes of a task."""
@@ -160,7 +161,7 @@ class Transformer(nnx.Module):
         separate, width = self.tokens == "separate", architecture.embedding_size
         fits = not separate or (outputs <= dim and initial_weights is None)
         rule = "joint, for more outputs than inputs and for weights to start from"
-        require(fits, "model.tokens", rule, self.tokens)
+        require(fits, "tokens", rule, self.tokens, owner=Architecture)
         token_size = dim + (self.position_size if separate else outputs)
         hidden = architecture.embedding_mlp_size
         self.embedding = (

@@ -18,7 +18,7 @@ import numpy as np
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
 from toyicl.analysis.weights import read_layer
-from toyicl.core.config import require_different, require_positive, require_size
+from toyicl.core.config import named_in_errors, require_different, require_positive, require_size
 from toyicl.core.episode import Episode, Learner
 from toyicl.models.construction import as_transformer, interpolate, repeated
 from toyicl.models.transformer import Architecture, Transformer
@@ -37,6 +37,7 @@ SNAPSHOTS = 101
 References = Mapping[str, Learner]
 
 
+@named_in_errors
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """Settings of a figure about one model on linear regression."""

@@ -19,7 +19,13 @@ import xarray as xr
 from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
-from toyicl.core.config import require, require_increasing, require_positive, require_size
+from toyicl.core.config import (
+    named_in_errors,
+    require,
+    require_increasing,
+    require_positive,
+    require_size,
+)
 from toyicl.core.episode import Episode, predict
 from toyicl.models.transformer import Architecture
 from toyicl.studies import departures
@@ -42,6 +48,7 @@ CONTROLLED = (
 )
 
 
+@named_in_errors
 @dataclass(frozen=True, kw_only=True)
 class Probe:
     """Settings of a probe along one axis, or two."""

@@ -29,7 +29,7 @@ class Dynamics:
 
     def __post_init__(self) -> None:
         for name in ("dim", "context_size", "reflections"):
-            require_size(f"task.{name}", getattr(self, name))
+            require_size(name, getattr(self, name))
 
     @property
     def outputs(self) -> int:

@@ -25,7 +25,7 @@ class FixedSet(DerivedTask):
     """Which set: another seed draws another."""
 
     def __post_init__(self) -> None:
-        require_size("task.count", self.count)
+        require_size("count", self.count)
 
     def sample(self, key: jax.Array, episodes: int) -> Episode:
         """The whole set if it has as many episodes, else so many drawn from it; on the last axis.

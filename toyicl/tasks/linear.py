@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from toyicl.core.config import (
-    NUMBERS,
     require,
     require_choice,
     require_not_negative,
@@ -95,22 +94,21 @@ class LinearRegression:
     """Standard deviation of the replaced labels."""
 
     def __post_init__(self) -> None:
-        require_size("task.dim", self.dim)
-        require_size("task.outputs", self.outputs)
-        require_size("task.context_size", self.context_size)
-        require_choice(
-            "task.input_distribution", self.input_distribution, get_args(InputDistribution)
-        )
-        require_positive("task.input_range", self.input_range)
-        require_not_negative("task.weight_scale", self.weight_scale)
-        require_not_negative("task.label_noise", self.label_noise)
-        require_not_negative("task.distractor_scale", self.distractor_scale)
-        if isinstance(self.distractors, NUMBERS):
+        require_size("dim", self.dim)
+        require_size("outputs", self.outputs)
+        require_size("context_size", self.context_size)
+        require_choice("input_distribution", self.input_distribution, get_args(InputDistribution))
+        require_positive("input_range", self.input_range)
+        require_not_negative("weight_scale", self.weight_scale)
+        if self.label_noise is not None:
+            require_not_negative("label_noise", self.label_noise)
+        require_not_negative("distractor_scale", self.distractor_scale)
+        if self.distractors is not None and not isinstance(self.distractors, jax.Array):
             allowed = self.distractors in range(self.context_size + 1)
             rule = f"a whole number between 0 and context_size ({self.context_size})"
-            require(allowed, "task.distractors", rule, self.distractors)
+            require(allowed, "distractors", rule, self.distractors)
         entries = jax.tree.leaves(self.covariance)
-        if entries and not any(map(_stands_in, entries)):
+        if entries and not any(isinstance(entry, jax.core.Tracer) for entry in entries):
             _require_covariance(self.covariance, self.dim)
 
     def scaled(self, factor: float | jax.Array) -> "LinearRegression":
@@ -219,12 +217,6 @@ def _sum_products(x: jax.Array, weights: jax.Array) -> jax.Array:
     return functools.reduce(operator.add, terms)
 
 
-def _stands_in(entry: Any) -> bool:
-    """Whether an entry is traced, a shape alone, or that of many tasks: JAX puts such there."""
-    stacked = isinstance(entry, np.ndarray | jax.Array) and entry.ndim == 1
-    return stacked or isinstance(entry, jax.core.Tracer | jax.ShapeDtypeStruct)
-
-
 def _matrix(covariance: Any, dim: int) -> Any:
     """The d x d matrix that d numbers (a diagonal) or d x d numbers stand for."""
     if covariance.size == dim and dim > 1:
@@ -237,7 +229,7 @@ def _require_covariance(covariance: Any, dim: int) -> None:
     try:
         matrix = _matrix(np.asarray(covariance, float), dim)
     except (TypeError, ValueError):
-        require(False, "task.covariance", rule, covariance)
+        require(False, "covariance", rule, covariance)
     symmetric = np.allclose(matrix, matrix.T)
     definite = symmetric and bool(np.all(np.linalg.eigvalsh(matrix) > 0))
-    require(definite, "task.covariance", rule, covariance)
+    require(definite, "covariance", rule, covariance)

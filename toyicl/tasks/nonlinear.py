@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from toyicl.core.config import (
     require,
     require_choice,
+    require_fraction,
     require_positive,
-    require_share,
     require_size,
     settings,
     static,
@@ -44,13 +44,13 @@ class TeacherRegression(DerivedTask):
     """Hidden units of the network."""
 
     def __post_init__(self) -> None:
-        require_choice("task.teacher", self.teacher, get_args(Teacher))
-        require_share("task.share", self.share)
-        require_positive("task.gain", self.gain)
-        require_size("task.hidden", self.hidden)
+        require_choice("teacher", self.teacher, get_args(Teacher))
+        require_fraction("share", self.share)
+        require_positive("gain", self.gain)
+        require_size("hidden", self.hidden)
         for name in ("label_noise", "distractors"):
             value = getattr(self.law, name)
-            require(value is None, f"task.law.{name}", "None under a teacher", value)
+            require(value is None, f"law.{name}", "None under a teacher", value)
 
     def sample(self, key: jax.Array, episodes: int) -> Episode:
         """Draw a batch of episodes, on the last axis; the same key gives the same batch.

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toyicl.core.config import require, require_share, require_size, settings, static
+from toyicl.core.config import require, require_fraction, require_size, settings, static
 from toyicl.core.episode import Episode
 from toyicl.tasks.linear import DerivedTask, LinearRegression, Task
 
@@ -93,11 +93,11 @@ class Classification:
     """Seed of W_0."""
 
     def __post_init__(self) -> None:
-        require_size("task.dim", self.dim)
-        require_size("task.outputs", self.outputs, least=2)
-        require_size("task.context_size", self.context_size)
-        require_share("task.prior", self.prior)
-        require_size("task.prior_seed", self.prior_seed, least=0)
+        require_size("dim", self.dim)
+        require_size("outputs", self.outputs, least=2)
+        require_size("context_size", self.context_size)
+        require_fraction("prior", self.prior)
+        require_size("prior_seed", self.prior_seed, least=0)
 
     def of_size(self, context_size: int) -> "Classification":
         """The task with another number of demonstrations."""
@@ -145,7 +145,7 @@ def with_false_labels(key: jax.Array, y: jax.Array, share: float | jax.Array) ->
     Which demonstrations, and which classes, depends on the key alone: a larger share replaces those
     of a smaller one and more. Raises BadInput for a share outside [0, 1] and for a single class.
     """
-    require_share("share of false labels", share)
+    require_fraction("share of false labels", share)
     count, classes = y.shape
     require(classes > 1, "classes", "at least 2, for a label to be false", classes)
     place_key, class_key = jax.random.split(key)

@@ -7,7 +7,7 @@ did is what they are for.
 import jax
 import jax.numpy as jnp
 
-from toyicl.core.config import require_share, settings
+from toyicl.core.config import require_fraction, settings
 from toyicl.core.episode import Episode
 from toyicl.tasks.linear import DerivedTask, LinearRegression
 
@@ -50,7 +50,7 @@ class Mixture(DerivedTask):
     """Share of the episodes that ask to recall."""
 
     def __post_init__(self) -> None:
-        require_share("task.recall_share", self.recall_share)
+        require_fraction("recall_share", self.recall_share)
 
     def sample(self, key: jax.Array, episodes: int) -> Episode:
         """Draw a batch of episodes, on the last axis; the same key gives the same batch.

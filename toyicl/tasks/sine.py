@@ -44,12 +44,12 @@ class SineRegression:
     """Greatest phase; phases are uniform from 0."""
 
     def __post_init__(self) -> None:
-        require_size("task.context_size", self.context_size)
-        require_choice("task.draws", self.draws, get_args(Draws))
-        require_positive("task.input_range", self.input_range)
-        require_not_negative("task.least_amplitude", self.least_amplitude)
-        require_positive("task.greatest_amplitude", self.greatest_amplitude)
-        require_not_negative("task.greatest_phase", self.greatest_phase)
+        require_size("context_size", self.context_size)
+        require_choice("draws", self.draws, get_args(Draws))
+        require_positive("input_range", self.input_range)
+        require_not_negative("least_amplitude", self.least_amplitude)
+        require_positive("greatest_amplitude", self.greatest_amplitude)
+        require_not_negative("greatest_phase", self.greatest_phase)
 
     @property
     def dim(self) -> int:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from toyicl.analysis.metrics import loss
 from toyicl.core.config import (
-    NUMBERS,
+    is_number,
     require,
     require_not_negative,
     require_positive,
@@ -59,19 +59,21 @@ class Training:
     """Adam's decay of the second moment."""
 
     def __post_init__(self) -> None:
-        require_size("training.batch_size", self.batch_size)
-        require_size("training.snapshot_every", self.snapshot_every)
-        if isinstance(self.steps, NUMBERS):
-            require_size("training.steps", self.steps)
-            rule = f"a multiple of training.snapshot_every ({self.snapshot_every})"
-            require(self.steps % self.snapshot_every == 0, "training.steps", rule, self.steps)
-        require_positive("training.learning_rate", self.learning_rate)
-        require_not_negative("training.final_learning_rate", self.final_learning_rate)
-        require_positive("training.clip_norm", self.clip_norm)
+        require_size("batch_size", self.batch_size)
+        require_size("snapshot_every", self.snapshot_every)
+        if not isinstance(self.steps, jax.Array):
+            require_size("steps", self.steps)
+            rule = f"a multiple of snapshot_every ({self.snapshot_every})"
+            require(self.steps % self.snapshot_every == 0, "steps", rule, self.steps)
+        require_positive("learning_rate", self.learning_rate)
+        if self.final_learning_rate is not None:
+            require_not_negative("final_learning_rate", self.final_learning_rate)
+        if self.clip_norm is not None:
+            require_positive("clip_norm", self.clip_norm)
         for name in ("b1", "b2"):
-            value = getattr(self, name)
-            if isinstance(value, NUMBERS):
-                require(bool(0 <= value < 1), f"training.{name}", "at least 0 and below 1", value)
+            value, rule = getattr(self, name), "at least 0 and below 1"
+            if is_number(name, rule, value):
+                require(bool(0 <= value < 1), name, rule, value)
 
     def optimiser(self) -> optax.GradientTransformation:
         """Adam after clipping; its numbers may be traced."""
