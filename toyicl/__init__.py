@@ -39,22 +39,60 @@ _NAMES = {
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 _ALIASES = {
+    "anisotropic": "theory.correlated_inputs",
+    "attention": "models.attention",
+    "axes": "studies.departures",
+    "causal": "models.causal",
+    "checkpoints": "harness.checkpoints",
+    "claims": "harness.claims",
+    "classification": "tasks.prompts",
+    "commands": "cli.options",
     "construction": "models.construction",
+    "contrast": "finetuning.evaluation",
+    "controls": "finetuning.baselines",
+    "dependence": "analysis.token_jacobian",
+    "descent": "theory.step_search",
     "devices": "training.distributed",
+    "dual": "finetuning.dual_form",
+    "elsewhere": "tasks.recall",
     "episode": "core.episode",
+    "experiment": "harness.experiment",
     "explain": "analysis.confidence_set",
+    "files": "harness.atomic_files",
     "fitting": "training.loop",
+    "growth": "analysis.cost_scaling",
     "iterative": "algorithms.iterative",
     "kernels": "algorithms.kernel",
+    "laboratory": "harness.runner",
+    "layers": "models.layers",
+    "meta": "models.feature_descent",
     "metrics": "analysis.metrics",
+    "panels": "plots.panels",
+    "parsing": "cli.parsing",
+    "plotting": "plots.figures",
+    "pools": "tasks.fixed_set",
+    "probe_panels": "plots.sweep_panels",
+    "probing": "studies.departure_sweep",
     "reading": "analysis.black_box",
     "references": "algorithms",
-    "tasks": "tasks",
-    "theory": "theory",
-    "training": "training",
+    "report": "harness.report",
+    "rivalry": "studies.algorithm_comparison",
+    "runs": "harness.results",
+    "settings": "core.config",
+    "similarity": "finetuning.similarity",
+    "sines": "tasks.sine",
+    "spectrum": "theory.gram_spectrum",
+    "spread": "training.placement",
+    "study": "studies.alignment",
+    "sweeps": "harness.sweeps",
+    "teachers": "tasks.nonlinear",
+    "terminal": "cli.console",
+    "tokens": "models.tokens",
+    "trails": "training.state",
     "transformer": "models.transformer",
 }
-"""Modules that can be reached as attributes of the package: old names lead to where they are now."""
+"""Names that modules had before they were grouped into packages, and where they are now."""
+_PACKAGES = ("tasks", "theory", "algorithms", "models", "analysis", "training")
 __all__ = sorted(_MODULE_OF)
 
 
@@ -63,8 +101,10 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f"toyicl.{_MODULE_OF[name]}"), name)
     if name in _ALIASES:
         return importlib.import_module(f"toyicl.{_ALIASES[name]}")
+    if name in _PACKAGES:
+        return importlib.import_module(f"toyicl.{name}")
     raise AttributeError(f"module 'toyicl' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *_ALIASES]
+    return [*__all__, *_PACKAGES]

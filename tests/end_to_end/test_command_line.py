@@ -29,6 +29,9 @@ TINY = [
 ]
 
 
+NAME = "fig02_one_step"
+
+
 @pytest.fixture(scope="module")
 def fig2(tmp_path_factory):
     """One short run of Figure 2, shared by the tests that read it."""
@@ -43,19 +46,19 @@ def test_list_names_every_experiment_and_whether_it_has_been_run(fig2):
     assert "fig2" in answer.stdout
     assert "prop1" in answer.stdout
     assert answer.stdout.count("Has been run.") == 1
-    assert answer.stdout.count("Not run yet.") == answer.stdout.count("\n         costs ") - 1
+    assert answer.stdout.count("Not run yet.") == answer.stdout.count("Cost: ") - 1
     order = [
-        answer.stdout.index(f"\n{name} ") for name in ("fig2", "fig3a", "fig3b", "fig10", "prop1")
+        answer.stdout.index(f"({alias})") for alias in ("fig2", "fig3b", "fig3a", "fig10", "prop1")
     ]
     assert order == sorted(order)
 
 
 def test_list_tells_what_was_begun_from_what_was_not(tmp_path):
-    (tmp_path / "fig3a" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "fig03_two_layers" / "checkpoint").mkdir(parents=True)
     answer = here("list", "--out", tmp_path)
-    begun = answer.stdout.split("\nfig3a ")[1].split("\n")[1]
-    assert begun.endswith("Begun; the same command goes on.")
-    assert answer.stdout.count("Begun") == 1
+    listed = answer.stdout.split("\nfig03_two_layers (fig3a)")[1].split("\n")[2]
+    assert listed.endswith("Incomplete; rerun the same command to resume.")
+    assert answer.stdout.count("Incomplete") == 1
 
 
 def test_the_version_is_that_of_the_package():
@@ -68,16 +71,16 @@ def test_run_writes_results_claims_and_figure(fig2):
     out, answer = fig2
     assert answer.returncode == 0, answer.stderr
     assert "\r" not in answer.stderr, "no progress bar where there is no terminal"
-    names = {path.name for path in (out / "fig2").iterdir()}
+    names = {path.name for path in (out / NAME).iterdir()}
     written = {"results.nc", "claims.json", "figure.png", "figure.svg"}
     assert names == written | {"checkpoint", ".lock"}
     for name in written:
-        assert f"wrote {out / 'fig2' / name}" in answer.stdout
+        assert f"wrote {out / NAME / name}" in answer.stdout
 
 
 def test_results_have_the_public_variables_for_each_seed_and_step(fig2):
     out, _ = fig2
-    results = xr.load_dataset(out / "fig2" / "results.nc", engine="h5netcdf")
+    results = xr.load_dataset(out / NAME / "results.nc", engine="h5netcdf")
     for name in (
         "loss",
         "model_cosine",
@@ -100,7 +103,7 @@ def test_results_have_the_public_variables_for_each_seed_and_step(fig2):
 
 def test_claims_have_a_verdict_each(fig2):
     out, _ = fig2
-    claims = json.loads((out / "fig2" / "claims.json").read_text())
+    claims = json.loads((out / NAME / "claims.json").read_text())
     keys = {"id", "source", "statement", "paper", "measured", "spread", "floor", "verdict"}
     assert claims
     for claim in claims:
@@ -112,7 +115,7 @@ def test_verify_agrees_with_the_run_and_fails_when_a_claim_does(fig2):
     out, _ = fig2
     answer = here("verify", "fig2", "--json", "--out", out)
     verdicts = json.loads(answer.stdout)
-    assert verdicts == json.loads((out / "fig2" / "claims.json").read_text())
+    assert verdicts == json.loads((out / NAME / "claims.json").read_text())
     # Forty steps cannot be enough: some claim fails, and the exit code says so.
     assert "fails" in {record["verdict"] for record in verdicts}
     assert answer.returncode == 1
@@ -130,19 +133,19 @@ def test_verify_says_what_has_not_been_run(tmp_path):
 
 def test_draw_repeats_the_figure_to_the_byte(fig2):
     out, _ = fig2
-    before = {kind: (out / "fig2" / f"figure.{kind}").read_bytes() for kind in ("png", "svg")}
+    before = {kind: (out / NAME / f"figure.{kind}").read_bytes() for kind in ("png", "svg")}
     for kind in before:
-        (out / "fig2" / f"figure.{kind}").unlink()
+        (out / NAME / f"figure.{kind}").unlink()
     answer = here("draw", "fig2", "--out", out)
     assert answer.returncode == 0, answer.stderr
     for kind, bytes_before in before.items():
-        assert (out / "fig2" / f"figure.{kind}").read_bytes() == bytes_before
+        assert (out / NAME / f"figure.{kind}").read_bytes() == bytes_before
 
 
 def test_prop1_holds_through_the_program(tmp_path):
     answer = toyicl("run", "prop1", "--out", tmp_path)
     assert answer.returncode == 0, answer.stderr
-    claims = json.loads((tmp_path / "prop1" / "claims.json").read_text())
+    claims = json.loads((tmp_path / "prop1_equivalence" / "claims.json").read_text())
     assert [claim["verdict"] for claim in claims] == ["holds"] * 3
 
 
@@ -170,11 +173,11 @@ def test_floors_prints_one_json_document():
 
 
 MINE = (
-    '"""mine: two is two.\n\nCost: nothing.\n"""\n'
+    '"""Two is two.\n\nCost: nothing.\n"""\n'
     "from dataclasses import dataclass\n"
     "import xarray as xr\n"
-    "from toyicl import plotting\n"
-    "from toyicl.claims import Claim\n"
+    "from toyicl.plots import figures\n"
+    "from toyicl.harness.claims import Claim\n"
     "@dataclass(frozen=True)\n"
     "class Settings:\n"
     '    """Mine."""\n'
@@ -183,7 +186,7 @@ MINE = (
     "def measure(settings, histories):\n"
     '    return xr.Dataset({"two": settings.two})\n'
     "def draw(results):\n"
-    "    return plotting.panels(1, 1)\n"
+    "    return figures.panels(1, 1)\n"
     'CLAIMS = (Claim(id="M", source="me", statement="two", paper="2",\n'
     "                value=lambda results: results.two, band=(2, 2)),)\n"
 )
@@ -341,7 +344,10 @@ SOFTMAX = ["probe", "--axis", "attention.softmax"]
             "values must be FIRST:LAST:COUNT, with a COUNT of at least 2, or",
         ),
         ([*SOFTMAX, "--values=0,0"], "values must be in increasing order, each once"),
-        ([*SOFTMAX, "--values=0:2:3"], "attention.softmax cannot be 2 here: model.softmax_share"),
+        (
+            [*SOFTMAX, "--values=0:2:3"],
+            "attention.softmax cannot be 2 here: Architecture.softmax",
+        ),
         (["probe", "--axis=model.depth", "--values=1.5"], "whole numbers for model.depth, got 1.5"),
         ([*SOFTMAX, "--tolerance=0"], "tolerance must be a finite number above 0, got 0.0"),
         ([*SOFTMAX, "--seeds=0"], "seeds must be a whole number of at least 1, got 0"),

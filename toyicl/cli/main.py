@@ -87,8 +87,10 @@ def list_experiments(command: List) -> int:
     from toyicl.harness.experiment import listings
 
     for listing in listings():
-        print(f"{listing.name:<8} {listing.claim}")
-        print(f"{'':<8} costs {listing.cost} {_state(listing, command.out)}")
+        alias = f" ({listing.alias})" if listing.alias else ""
+        print(f"{listing.name}{alias}")
+        print(f"    {listing.claim}")
+        print(f"    Cost: {listing.cost} {_state(listing, command.out)}")
     return 0
 
 
