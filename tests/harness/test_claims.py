@@ -10,7 +10,7 @@ import xarray as xr
 
 from toyicl.harness import claims, experiment
 
-CATALOGUES = sorted(Path(experiment.folder()).glob("*.toml"))
+CATALOGUES = sorted(Path(experiment.folder()).glob("*/*.toml"))
 WORKS = tuple(f"{tomllib.loads(path.read_text())['work']}, " for path in CATALOGUES)
 ENTRY = 'work = "W"\n[A-1]\nsource = "s"\nstatement = "t"\npaper = "p"\nband = [0.0, 1.0]\n'
 LOADED = [experiment.load(listing) for listing in experiment.listings()]
@@ -134,4 +134,38 @@ def test_largest_and_least_do_not_pass_over_what_is_missing(close):
 
 
 def test_a_part_that_was_not_measured_was_not_run():
-    assert judged(where={"heads": 3})["verdict"] == "not run"
+    record = judged(where={"heads": 3})
+    assert record["verdict"] == "not run"
+    assert "heads" in record["reason"]
+
+
+def of(value, **changes):
+    return claims.Claim("A-7", "a", value, (0.9, 1.1), source="s", paper="p", **changes)
+
+
+@pytest.mark.parametrize(
+    ("claim", "name"),
+    [
+        (of(lambda results: results["losss"]), "losss"),
+        (of(lambda results: results.losss), "losss"),
+        (of(lambda results: results.loss.isel(layer=0)), "layer"),
+        (of(lambda results: results.loss.sel(layer=0)), "layer"),
+        (of(lambda results: results.loss.mean("head")), "head"),
+        (of(claims.final("los")), "los"),
+        (of(claims.final("loss"), where={"head": 1}), "head"),
+        (of(claims.final("loss"), plateau="stuck"), "stuck"),
+        (of(claims.final("loss"), beside={"norm": claims.final("norm_ratio")}), "norm_ratio"),
+    ],
+)
+def test_a_name_that_results_do_not_have_is_an_error(claim, name):
+    with pytest.raises(claims.BrokenClaim, match=rf"^claim A-7: .*\b{name}\b"):
+        claim.judge(two_parts())
+
+
+def test_a_label_that_was_not_measured_is_no_error():
+    for dim, value in {
+        "heads": lambda results: results.loss.sel(heads=7, step=0),
+        "step": lambda results: results.loss.sel(step=[0, 7]).max("step"),
+    }.items():
+        record = of(value).judge(two_parts())
+        assert (record["verdict"], dim in record["reason"]) == ("not run", True)

@@ -1,20 +1,31 @@
 """Claims: checkable statements, our values beside them, and the verdict."""
 
+import contextlib
 import math
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from toyicl.core.errors import BadInput
+from toyicl.core.errors import BadInput, Unfinished
 
 if TYPE_CHECKING:  # so that listing experiments does not need it
     import xarray as xr
 
 Value = Callable[["xr.Dataset"], "xr.DataArray"]
+DEFAULT_PLATEAU = "on_plateau"
+"""Variable that marks seeds on their plateau, if a claim names no other."""
+
+
+class BrokenClaim(Unfinished):
+    """A claim asks for a variable, a dimension or an attribute that results do not have."""
+
+
+class NotMeasured(LookupError):  # noqa: N818 (it is no error of the claim)
+    """Results lack a label that a claim is about, since they are of other settings."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,7 @@ class Claim:
     cosine, say. A mean over seeds is shown; no verdict rests on it."""
     where: "Mapping[str, Any]" = field(default_factory=dict)
     """The part of the results it is about, such as {"heads": 2}; all of them if empty."""
-    plateau: str = "on_plateau"
+    plateau: str = DEFAULT_PLATEAU
     """The variable that says which of the value's seeds never left their plateau."""
     note: str = ""
     """Why it fails, why it holds, or why the band is not what one would expect."""
@@ -70,20 +81,20 @@ class Claim:
             "beside": {},
             "note": self.note,
             "seeds": None,
+            "reason": "",
         }
         if results is None:
-            return record
-        from toyicl.core.datasets import part  # listing experiments needs no xarray
-
+            return record | {"reason": "there are no results"}
         try:
-            results = part(results, **self.where)
-            values = self.value(results)
-        except KeyError:  # other settings have other parts
-            return record
-        stuck = self.stuck(results)
-        record["beside"] = {
-            name: float(_left(value(results), stuck).mean()) for name, value in self.beside.items()
-        }
+            with self._names_checked():
+                results, values = self._evaluate(results)
+                stuck = self.stuck(results)
+                record["beside"] = {
+                    name: float(_left(value(results), stuck).mean())
+                    for name, value in self.beside.items()
+                }
+        except NotMeasured as error:
+            return record | {"reason": str(error)}
         left, judged = True, values.size
         if stuck is not None:
             record["plateau_seeds"] = _named(stuck)
@@ -107,11 +118,59 @@ class Claim:
     def stuck(self, results: "xr.Dataset") -> "xr.DataArray | None":
         """Which of the value's seeds never left their plateau; None if the value has no seeds.
 
-        `results` are those of the claim's part.
+        `results` are those of the claim's part. Raises BrokenClaim if `plateau` is the name of no
+        variable, unless it is the default and no variable of the results has that name.
         """
+        if not self.plateau:
+            return None
         found, values = results.get(self.plateau), self.value(results)
+        if found is None and self.plateau != DEFAULT_PLATEAU:
+            raise BrokenClaim(
+                f"claim {self.id}: results have no variable {self.plateau!r} (plateau)"
+            )
         known = found is not None and set(found.dims) <= set(values.dims)
         return found if known else None
+
+    def _evaluate(self, results: "xr.Dataset") -> "tuple[xr.Dataset, xr.DataArray]":
+        """The results of the claim's part, and its value there.
+
+        Raises NotMeasured if they lack a label of `where`, and BrokenClaim if they lack its dimension.
+        """
+        from toyicl.core.datasets import part  # listing experiments needs no xarray
+
+        for name in self.where:
+            if name not in results.coords:
+                raise BrokenClaim(f"claim {self.id}: results have no coordinate {name!r} (where)")
+        chosen = part(results, **self.where)
+        return chosen, self.value(chosen)
+
+    @contextlib.contextmanager
+    def _names_checked(self) -> Iterator[None]:
+        """Tell a label that was not measured from a name that does not exist.
+
+        Raises NotMeasured for a label that a coordinate lacks, since other settings have other labels,
+        and BrokenClaim for a variable, a dimension or an attribute that results lack.
+        """
+        try:
+            yield
+        except NotMeasured:
+            raise
+        except KeyError as error:
+            if _is_of_label(error):
+                raise NotMeasured(f"results lack a label: {error.args[0]}") from error
+            raise BrokenClaim(f"claim {self.id}: {error.args[0]}") from error
+        except (AttributeError, ValueError) as error:
+            raise BrokenClaim(f"claim {self.id}: {error}") from error
+
+
+def _is_of_label(error: KeyError) -> bool:
+    """Whether xarray raised an error while it looked for a label in an index."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") == "xarray.core.indexes":
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def read(catalogue: Path, values: "Mapping[str, Value]") -> tuple[Claim, ...]:
@@ -207,7 +266,7 @@ def shift(prefix: str, name: str, *, low: float, high: float) -> Value:
         (along,) = (str(dim) for dim in ratio.dims if dim != "seed")
         inside = ratio.isel({along: (ratio[along] >= low) & (ratio[along] <= high)})
         if not inside.sizes[along]:
-            raise KeyError(f"no {along} between {low} and {high}")
+            raise NotMeasured(f"there is no {along} between {low} and {high}")
         return furthest(inside.copy(data=np.log10(inside.values)), along).pipe(lambda v: 10**v)
 
     return value
