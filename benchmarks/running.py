@@ -35,27 +35,29 @@ SHORT = [
 def checkpoints() -> dict[str, float]:
     """Time of a fit that is kept over one that is not, and the share of its time spent on saving."""
     from toyicl import Architecture, LinearRegression, Training
-    from toyicl.harness.checkpoints import Checkpoint, CheckpointManager
-    from toyicl.training.loop import NoCheckpoints, Plan, fit_all
+    from toyicl.harness.checkpoint_manager import CheckpointManager
+    from toyicl.harness.checkpoints import Checkpoint
+    from toyicl.training.loop import Job, NoCheckpoints, fit_all
 
-    plan = Plan(Architecture(), LinearRegression(), Training(), range(5))
-    fit_all([plan._replace(training=Training(steps=100))])
+    job = Job(Architecture(), LinearRegression(), Training())
+    fit_all([job._replace(training=Training(steps=100))], 5)
     times: dict[str, list[float]] = {"kept": [], "not kept": []}
     saving = []
     for _ in range(REPEATS):
         for name, own in times.items():
             with tempfile.TemporaryDirectory() as folder:
                 begun = Checkpoint({}, [], {})
-                keeper = CheckpointManager(
+                manager = CheckpointManager(
                     Path(folder), begun, every=None, stop=lambda: False, warn=print
                 )
                 begin = time.perf_counter()
-                fit_all([plan], keeper=keeper.of("fit") if name == "kept" else NoCheckpoints())
+                kept = manager.of(["fit"]) if name == "kept" else NoCheckpoints()
+                fit_all([job], 5, checkpointer=kept)
                 if name == "kept":
-                    keeper.save()
+                    manager.save()
                 own.append(time.perf_counter() - begin)
             if name == "kept":
-                saving.append(keeper.seconds / own[-1])
+                saving.append(manager.seconds / own[-1])
     best = {name: min(own) for name, own in times.items()}
     return {"kept_over_not_kept": best["kept"] / best["not kept"], "share_saving": max(saving)}
 
@@ -95,27 +97,27 @@ def print_compiling(out: str) -> None:
 def sweep() -> dict[str, float]:
     """Seconds a run in a grid over those in a plain fit, and the grid's compilations."""
     from toyicl import Architecture, LinearRegression, Training
-    from toyicl.training.loop import Plan, fit_all
+    from toyicl.training.loop import Job, fit_all
     from toyicl.training.step import advance
 
-    def plan(width: float, rate: float, seeds: int) -> Plan:
+    def job(width: float, rate: float) -> Job:
         settings = Training(steps=200, learning_rate=rate)
-        return Plan(Architecture(), LinearRegression(input_range=width), settings, range(seeds))
+        return Job(Architecture(), LinearRegression(input_range=width), settings)
 
     compiled: Any = advance  # whose count of compilations JAX keeps to itself
     before = compiled._cache_size()
     widths, rates = (0.5, 0.75, 1.0, 1.5, 2.0), (5e-4, 1e-3, 2e-3, 4e-3)
     cases = {
-        "grid": [plan(width, rate, 4) for width in widths for rate in rates],
-        "seeds": [plan(1.0, 1e-3, 80)],
+        "grid": ([job(width, rate) for width in widths for rate in rates], 4),
+        "seeds": ([job(1.0, 1e-3)], 80),
     }
-    fit_all(cases["grid"])
+    fit_all(*cases["grid"])
     compilations = compiled._cache_size() - before
     times: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(REPEATS):
-        for name, plans in cases.items():
+        for name, (jobs, seeds) in cases.items():
             begin = time.perf_counter()
-            fit_all(plans)
+            fit_all(jobs, seeds)
             times[name].append(time.perf_counter() - begin)
     ratio = min(times["grid"]) / min(times["seeds"])
     return {"grid_over_seeds": ratio, "compilations": compilations}

@@ -29,7 +29,7 @@ from toyicl.models.attention import AttentionKind
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures
 from toyicl.tasks.linear import LinearRegression
-from toyicl.training.loop import Plan, fit_all
+from toyicl.training.loop import Job, fit_all
 from toyicl.training.placement import AcrossRuns
 from toyicl.training.step import Training, advance, start
 
@@ -57,7 +57,7 @@ def over_seeds() -> dict[str, Any]:
     training = Training(steps=20, snapshot_every=20, batch_size=256)
 
     def fit(seeds: int) -> object:
-        return fit_all([Plan(Architecture(), LinearRegression(), training, range(seeds))])
+        return fit_all([Job(Architecture(), LinearRegression(), training)], seeds)
 
     seconds = [best_time(partial(fit, seeds)) for seeds in SEEDS]
     return {"sizes": SEEDS, "seconds": seconds, "slope": slope(SEEDS, seconds, 8)}
@@ -92,8 +92,8 @@ def over_depth() -> dict[str, Any]:
     training = Training(steps=10, snapshot_every=10, batch_size=256)
     seconds = []
     for depth in DEPTHS:
-        plan = Plan(Architecture(depth=depth, shared=True), LinearRegression(), training, [0])
-        seconds.append(best_time(partial(fit_all, [plan])))
+        job = Job(Architecture(depth=depth, shared=True), LinearRegression(), training)
+        seconds.append(best_time(partial(fit_all, [job])))
     return {"sizes": DEPTHS, "seconds": seconds, "slope": slope(DEPTHS, seconds, 2)}
 
 
@@ -112,8 +112,8 @@ def print_with_devices(count: int) -> None:
     """Train eight runs on some devices of the CPU, on as many cores, and print the seconds."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
     jax.config.update("jax_num_cpu_devices", count)
-    plan = Plan(Architecture(), LinearRegression(), Training(steps=100), range(8))
-    print(best_time(lambda: fit_all([plan])))
+    job = Job(Architecture(), LinearRegression(), Training(steps=100))
+    print(best_time(lambda: fit_all([job], 8)))
 
 
 def memory() -> dict[str, float]:

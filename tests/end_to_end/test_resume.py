@@ -42,7 +42,7 @@ def wait_for_checkpoint(out, process, number=1):
 def steps_kept(out):
     """Steps that the next start can carry on from."""
     kept = checkpoints.load(out / "small", warn=print)
-    return 0 if kept is None else sum(int(fit["step"].sum()) for fit in kept.fits.values())
+    return 0 if kept is None else sum(int(one["step"].sum()) for one in kept.states.values())
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,8 @@ def test_a_stopped_run_says_so_and_carries_on(whole, tmp_path, number):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "stopping after this chunk of steps" in errors
-    assert "stopped in 'first' after steps" in errors
+    assert "stopped while training 'first', after" in errors
+    assert "rerun the same command to resume" in errors
     assert "the same command carries on" in errors
     assert "Traceback" not in errors
     assert toyicl("run", SMALL, "--out", tmp_path, *LONG).returncode == 0
@@ -132,8 +133,8 @@ def test_a_program_that_only_begins_is_stopped_at_once():
 def test_a_stop_between_trainings_says_that_the_command_carries_on():
     code = """
 import os, signal
-from toyicl.terminal import Leaving, Terminal
-with Terminal(Leaving()).progress("first", 1):
+from toyicl.cli.console import InterruptHandler, TerminalConsole
+with TerminalConsole(InterruptHandler()).progress("first", 1):
     pass
 os.kill(os.getpid(), signal.SIGINT)
 """
@@ -152,6 +153,27 @@ def test_a_program_that_is_still_importing_is_stopped_at_once(tmp_path, number):
     answer = toyicl("list", PYTHONPATH=path)
     assert answer.returncode == 1
     assert answer.stderr == "toyicl: stopped\n"
+
+
+def test_more_seeds_extend_a_run_to_the_same_bits_as_all_at_once(tmp_path):
+    """The seeds that are kept are not trained again, and one training has at most one seed."""
+    short = ["run", SMALL, "--settings.training.steps=40", "--settings.second"]
+    assert here(*short, "--seeds=2", "--out", tmp_path / "grown").returncode == 0
+    answer = here(*short, "--seeds=3", "--out", tmp_path / "grown")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert here(*short, "--seeds=3", "--out", tmp_path / "at_once").returncode == 0
+    grown = results(tmp_path / "grown")
+    assert same(grown, results(tmp_path / "at_once"))
+    assert grown.sizes["seed"] == 3
+    assert grown.attrs["seeds"] == "[0, 1, 2]"
+    kept = checkpoints.load(tmp_path / "grown" / "small", print).states
+    assert {name: len(arrays["step"]) for name, arrays in kept.items()} == {"first": 3, "second": 1}
+    fewer = here(*short, "--seeds=2", "--out", tmp_path / "grown")
+    assert fewer.returncode == 2
+    assert "seeds ([0, 1, 2] there, [0, 1] here)" in fewer.stderr
+    other = here(*short, "--seeds=4", "--settings.task.dim=2", "--out", tmp_path / "grown")
+    assert other.returncode == 2
+    assert "settings.task.dim (3 there, 2 here)" in other.stderr
 
 
 def test_other_settings_are_refused_unless_fresh(tmp_path):
@@ -262,10 +284,10 @@ def test_results_that_a_disk_has_no_room_for_are_an_ordinary_error(small_disk):
     code = f"""
 import numpy as np, xarray as xr
 from pathlib import Path
-from toyicl import runs
-results = xr.Dataset({{"a": ("x", np.arange(16_000.0))}}, attrs={{"format": 1}})
+from toyicl.harness.results import save_results
+results = xr.Dataset({{"a": ("x", np.arange(16_000.0))}}, attrs={{"format": 2}})
 try:
-    runs.save_results(results, Path({str(small_disk)!r}))
+    save_results(results, Path({str(small_disk)!r}))
 except OSError as error:
     print(error.strerror)
 """

@@ -1,8 +1,8 @@
-"""Checkpoints: what is kept comes back to the bit, or is known not to; the last good one is found."""
+"""Checkpoints: they are read back bit-identically or found damaged, and the last good one is used."""
 
+import contextlib
 import json
 import pickle
-import shutil
 
 import jax
 import numpy as np
@@ -10,14 +10,15 @@ import pytest
 import xarray as xr
 
 from toyicl.core.errors import BadInput, Unfinished
-from toyicl.harness import atomic_files, checkpoints
-from toyicl.harness.checkpoints import Checkpoint, CheckpointManager
+from toyicl.harness import atomic_files, checkpoint_manager, checkpoints
+from toyicl.harness.checkpoint_manager import CheckpointManager
+from toyicl.harness.checkpoints import Checkpoint
 from toyicl.harness.results import load_results, save_results
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import distributed
-from toyicl.training.loop import Plan, fit_all
-from toyicl.training.state import TrainingState, named_arrays, with_arrays
+from toyicl.training.loop import Job, fit_all
+from toyicl.training.state import TrainingState, named_arrays, with_rows
 from toyicl.training.step import Training
 
 ARRAYS = {
@@ -26,35 +27,34 @@ ARRAYS = {
     "single": np.float32(0.1) * np.ones((2, 1), np.float32),
     "not finite": np.array([np.nan, np.inf, -0.0, 5e-324]),
 }
-PLAN = Plan(
+JOB = Job(
     Architecture(),
     LinearRegression(dim=2, context_size=3),
     Training(steps=30, batch_size=8, snapshot_every=10),
-    range(3),
 )
 
 
-def checkpoint(number=0, fits=None):
-    return Checkpoint({"number": number}, [{"revision": "a"}], fits or {"a / b": ARRAYS})
+def checkpoint(number=0, states=None):
+    return Checkpoint({"number": number}, [{"revision": "a"}], states or {"a / b": ARRAYS})
 
 
 def never(sentence):
     raise AssertionError(sentence)
 
 
-def keeper(folder, fits=(), every=0.0, stop=lambda: False, warn=never, damaged=()):
-    begun = Checkpoint({}, [], dict(fits), damaged=damaged)
+def manager_of(folder, states=(), every=0.0, stop=lambda: False, warn=never, damaged=()):
+    begun = Checkpoint({}, [], dict(states), damaged=damaged)
     return CheckpointManager(folder, begun, every=every, stop=stop, warn=warn)
 
 
 def test_a_checkpoint_comes_back_to_the_bit(tmp_path):
-    checkpoints.save(tmp_path, checkpoint(fits={"a / b": ARRAYS, "": {"x": np.arange(2)}}))
+    checkpoints.save(tmp_path, checkpoint(states={"a / b": ARRAYS, "": {"x": np.arange(2)}}))
     found = checkpoints.load(tmp_path, never)
     assert found.identity == {"number": 0}
     assert found.origins == [{"revision": "a"}]
-    assert list(found.fits) == ["a / b", ""]
+    assert list(found.states) == ["a / b", ""]
     for name, array in ARRAYS.items():
-        own = found.fits["a / b"][name]
+        own = found.states["a / b"][name]
         assert own.dtype == array.dtype
         assert own.tobytes() == array.tobytes()
 
@@ -71,20 +71,20 @@ def test_the_newest_of_two_generations_counts(tmp_path):
     assert names == ["00000003", "00000004"]
 
 
-def test_a_damaged_generation_is_told_and_the_one_before_it_is_used(tmp_path):
+def test_a_damaged_generation_is_warnings_and_the_one_before_it_is_used(tmp_path):
     checkpoints.save(tmp_path, checkpoint(1))
     checkpoints.save(tmp_path, checkpoint(2))
     (tmp_path / checkpoints.FOLDER / "00000002" / checkpoints.ABOUT).write_text("{")
-    told = []
-    assert checkpoints.load(tmp_path, told.append).identity == {"number": 1}
-    assert "00000002/about.json is damaged" in told[0]
+    warnings = []
+    assert checkpoints.load(tmp_path, warnings.append).identity == {"number": 1}
+    assert "00000002/about.json is damaged" in warnings[0]
 
 
 def test_if_no_good_generation_is_left_it_is_said(tmp_path):
     checkpoints.save(tmp_path, checkpoint())
     (tmp_path / checkpoints.FOLDER / "00000001" / atomic_files.SUMS).unlink()
     with pytest.raises(
-        atomic_files.Damaged, match=r"no good checkpoint is left in .*--fresh starts over"
+        atomic_files.Damaged, match=r"no undamaged checkpoint is left in .*--fresh starts over"
     ):
         checkpoints.load(tmp_path, lambda sentence: None)
 
@@ -95,39 +95,16 @@ def test_damaged_generations_are_not_among_those_kept(tmp_path):
     (tmp_path / checkpoints.FOLDER / "00000002" / checkpoints.ABOUT).write_text("{")
     found = checkpoints.load(tmp_path, lambda sentence: None)
     assert found.damaged == ["00000002"]
-    keeper(tmp_path, damaged=found.damaged).save()
+    manager_of(tmp_path, damaged=found.damaged).save()
     names = sorted(path.name for path in (tmp_path / checkpoints.FOLDER).iterdir())
     assert names == ["00000001", "00000003"]
-
-
-def test_the_ends_of_runs_are_kept_and_older_checkpoints_do_without(tmp_path):
-    own = keeper(tmp_path, {"b": ARRAYS})
-    fit_all([PLAN], keeper=own.of("a", [3, 3, 3]))
-    assert checkpoints.load(tmp_path, never).ends == {"a": [3, 3, 3]}
-    (tmp_path / "older").mkdir()
-    newest = max((tmp_path / checkpoints.FOLDER).iterdir())
-
-    def write_without_ends(folder):
-        shutil.copytree(newest, folder, dirs_exist_ok=True)
-        (folder / atomic_files.SUMS).unlink()
-        about = json.loads((folder / checkpoints.ABOUT).read_text())
-        assert about.pop("ends")
-        (folder / checkpoints.ABOUT).write_text(json.dumps(about))
-
-    (tmp_path / "older" / checkpoints.FOLDER).mkdir()
-    atomic_files.save_folder(
-        tmp_path / "older" / checkpoints.FOLDER / "00000001", write_without_ends
-    )
-    older = checkpoints.load(tmp_path / "older", never)
-    assert older.ends == {}
-    assert set(older.fits) == {"a", "b"}
 
 
 def test_another_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "FORMAT", 99)
     checkpoints.save(tmp_path, checkpoint())
     monkeypatch.undo()
-    with pytest.raises(BadInput, match="must have been written in format 1, got 99"):
+    with pytest.raises(BadInput, match="must have been written in format 2, got 99"):
         checkpoints.load(tmp_path, never)
 
 
@@ -144,122 +121,166 @@ def test_no_changed_byte_gives_a_wrong_checkpoint(tmp_path):
             flipped = whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :]
             for broken in (flipped, whole[:place]):
                 path.write_bytes(broken)
-                told = []
-                assert checkpoints.load(tmp_path, told.append).identity == {"number": 1}
-                assert "is damaged" in told[0]
+                warnings = []
+                assert checkpoints.load(tmp_path, warnings.append).identity == {"number": 1}
+                assert "is damaged" in warnings[0]
                 cases += 1
         path.write_bytes(whole)
     assert cases >= 200
     assert checkpoints.load(tmp_path, never).identity == {"number": 2}
 
 
-def test_trails_and_named_arrays_are_the_same_thing():
-    trails = TrainingState(
-        step=np.array([1]),
-        optimiser={"m": np.array([[2.0]])},
-        learners=[np.array([[3.0]])],
-        training_loss=np.array([[4.0]]),
-        diverged_at=np.array([-1]),
+def state(rows, value=0.0):
+    return TrainingState(
+        step=np.full(rows, int(value)),
+        optimiser={"m": np.full((rows, 1), value)},
+        learners=[np.full((rows, 2), value)],
+        training_loss=np.full((rows, 1), value),
+        diverged_at=np.full(rows, -1),
     )
-    arrays = named_arrays(trails)
+
+
+def test_a_state_comes_back_from_its_named_arrays():
+    arrays = named_arrays(state(1, 4.0))
     assert set(arrays) == {"step", "optimiser.m", "learners.0", "training_loss", "diverged_at"}
-    other = with_arrays(jax.tree.map(np.zeros_like, trails), arrays)
-    assert jax.tree.all(jax.tree.map(np.array_equal, other, trails))
+    assert jax.tree.all(jax.tree.map(np.array_equal, with_rows(state(1), arrays), state(1, 4.0)))
+
+
+def test_a_state_takes_the_rows_of_fewer_seeds():
+    found = with_rows(state(3, 1.0), named_arrays(state(2, 4.0)))
+    for own, kept, new in zip(
+        *map(jax.tree.leaves, (found, state(2, 4.0), state(1, 1.0))), strict=True
+    ):
+        np.testing.assert_array_equal(own[:2], kept)
+        np.testing.assert_array_equal(own[2:], new)
+
+
+def test_a_state_of_another_program_is_refused():
+    arrays = named_arrays(state(1, 4.0))
     for wrong in (
         {name: arrays[name] for name in ("step",)},
         arrays | {"more": np.zeros(1)},
         arrays | {"step": np.array([1.0])},
-        arrays | {"step": np.array([1, 2])},
+        arrays | {"learners.0": np.zeros((1, 3))},
     ):
-        with pytest.raises(ValueError, match=r"there, and .* here"):
-            with_arrays(trails, wrong)
+        with pytest.raises(ValueError, match=r"in the checkpoint, and .* in this program"):
+            with_rows(state(1), wrong)
+    for wrong in (arrays | {"step": np.array([1, 2])}, named_arrays(state(2))):
+        with pytest.raises(ValueError, match=r"it has \[.*\] runs, and this program 1"):
+            with_rows(state(1), wrong)
 
 
-def test_a_fit_carries_on_to_the_same_bits(tmp_path):
-    (whole,) = fit_all([PLAN])
+def train(manager=None, job=JOB, seeds=3, **options):
+    """The history of the job, kept by a manager if there is one."""
+    checkpointer = None if manager is None else manager.of(["a"])
+    (history,) = fit_all([job], seeds, checkpointer=checkpointer, **options)
+    return history
+
+
+def equal(one, other):
+    return jax.tree.all(jax.tree.map(np.array_equal, one, other))
+
+
+def test_an_interrupted_training_resumes_to_the_same_bits(tmp_path):
     rounds = iter(range(100))
-    first = keeper(tmp_path, stop=lambda: next(rounds) == 2)
-    with pytest.raises(Unfinished, match=r"stopped in 'a' after steps .*; the same command"):
-        fit_all([PLAN], keeper=first.of("a"))
+    first = manager_of(tmp_path, stop=lambda: next(rounds) == 2)
+    with pytest.raises(
+        Unfinished, match=r"stopped while training 'a', after 20, 20, 20 steps; rerun"
+    ):
+        train(first)
     kept = checkpoints.load(tmp_path, never)
-    assert 0 < kept.fits["a"]["step"].sum() < 90
-    (resumed,) = fit_all([PLAN], keeper=keeper(tmp_path, kept.fits).of("a"))
-    assert jax.tree.all(jax.tree.map(np.array_equal, resumed, whole))
+    assert 0 < kept.states["a"]["step"].sum() < 90
+    assert equal(train(manager_of(tmp_path, kept.states)), train())
 
 
-def test_a_finished_fit_is_not_trained_again(tmp_path):
-    """Though nothing came after it, and saving was not due; nor is it saved again."""
-    own = keeper(tmp_path, every=1e9)
-    (history,) = fit_all([PLAN], keeper=own.of("a"))
+@pytest.mark.parametrize("rounds", [2, 100], ids=["interrupted", "finished"])
+def test_more_seeds_than_kept_are_the_same_bits_as_all_at_once(tmp_path, rounds):
+    calls = iter(range(1000))
+    first = manager_of(tmp_path, stop=lambda: next(calls) >= rounds)
+    with contextlib.suppress(Unfinished):
+        train(first, seeds=2)
+    kept, done = checkpoints.load(tmp_path, never).states, []
+    extended = train(
+        manager_of(tmp_path, kept), seeds=5, progress=lambda steps, _: done.append(steps)
+    )
+    assert done[0] > kept["a"]["step"].sum() > 0  # the steps kept were not trained again
+    assert equal(extended, train(seeds=5))
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path):
+    """It is kept although saving was not due, and not saved again."""
+    history = train(manager_of(tmp_path, every=1e9))
     steps = []
-    again = keeper(tmp_path, checkpoints.load(tmp_path, never).fits, every=1e9)
+    again = manager_of(tmp_path, checkpoints.load(tmp_path, never).states, every=1e9)
     for _ in range(2):
-        (kept,) = fit_all([PLAN], keeper=again.of("a"), progress=lambda done, _: steps.append(done))
-        assert jax.tree.all(jax.tree.map(np.array_equal, kept, history))
+        assert equal(train(again, progress=lambda done, _: steps.append(done)), history)
     assert steps == []
     assert max(path.name for path in (tmp_path / checkpoints.FOLDER).iterdir()) == "00000003"
 
 
 def test_a_checkpoint_of_another_program_is_refused(tmp_path):
-    own = keeper(tmp_path)
-    fit_all([PLAN], keeper=own.of("a"))
-    deeper = PLAN._replace(build=Architecture(depth=2))
-    with pytest.raises(Unfinished, match=r"of another program .*--fresh starts over"):
-        fit_all([deeper], keeper=own.of("a"))
+    own = manager_of(tmp_path)
+    train(own)
+    with pytest.raises(Unfinished, match=r"'a' was made by another program .*--fresh starts over"):
+        train(own, JOB._replace(build=Architecture(depth=2)))
+    with pytest.raises(Unfinished, match=r"it has \[3\] runs, and this program 2"):
+        train(own, seeds=2)
 
 
-def test_saving_waits_as_long_as_it_is_told(tmp_path):
-    seldom, often = keeper(tmp_path / "a", every=1e9), keeper(tmp_path / "b", every=0.0)
+def test_saving_waits_for_the_given_interval(tmp_path):
+    seldom, often = manager_of(tmp_path / "a", every=1e9), manager_of(tmp_path / "b", every=0.0)
     for own in (seldom, often):
         own._folder.mkdir()
-        fit_all([PLAN], keeper=own.of("a"))
+        train(own)
     saved = [
         sorted(p.name for p in (own._folder / "checkpoint").iterdir()) for own in (seldom, often)
     ]
-    # The first is at once, so that the folder knows whose it is; the last has the finished fit.
+    # The first is saved at once, so that the folder has an identity; the last is that of the end.
     assert saved[0] == ["00000001", "00000002"]
     assert int(saved[1][-1]) > 4
 
 
-def test_a_checkpoint_that_cannot_be_saved_is_told_and_training_goes_on(tmp_path, monkeypatch):
-    told = []
-    own = keeper(tmp_path, warn=told.append)
+def test_a_checkpoint_that_cannot_be_saved_is_reported_and_training_continues(
+    tmp_path, monkeypatch
+):
+    warnings = []
+    own = manager_of(tmp_path, warn=warnings.append)
 
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
     checkpoints.save(tmp_path, checkpoint(7))
-    monkeypatch.setattr(checkpoints, "save", full)
-    (history,) = fit_all([PLAN], keeper=own.of("a"))
-    assert "no checkpoint could be saved" in told[0]
-    assert "No space left on device" in told[0]
-    assert jax.tree.all(jax.tree.map(np.array_equal, history, fit_all([PLAN])[0]))
+    monkeypatch.setattr(checkpoint_manager, "save", full)
+    history = train(own)
+    assert "no checkpoint could be saved" in warnings[0]
+    assert "No space left on device" in warnings[0]
+    assert equal(history, train())
     assert checkpoints.load(tmp_path, never).identity == {"number": 7}
 
 
 @pytest.mark.parametrize("error", [ValueError(), ValueError("\n"), OSError()])
-def test_an_error_without_words_is_told_by_its_type(tmp_path, monkeypatch, error):
+def test_an_error_without_a_message_is_reported_by_its_type(tmp_path, monkeypatch, error):
     def fail(*arguments):
         raise error
 
-    told = []
-    monkeypatch.setattr(checkpoints, "save", fail)
-    keeper(tmp_path, warn=told.append).save()
-    assert f"({type(error).__name__})" in told[0]
+    warnings = []
+    monkeypatch.setattr(checkpoint_manager, "save", fail)
+    manager_of(tmp_path, warn=warnings.append).save()
+    assert f"({type(error).__name__})" in warnings[0]
 
 
 def test_a_checkpoint_that_does_not_fit_ends_all_processes(tmp_path, monkeypatch):
-    """What the others would wait for is told to them before it is raised."""
-    said = []
+    """The processes agree on the failure before it is raised."""
+    exchanged = []
     monkeypatch.setattr(
-        distributed, "any_process", lambda *flags: said.append(flags) or list(flags)
+        distributed, "any_process", lambda *flags: exchanged.append(flags) or list(flags)
     )
-    with pytest.raises(Unfinished, match="of another program"):
-        fit_all([PLAN], keeper=keeper(tmp_path, {"a": ARRAYS}).of("a"))
-    assert said == [(True,)]
+    with pytest.raises(Unfinished, match="made by another program"):
+        train(manager_of(tmp_path, {"a": ARRAYS}))
+    assert exchanged == [(True,)]
     monkeypatch.setattr(distributed, "any_process", lambda *flags: [True])
     with pytest.raises(Unfinished, match="process 0 could not go on"):
-        fit_all([PLAN], keeper=keeper(tmp_path).of("a"))
+        train(manager_of(tmp_path))
 
 
 @pytest.fixture
@@ -277,7 +298,7 @@ def no_unpickling(monkeypatch):
 def test_nothing_is_pickled(tmp_path):
     checkpoints.save(tmp_path, checkpoint())
     found = checkpoints.load(tmp_path, never)
-    assert found.fits["a / b"]["step"].tolist() == [3, 4]
+    assert found.states["a / b"]["step"].tolist() == [3, 4]
     results = xr.Dataset({"a": ("x", np.arange(3.0))}, attrs={"format": checkpoints.FORMAT})
     save_results(results, tmp_path)
     assert load_results(tmp_path).identical(results)

@@ -10,28 +10,18 @@ import xarray as xr
 from programs import SMALL, here, toyicl
 
 from toyicl.core.errors import BadInput
-from toyicl.harness import checkpoints, runner, sweeps, trainings
-from toyicl.harness.checkpoints import Checkpoint, CheckpointManager
+from toyicl.harness import checkpoints, sweeps, trainings
+from toyicl.harness.checkpoint_manager import CheckpointManager
+from toyicl.harness.checkpoints import Checkpoint
 from toyicl.harness.experiment import Experiment
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
-from toyicl.training.loop import Job, Plan, fit_all, kind
+from toyicl.training.loop import Job, fit_all, kind
 from toyicl.training.placement import AcrossRuns
 from toyicl.training.step import Training, advance
 
 SHORT = Training(steps=20, batch_size=16, snapshot_every=10)
 TASK = LinearRegression(dim=2, context_size=3)
-
-
-class Silent:
-    """A console that shows nothing and is never asked to stop."""
-
-    def __init__(self):
-        self.labels = []
-
-    def progress(self, label, steps):
-        self.labels.append(label)
-        return contextlib.nullcontext(lambda done, losses: None)
 
 
 def experiment_of(trainings):
@@ -88,9 +78,9 @@ def test_the_largest_group_limits_the_number_of_processes():
     own = experiment_of(
         lambda _: {"one": job(), "two": job(3e-3, max_seeds=2), "deep": job(depth=2)}
     )
-    declared = trainings.declared(own, [None], {})
-    assert trainings.most_runs(declared, 5) == 7
-    assert trainings.most_runs(declared, 1) == 2
+    groups = trainings.grouped(trainings.declared(own, [None], {}))
+    assert trainings.most_runs(groups, 5) == 7
+    assert trainings.most_runs(groups, 1) == 2
 
 
 @pytest.mark.parametrize("wrong", [None, [], {"": job()}, {"one": None}, {1: job()}])
@@ -101,30 +91,44 @@ def test_trainings_must_be_jobs_by_name(wrong):
         trainings.declared(experiment_of(lambda _: {"one": job(max_seeds=0)}), [None], {})
 
 
-def test_groups_of_one_label_are_kept_apart_and_resume_to_the_same_bits(tmp_path):
+def manager_of(folder, states):
+    return CheckpointManager(
+        folder,
+        Checkpoint({}, [], states),
+        every=1e9,
+        stop=lambda: False,
+        warn=lambda sentence: None,
+    )
+
+
+def show(label, steps):
+    """Shows nothing."""
+    return contextlib.nullcontext(lambda done, losses: None)
+
+
+def test_each_training_is_kept_by_its_own_name_and_resumes_to_the_same_bits(tmp_path):
     def declared():
         own = experiment_of(lambda depth: {"one": job(depth=depth), "two": job(3e-3, depth)})
         return trainings.declared(own, [1, 2], {"depth": [1, 2]})
 
-    def run(fits):
-        keeper = CheckpointManager(
-            tmp_path,
-            Checkpoint({}, [], fits),
-            every=1e9,
-            stop=lambda: False,
-            warn=lambda sentence: None,
+    def run(states, seeds):
+        manager = manager_of(tmp_path, states)
+        groups = trainings.grouped(declared())
+        found = trainings.train(
+            groups, seeds=seeds, spread=AcrossRuns(), manager=manager, show=show
         )
-        spread, screen = AcrossRuns(), Silent()
-        found = runner._train(declared(), seeds=2, spread=spread, keeper=keeper, screen=screen)
-        keeper.save()
-        return [history.learners for history in found]
+        manager.save()
+        return found
 
-    whole = run({})
-    kept = checkpoints.load(tmp_path, print).fits
-    assert sorted(kept) == ["one, two", "one, two (2)"]
-    first, second = (jax.tree.leaves(found) for found in whole[:2])
+    two = run({}, 2)
+    names = [f"depth = {depth}: {name}" for depth in (1, 2) for name in ("one", "two")]
+    assert list(two) == names
+    kept = checkpoints.load(tmp_path, print).states
+    assert list(kept) == names
+    first, second = (jax.tree.leaves(two[name].learners) for name in names[:2])
     assert not all(map(np.array_equal, first, second))
-    assert jax.tree.all(jax.tree.map(np.array_equal, run(kept), whole))
+    assert jax.tree.all(jax.tree.map(np.array_equal, run(kept, 2), two))
+    assert jax.tree.all(jax.tree.map(np.array_equal, run(kept, 3), run({}, 3)))
 
 
 def test_a_grid_counts_the_last_setting_fastest():
@@ -208,36 +212,40 @@ def test_one_point_is_itself():
 
 
 def test_a_grid_of_traced_settings_compiles_once_and_equals_its_points_alone():
-    plans = [
-        Plan(Architecture(), LinearRegression(dim=2, context_size=3, input_range=width),
-             Training(steps=20, batch_size=16, snapshot_every=10, learning_rate=rate), range(2))
+    jobs = [
+        Job(
+            Architecture(),
+            LinearRegression(dim=2, context_size=3, input_range=width),
+            Training(steps=20, batch_size=16, snapshot_every=10, learning_rate=rate),
+        )
         for width in (0.5, 1.0)
         for rate in (1e-3, 3e-3)
-    ]  # fmt: skip
+    ]
     before = advance._cache_size()
-    together = fit_all(plans)
+    together = fit_all(jobs, 2)
     assert advance._cache_size() == before + 1
-    for plan, history in zip(plans, together, strict=True):
-        (alone,) = fit_all([plan])
+    for one, history in zip(jobs, together, strict=True):
+        (alone,) = fit_all([one], 2)
         assert jax.tree.all(jax.tree.map(np.array_equal, alone, history))
     assert advance._cache_size() == before + 1
 
 
-def test_plans_of_different_lengths_go_together():
-    plans = [Plan(Architecture(), TASK, Training(steps=steps, batch_size=16, snapshot_every=10), [0])
-             for steps in (10, 30)]  # fmt: skip
-    short, long = fit_all(plans)
+def test_jobs_of_different_lengths_are_trained_together():
+    jobs = [
+        Job(Architecture(), TASK, Training(steps=steps, batch_size=16, snapshot_every=10))
+        for steps in (10, 30)
+    ]
+    short, long = fit_all(jobs)
     assert short.steps.tolist() == [0, 10]
     assert long.steps.tolist() == [0, 10, 20, 30]
     assert short.training_loss.shape == (1, 1)
     np.testing.assert_array_equal(short.training_loss, long.training_loss[:, :1])
 
 
-def test_kinds_are_told_apart_by_what_is_static():
-    one = Plan(Architecture(), TASK, SHORT, [0])
-    assert kind(one) == kind(
-        one._replace(task=LinearRegression(dim=2, context_size=3, input_range=2.0))
-    )
+def test_static_settings_make_another_kind():
+    one = Job(Architecture(), TASK, SHORT)
+    wider = LinearRegression(dim=2, context_size=3, input_range=2.0)
+    assert kind(one) == kind(one._replace(task=wider, max_seeds=1))
     assert kind(one) != kind(one._replace(task=LinearRegression(dim=3, context_size=3)))
     assert kind(one) != kind(one._replace(build=Architecture(depth=2)))
     assert kind(one) != kind(

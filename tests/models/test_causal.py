@@ -10,7 +10,7 @@ import pytest
 from toyicl.core.errors import BadInput
 from toyicl.models.causal import CausalArchitecture
 from toyicl.tasks.prompts import Classification
-from toyicl.training.loop import Plan, fit, fit_all
+from toyicl.training.loop import Job, fit, fit_all
 from toyicl.training.step import Training, advance
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
@@ -209,7 +209,7 @@ def test_momentums_of_several_decays_train_as_one_program(close):
     vanilla = fit(SMALL, TASK, settings).final
     models = [replace(SMALL, memory="momentum", eta=eta) for eta in (0.0, 0.5)]
     before = advance._cache_size()
-    together = fit_all([Plan(model, TASK, settings, [0]) for model in models])
+    together = fit_all([Job(model, TASK, settings) for model in models])
     assert advance._cache_size() == before + 1
     alone = [vanilla, fit(models[1], TASK, settings).final]
     for history, model in zip(together, alone, strict=True):

@@ -9,7 +9,7 @@ from toyicl.studies import departures
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tasks.nonlinear import TeacherRegression
 from toyicl.tasks.recall import Recall
-from toyicl.training.loop import Plan, kind
+from toyicl.training.loop import Job, kind
 from toyicl.training.step import Training
 
 TASK = LinearRegression(dim=3, context_size=4, input_distribution="normal")
@@ -37,9 +37,9 @@ def turn(*dials, start=START):
 def test_values_of_a_traced_axis_are_plans_of_one_kind(name):
     training = Training(steps=2, snapshot_every=2, batch_size=4)
     first, *_, last = departures.find(name).values
-    plans = [Plan(model, task, training, (0,)) for task, model in map(_at(name), (first, last))]
-    assert kind(plans[0]) == kind(plans[1])
-    assert plans[0] != plans[1]
+    jobs = [Job(model, task, training) for task, model in map(_at(name), (first, last))]
+    assert kind(jobs[0]) == kind(jobs[1])
+    assert jobs[0] != jobs[1]
 
 
 def _at(name):

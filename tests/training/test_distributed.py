@@ -19,7 +19,7 @@ from toyicl.core.errors import BadInput
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import compilation_cache, distributed
-from toyicl.training.loop import Plan, fit_all
+from toyicl.training.loop import Job, fit_all
 from toyicl.training.placement import AcrossRuns
 from toyicl.training.step import Training, advance
 
@@ -108,7 +108,7 @@ def test_two_processes_stop_together_and_one_carries_on(tmp_path):
     for process in started:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 1, errors
-        assert "stopped in 'first' after steps" in errors
+        assert "stopped while training 'first', after" in errors
     assert toyicl(*words).returncode == 0
     assert toyicl("run", SMALL, "--out", tmp_path / "one", *long).returncode == 0
     assert_close(results(tmp_path / "two"), results(tmp_path / "one"))
@@ -251,19 +251,18 @@ def test_runs_of_different_lengths_compile_once(monkeypatch):
     """Where all runs of a device advance at once, as on a GPU: the finished ones keep their places."""
     spread = AcrossRuns()
     monkeypatch.setattr(spread, "at_once", lambda runs: -(-runs // 2) * 2)
-    plans = [
-        Plan(
+    jobs = [
+        Job(
             Architecture(),
             LinearRegression(dim=2, context_size=3),
             Training(steps=steps, batch_size=4, snapshot_every=2),
-            range(2),
         )
         for steps in (2, 4, 6)
     ]
     before = advance._cache_size()
-    together = fit_all(plans, spread=spread)
+    together = fit_all(jobs, 2, spread=spread)
     assert advance._cache_size() == before + 1
-    for own, expected in zip(together, [fit_all([plan])[0] for plan in plans], strict=True):
+    for own, expected in zip(together, [fit_all([job], 2)[0] for job in jobs], strict=True):
         for one, other in zip(jax.tree.leaves(own), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
 

@@ -14,7 +14,7 @@ from toyicl.analysis import metrics
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import step as training_step
-from toyicl.training.loop import Plan, fit, fit_all, kind
+from toyicl.training.loop import Job, fit, fit_all, kind
 from toyicl.training.step import StartFrom, Training, advance
 
 TASK = LinearRegression(dim=3, context_size=4)
@@ -190,8 +190,16 @@ def test_a_covariance_can_be_trained_on():
         dim=2, context_size=3, input_distribution="normal", covariance=(2.0, 0.5)
     )
     training = Training(steps=2, batch_size=4, snapshot_every=2)
-    plans = [
-        Plan(Architecture(), replace(task, covariance=(r, 1.0)), training, (0,)) for r in (2, 3)
-    ]
-    assert kind(plans[0]) == kind(plans[1])
-    assert all(np.isfinite(history.training_loss).all() for history in fit_all(plans))
+    jobs = [Job(Architecture(), replace(task, covariance=(r, 1.0)), training) for r in (2, 3)]
+    assert kind(jobs[0]) == kind(jobs[1])
+    assert all(np.isfinite(history.training_loss).all() for history in fit_all(jobs))
+
+
+def test_a_job_trains_at_most_as_many_seeds_as_it_says():
+    job = Job(Architecture(), TASK, SHORT, max_seeds=2)
+    few, all_of_them = fit_all([job, job._replace(max_seeds=None)], [4, 7, 9])
+    assert few.seeds.tolist() == [4, 7]
+    assert all_of_them.seeds.tolist() == [4, 7, 9]
+    assert equal(few.learners, jax.tree.map(lambda leaf: leaf[:2], all_of_them.learners))
+    assert job.seeds(1) == range(1)
+    assert job.seeds(5) == range(2)

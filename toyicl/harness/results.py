@@ -75,8 +75,7 @@ def _describe_checkpoint(folder: Path) -> list[str]:
     kept = checkpoints.load(folder, warn=lambda sentence: lines.append(f"{'':<8} {sentence}"))
     if kept is not None:
         lines += [
-            f"{'':<8} training: {_how_far(label, arrays, kept.ends.get(label))}"
-            for label, arrays in kept.fits.items()
+            f"{'':<8} training: {_how_far(name, arrays)}" for name, arrays in kept.states.items()
         ]
     return lines
 
@@ -96,8 +95,7 @@ def _describe_results(folder: Path) -> list[str]:
     ]
 
 
-def _how_far(label: str, arrays: dict[str, np.ndarray], ends: list[int] | None) -> str:
-    losses = arrays["training_loss"]  # of all runs until the end of the longest, zeros beyond
+def _how_far(name: str, arrays: dict[str, np.ndarray]) -> str:
+    losses = arrays["training_loss"]  # zeros where no chunk has been trained yet
     runs = f"{len(losses)} run" + "s" * (len(losses) != 1)
-    end = losses.size if ends is None else sum(ends)
-    return f"{label}, {runs}, {int((losses != 0).sum())} of {end} chunks"
+    return f"{name}, {runs}, {int((losses != 0).sum())} of {losses.size} chunks"

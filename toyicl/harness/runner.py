@@ -13,7 +13,8 @@ import xarray as xr
 
 from toyicl.core.errors import BadInput, Unfinished
 from toyicl.harness import atomic_files, checkpoints, provenance, sweeps, trainings
-from toyicl.harness.checkpoints import Checkpoint, CheckpointManager
+from toyicl.harness.checkpoint_manager import CheckpointManager
+from toyicl.harness.checkpoints import Checkpoint
 from toyicl.harness.experiment import Experiment
 from toyicl.harness.provenance import changed_since, cut_sentence, identity_of
 from toyicl.harness.results import (
@@ -24,10 +25,8 @@ from toyicl.harness.results import (
     require_results,
     save_results,
 )
-from toyicl.harness.trainings import Declared
 from toyicl.plots import figures
 from toyicl.training import distributed
-from toyicl.training.loop import History, Plan, fit_all
 from toyicl.training.placement import Spread
 
 
@@ -90,31 +89,34 @@ def run(
     be saved. Every process of a cluster calls this; process 0 alone reads and writes.
     """
     declared = trainings.declared(experiment, grid.points, grid.sweep)
-    if declared:
-        spread.require_work(trainings.most_runs(declared, seeds))
+    groups = trainings.grouped(declared)
+    if groups:
+        spread.require_work(trainings.most_runs(groups, seeds))
     identity = provenance.identity(experiment.name, grid.base, seeds, grid.sweep)
     origin = provenance.origin(experiment.digest)
     with contextlib.ExitStack() as held:
         begin = partial(_begin, folder, identity, origin, fresh, quick, screen, held)
         kept = _on_first_process(begin)
         origins = [*kept.origins, origin]
-        keeper = CheckpointManager(
+        manager = CheckpointManager(
             folder,
             kept._replace(identity=identity, origins=origins),
             every=checkpoint_every,
             stop=screen.stop,
             warn=screen.warn,
         )
-        histories = _train(declared, seeds=seeds, spread=spread, keeper=keeper, screen=screen)
-        diverged = _diverged(declared, histories)
-        of_points: list[dict[str, History]] = [{} for _ in grid.points]
-        for one, history in zip(declared, histories, strict=True):
-            of_points[one.point][one.name] = history
+        histories = trainings.train(
+            groups, seeds=seeds, spread=spread, manager=manager, show=screen.progress
+        )
+        diverged = trainings.diverged(histories)
         measured = [
-            experiment.measure(settings, own)
-            for settings, own in zip(grid.points, of_points, strict=True)
+            experiment.measure(
+                settings,
+                {one.name: histories[one.full_name] for one in declared if one.point == point},
+            )
+            for point, settings in enumerate(grid.points)
         ]
-        keeper.save()
+        manager.save()
         if not distributed.is_first():
             return Outcome([], [], diverged)
         _require_datasets(experiment, measured)
@@ -244,7 +246,7 @@ def _begin(
         done = (folder / RESULTS).exists()
         there = identity_of(load_results(folder)) if done else identity
         kept = Checkpoint(there, [], {})
-    differences = provenance.differences(kept.identity, identity)
+    differences = _differences(kept.identity, identity)
     if differences and not quick and _is_of_quick_run(kept, folder):
         screen.warn(f"starting over: the quick run that {folder} holds gives way")
         checkpoints.discard(folder)
@@ -264,7 +266,14 @@ def _is_of_quick_run(kept: Checkpoint, folder: Path) -> bool:
     """Whether what is kept belongs to the finished quick run in a folder, not to one begun after it."""
     if not has_results(folder) or is_full(folder):
         return False
-    return not provenance.differences(kept.identity, identity_of(load_results(folder)))
+    return not _differences(identity_of(load_results(folder)), kept.identity)
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """Where two identities differ; a run may have more seeds than the earlier one, but not fewer."""
+    count = len(there["seeds"])
+    more = count < len(here["seeds"]) and there["seeds"] == here["seeds"][:count]
+    return provenance.differences(there | {"seeds": here["seeds"]} if more else there, here)
 
 
 def _on_first_process(begin: Callable[[], Checkpoint]) -> Checkpoint:
@@ -280,39 +289,6 @@ def _on_first_process(begin: Callable[[], Checkpoint]) -> Checkpoint:
             failure = error
     distributed.fail_together(failure)
     return kept
-
-
-def _train(
-    declared: Sequence[Declared],
-    *,
-    seeds: int,
-    spread: Spread,
-    keeper: CheckpointManager,
-    screen: Console,
-) -> list[History]:
-    """The history of each training; those of one kind are trained as one program."""
-    histories: dict[str, History] = {}
-    for group in trainings.grouped(declared):
-        plans = [Plan(*one.job[:3], one.job.seeds(seeds)) for one in group]
-        label = keeper.unused(trainings.label(group))
-        settings = [plan.training for plan in plans for _ in plan.seeds]
-        steps = [int(training.steps) for training in settings]
-        ends = [int(training.steps) // training.snapshot_every for training in settings]
-        own_steps = sum(steps[index] for index in spread.share(len(steps)))
-        with screen.progress(label, own_steps) as show:
-            fitted = fit_all(plans, spread=spread, keeper=keeper.of(label, ends), progress=show)
-        histories |= {one.full_name: history for one, history in zip(group, fitted, strict=True)}
-    return [histories[one.full_name] for one in declared]
-
-
-def _diverged(declared: Sequence[Declared], histories: Sequence[History]) -> list[str]:
-    """A sentence for each seed of each training whose loss was not finite."""
-    return [
-        f"{one.full_name}: seed {seed} diverged, its loss is not finite at step {step}"
-        for one, history in zip(declared, histories, strict=True)
-        for seed, step in zip(history.seeds, history.diverged_at, strict=True)
-        if step >= 0
-    ]
 
 
 def _require_datasets(experiment: Experiment, measured: Sequence[Any]) -> None:

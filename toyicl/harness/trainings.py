@@ -1,17 +1,24 @@
 """The trainings of a run: those of all points of a sweep, in groups that are compiled together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from toyicl.core.config import require
 from toyicl.core.errors import BadInput
 from toyicl.harness import sweeps
+from toyicl.harness.checkpoint_manager import CheckpointManager
 from toyicl.harness.experiment import Experiment
 from toyicl.training import loop
-from toyicl.training.loop import Job
+from toyicl.training.loop import History, Job, fit_all
+from toyicl.training.placement import Spread
 
-NAMED = 3
-"""Number of trainings of a group that its progress bar names."""
+Show = Callable[[str, int], AbstractContextManager[Callable[[int, np.ndarray], None]]]
+"""Called with the label and the steps of a group; a context whose value is a `loop.Progress`."""
+MOST_NAMES = 3
+"""Number of trainings that the label of a group names."""
 
 
 class Declared(NamedTuple):
@@ -27,7 +34,7 @@ class Declared(NamedTuple):
 
     @property
     def full_name(self) -> str:
-        """The name together with the point; different for all trainings of a run."""
+        """The point and the name; different for all trainings of a run."""
         return f"{self.place}: {self.name}" if self.place else self.name
 
 
@@ -62,13 +69,52 @@ def grouped(trainings: Sequence[Declared]) -> list[list[Declared]]:
     return list(groups.values())
 
 
-def most_runs(trainings: Sequence[Declared], seeds: int) -> int:
+def most_runs(groups: Sequence[Sequence[Declared]], seeds: int) -> int:
     """Number of runs of the largest group: so many processes can have work at once."""
-    return max(sum(len(one.job.seeds(seeds)) for one in group) for group in grouped(trainings))
+    return max(sum(len(one.job.seeds(seeds)) for one in group) for group in groups)
 
 
 def label(group: Sequence[Declared]) -> str:
     """Name of a group: the names of its trainings, each once, and at most three of them."""
     names = list(dict.fromkeys(training.name for training in group))
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
+
+
+def train(
+    groups: Sequence[Sequence[Declared]],
+    *,
+    seeds: int,
+    spread: Spread,
+    manager: CheckpointManager,
+    show: Show,
+) -> dict[str, History]:
+    """The history of each training by its full name; each group is trained as one program.
+
+    Raises Unfinished if the user stops the run, or if what was kept earlier does not fit.
+    """
+    histories: dict[str, History] = {}
+    for group in groups:
+        names, jobs = [one.full_name for one in group], [one.job for one in group]
+        steps = [int(job.training.steps) for job in jobs for _ in job.seeds(seeds)]
+        own_steps = sum(steps[index] for index in spread.share(len(steps)))
+        with show(label(group), own_steps) as progress:
+            fitted = fit_all(
+                jobs,
+                seeds,
+                spread=spread,
+                checkpointer=manager.of(names, label(group)),
+                progress=progress,
+            )
+        histories |= dict(zip(names, fitted, strict=True))
+    return histories
+
+
+def diverged(histories: dict[str, History]) -> list[str]:
+    """A sentence for each seed of each training whose loss was not finite."""
+    return [
+        f"{name}: seed {seed} diverged, its loss is not finite at step {step}"
+        for name, history in histories.items()
+        for seed, step in zip(history.seeds, history.diverged_at, strict=True)
+        if step >= 0
+    ]

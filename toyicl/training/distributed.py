@@ -150,13 +150,16 @@ def from_first(tree: Tree) -> Tree:
     return jax.tree.map(np.array, multihost_utils.broadcast_one_to_all(tree))
 
 
-def from_owners(tree: Tree) -> Tree:
-    """Arrays whose row i comes from process i % processes, in every process."""
+def from_owners(tree: Tree, first: int = 0) -> Tree:
+    """Arrays whose row i comes from process (first + i) % processes, in every process.
+
+    All processes call this together.
+    """
     count = jax.process_count()
     if count == 1:
         return tree
     rows = len(jax.tree.leaves(tree)[0])
-    owned = np.arange(rows) % count
+    owned = (first + np.arange(rows)) % count
     everyones = multihost_utils.process_allgather(tree)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[owned, np.arange(rows)], everyones)
 

@@ -1,7 +1,8 @@
-"""Fitting: runs advanced chunk by chunk until they are done, with a snapshot kept after each chunk.
+"""The training loop: runs are advanced chunk by chunk, with a snapshot of the learner after each chunk.
 
-`fit` trains any learner, a transformer or the step size of gradient descent, on fresh episodes every
-step. Python only counts chunks, shows progress and keeps snapshots; a step is compiled (`training`).
+`fit` trains any learner, such as a transformer or the step size of gradient descent, on fresh episodes
+every step. Python counts chunks, reports progress and keeps snapshots; the steps of a chunk are
+compiled (`training.step`).
 """
 
 from collections import deque
@@ -19,7 +20,7 @@ from toyicl.training.state import TrainingState, at, empty_state, latest_losses,
 from toyicl.training.step import Build, Run, Training, start
 
 Progress = Callable[[int, np.ndarray], None]
-"""Called after every chunk with the steps done by all runs together, and each run's latest loss."""
+"""Called after every chunk with the steps done by all runs together, and the latest loss of each."""
 
 
 class Job(NamedTuple):
@@ -34,22 +35,14 @@ class Job(NamedTuple):
     max_seeds: int | None = None
     """Largest number of seeds that are trained; None trains all seeds of the run."""
 
-    def seeds(self, count: int) -> range:
-        """The seeds that are trained in a run with `count` seeds."""
-        return range(count if self.max_seeds is None else min(count, self.max_seeds))
-
-
-class Plan(NamedTuple):
-    """What to fit: one learner for each seed."""
-
-    build: Build
-    task: Task
-    training: Training
-    seeds: Sequence[int]
+    def seeds(self, seeds: int | Sequence[int]) -> Sequence[int]:
+        """The first `max_seeds` of the seeds; a number n stands for the seeds 0, ..., n - 1."""
+        chosen = range(seeds) if isinstance(seeds, int) else seeds
+        return chosen[: self.max_seeds]
 
 
 class History(NamedTuple):
-    """What `fit` returns: the learners of all runs at every snapshot, on the host."""
+    """The result of a training: the learners of all runs at every snapshot, on the host."""
 
     learners: Any
     """One learner with leading axes (seed, snapshot) on every leaf."""
@@ -58,9 +51,9 @@ class History(NamedTuple):
     seeds: np.ndarray
     """Seed of each run, (seed,)."""
     training_loss: np.ndarray
-    """Mean training loss since the last snapshot, (seed, snapshot - 1)."""
+    """Mean training loss since the previous snapshot, (seed, snapshot - 1)."""
     diverged_at: np.ndarray
-    """Step at which a seed's loss first was not finite, (seed,); -1 where it always was."""
+    """Step at which the loss of a seed was first not finite, (seed,); -1 where it always was finite."""
 
     @property
     def final(self) -> Any:
@@ -73,33 +66,36 @@ Histories = Mapping[str, History]
 
 
 class Checkpointer(Protocol):
-    """Who keeps trails safe while a fit goes on."""
+    """Keeps the states of jobs that are trained together safe; one state for each job."""
 
-    def restore(self, trails: TrainingState) -> TrainingState:
-        """The trails kept earlier, or those given if there are none."""
+    def restore(self, states: list[TrainingState]) -> list[TrainingState]:
+        """The states kept earlier; the rows that were not kept are those given."""
         ...
 
-    def visit(self, trails: Callable[[], TrainingState]) -> None:
-        """Called by all processes together after every round of chunks; ends the fit by raising."""
+    def visit(self, states: Callable[[], list[TrainingState]]) -> None:
+        """Called by all processes together after every round of chunks; ends the training by raising.
+
+        `states` collects the states of all processes, and is called by all of them or by none.
+        """
         ...
 
-    def finish(self, trails: TrainingState) -> None:
-        """Called once the runs are done."""
+    def finish(self, states: list[TrainingState]) -> None:
+        """Called once all runs are done."""
         ...
 
 
 class NoCheckpoints:
-    """A keeper for fits that are short, or may be lost."""
+    """Keeps nothing: for trainings that are short, or may be lost."""
 
-    def restore(self, trails: TrainingState) -> TrainingState:
-        """The trails given."""
-        return trails
+    def restore(self, states: list[TrainingState]) -> list[TrainingState]:
+        """The states given."""
+        return states
 
-    def visit(self, trails: Callable[[], TrainingState]) -> None:
-        """Go on."""
+    def visit(self, states: Callable[[], list[TrainingState]]) -> None:
+        """Do nothing."""
 
-    def finish(self, trails: TrainingState) -> None:
-        """Nothing to do."""
+    def finish(self, states: list[TrainingState]) -> None:
+        """Do nothing."""
 
 
 def fit(
@@ -112,87 +108,91 @@ def fit(
 ) -> History:
     """Train one learner for each seed, on fresh episodes every step.
 
-    `seeds` is a count, for seeds 0, 1, ..., or the seeds themselves. A run depends on its own seed
-    alone: the episodes of a step are drawn from (seed, step). Runs are spread over the devices of the
-    process (see `use_all_cores`). A run that diverges leaves the others as they are; see
-    `History.diverged_at`.
+    `seeds` is a number, for seeds 0, 1, ..., or the seeds themselves. A run depends on its own seed
+    alone: the episodes of a step are drawn from (seed, step). Runs are distributed over the devices of
+    the process (see `use_all_cores`). A run that diverges does not affect the others; see
+    `History.diverged_at`. Raises BadInput without a seed.
     """
-    chosen = range(seeds) if isinstance(seeds, int) else seeds
-    (history,) = fit_all([Plan(build, task, training, chosen)], progress=progress)
+    (history,) = fit_all([Job(build, task, training)], seeds, progress=progress)
     return history
 
 
 def fit_all(
-    plans: Sequence[Plan],
+    jobs: Sequence[Job],
+    seeds: int | Sequence[int] = 1,
     *,
     spread: Spread | None = None,
-    keeper: Checkpointer | None = None,
+    checkpointer: Checkpointer | None = None,
     progress: Progress | None = None,
 ) -> list[History]:
-    """Fit plans of one kind together: their runs are compiled once and advanced side by side.
+    """Train jobs of one kind together: their runs are compiled once and advanced in turn.
 
-    Plans are of one kind if they differ in traced settings and seeds alone; see `kind`.
+    Jobs are of one kind if they differ in traced settings and in `max_seeds` alone; see `kind`.
     """
-    spread, keeper = spread or AcrossRuns(), keeper or NoCheckpoints()
-    for plan in plans:
-        require(len(plan.seeds) > 0, "seeds", "at least 1", len(plan.seeds))
+    spread, checkpointer = spread or AcrossRuns(), checkpointer or NoCheckpoints()
+    chosen = [job.seeds(seeds) for job in jobs]
+    for own in chosen:
+        require(len(own) > 0, "seeds", "at least 1", len(own))
     runs = [
-        jax.device_get(start(plan.build, plan.task, plan.training, int(seed)))
-        for plan in plans
-        for seed in plan.seeds
+        [jax.device_get(start(job.build, job.task, job.training, int(seed))) for seed in own]
+        for job, own in zip(jobs, chosen, strict=True)
     ]
-    trails = _advance_to_end(runs, keeper.restore(empty_state(runs)), spread, keeper, progress)
-    ends = np.cumsum([len(plan.seeds) for plan in plans])
-    starts = np.append(0, ends[:-1])
-    return [
-        _history(plan, jax.tree.map(lambda leaf, a=a, b=b: leaf[a:b], trails))
-        for plan, a, b in zip(plans, starts, ends, strict=True)
-    ]
+    states = checkpointer.restore([empty_state(own) for own in runs])
+    states = _advance_to_end(runs, states, spread, checkpointer, progress)
+    return [_history(job, own, state) for job, own, state in zip(jobs, chosen, states, strict=True)]
 
 
-def kind(plan: Plan | Job) -> Any:
-    """What plans that can be fitted together have in common: all that is not traced."""
-    run = jax.eval_shape(start, plan.build, plan.task, plan.training, 0)
+def kind(job: Job) -> Any:
+    """What jobs that can be trained together have in common: all that is not traced."""
+    run = jax.eval_shape(start, job.build, job.task, job.training, 0)
     leaves, structure = jax.tree.flatten(run)
     return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
 def _advance_to_end(
-    runs: list[Run],
-    trails: TrainingState,
+    runs: Sequence[Sequence[Run]],
+    states: list[TrainingState],
     spread: Spread,
-    keeper: Checkpointer,
+    checkpointer: Checkpointer,
     progress: Progress | None,
-) -> TrainingState:
-    """The trails of all runs once each has done its steps."""
-    runs = [at(run, trails, index) for index, run in enumerate(runs)]
-    every, mine = runs[0].training.snapshot_every, spread.share(len(runs))
+) -> list[TrainingState]:
+    """The states of all jobs once every run has done its steps."""
+    places = [(job, row) for job, own in enumerate(runs) for row in range(len(own))]
+    current = [at(runs[job][row], states[job], row) for job, row in places]
+    every, mine = current[0].training.snapshot_every, spread.share(len(current))
+    firsts = np.cumsum([0, *map(len, runs)])[:-1]
     room = spread.at_once(len(mine))
-    waiting = deque(i for i in mine if runs[i].step < runs[i].training.steps)
+
+    def collected() -> list[TrainingState]:
+        return [spread.collect(s, int(first)) for s, first in zip(states, firsts, strict=True)]
+
+    waiting = deque(i for i in mine if current[i].step < current[i].training.steps)
     while any(any_process(bool(waiting))):
         turn = [waiting.popleft() for _ in range(min(len(waiting), room))]
         if turn:
-            moved, losses = spread.advance([runs[i] for i in turn], room)
+            moved, losses = spread.advance([current[i] for i in turn], room)
             for index, run, chunk in zip(turn, moved, losses, strict=True):
-                record(trails, index, run, chunk)
-                runs[index] = run
+                job, row = places[index]
+                record(states[job], row, run, chunk)
+                current[index] = run
                 if run.step < run.training.steps:
                     waiting.append(index)
         if progress is not None:
-            progress(int(trails.step[mine].sum()), latest_losses(trails, every)[mine])
-        keeper.visit(lambda: spread.collect(trails))
-    trails = spread.collect(trails)
-    keeper.finish(trails)
-    return trails
+            steps = np.concatenate([state.step for state in states])
+            latest = np.concatenate([latest_losses(state, every) for state in states])
+            progress(int(steps[mine].sum()), latest[mine])
+        checkpointer.visit(collected)
+    states = collected()
+    checkpointer.finish(states)
+    return states
 
 
-def _history(plan: Plan, trails: TrainingState) -> History:
-    every = plan.training.snapshot_every
-    count = int(plan.training.steps) // every
+def _history(job: Job, seeds: Sequence[int], state: TrainingState) -> History:
+    every = job.training.snapshot_every
     return History(
-        learners=jax.tree.map(lambda leaf: leaf[:, : count + 1], trails.learners),
-        steps=np.arange(count + 1) * every,
-        seeds=np.asarray(plan.seeds),
-        training_loss=trails.training_loss[:, :count],
-        diverged_at=trails.diverged_at,
+        learners=state.learners,
+        steps=np.arange(state.training_loss.shape[1] + 1) * every,
+        seeds=np.asarray(seeds),
+        training_loss=state.training_loss,
+        diverged_at=state.diverged_at,
     )

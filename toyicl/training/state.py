@@ -1,4 +1,4 @@
-"""Trails: how far runs of one kind have come, as plain arrays; what a checkpoint holds."""
+"""Training state of the runs of a job as plain arrays: what a checkpoint holds."""
 
 from typing import Any, NamedTuple
 
@@ -11,9 +11,10 @@ from toyicl.training.step import Run
 
 
 class TrainingState(NamedTuple):
-    """How far runs of one kind have come, and what they left on their way; all that resuming needs.
+    """State and snapshots of the runs of one job; all that is needed to resume them.
 
-    Arrays on the host, as long as the finished runs will make them: what is still to come is zeros.
+    Arrays on the host, with one row for each run. They have the size that the finished runs need;
+    entries that no step has reached yet are zeros.
     """
 
     step: np.ndarray
@@ -23,15 +24,15 @@ class TrainingState(NamedTuple):
     learners: Any
     """One learner with leading axes (run, snapshot) on every leaf."""
     training_loss: np.ndarray
-    """Mean training loss since the last snapshot, (run, snapshot - 1)."""
+    """Mean training loss since the previous snapshot, (run, snapshot - 1)."""
     diverged_at: np.ndarray
-    """Step at which a run's loss first was not finite, (run,); -1 where it always was."""
+    """Step at which the loss of a run was first not finite, (run,); -1 where it always was finite."""
 
 
 def empty_state(runs: list[Run]) -> TrainingState:
-    """The trails of runs before their first step."""
+    """State of runs of equal length before their first step."""
     first, count = runs[0], len(runs)
-    snapshots = 1 + max(int(run.training.steps) // run.training.snapshot_every for run in runs)
+    snapshots = 1 + int(first.training.steps) // first.training.snapshot_every
 
     def with_room(*leaves: np.ndarray) -> np.ndarray:
         room = np.zeros((count, snapshots, *np.shape(leaves[0])), np.asarray(leaves[0]).dtype)
@@ -47,61 +48,69 @@ def empty_state(runs: list[Run]) -> TrainingState:
     )
 
 
-def at(run: Run, trails: TrainingState, index: int) -> Run:
-    """A run where its trail ends."""
-    step = trails.step[index]
+def at(run: Run, state: TrainingState, row: int) -> Run:
+    """A run at the last step that a row of the state has reached."""
+    step = state.step[row]
     snapshot = step // run.training.snapshot_every
     return run._replace(
-        learner=jax.tree.map(lambda leaf: leaf[index, snapshot], trails.learners),
-        optimiser=jax.tree.map(lambda leaf: leaf[index], trails.optimiser),
+        learner=jax.tree.map(lambda leaf: leaf[row, snapshot], state.learners),
+        optimiser=jax.tree.map(lambda leaf: leaf[row], state.optimiser),
         step=step,
     )
 
 
-def record(trails: TrainingState, index: int, run: Run, losses: np.ndarray) -> None:
-    """Write one chunk of a run into its trail."""
+def record(state: TrainingState, row: int, run: Run, losses: np.ndarray) -> None:
+    """Write a run after one chunk of steps, and the losses of these steps, into a row of the state."""
     snapshot = int(run.step) // run.training.snapshot_every
-    if trails.diverged_at[index] < 0:
+    if state.diverged_at[row] < 0:
         if not np.isfinite(losses).all():
-            trails.diverged_at[index] = trails.step[index] + np.isfinite(losses).argmin()
+            state.diverged_at[row] = state.step[row] + np.isfinite(losses).argmin()
         elif not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.learner)):
-            trails.diverged_at[index] = run.step  # by its last update, which no loss has seen yet
-    trails.step[index] = run.step
-    trails.training_loss[index, snapshot - 1] = losses.mean()
+            state.diverged_at[row] = run.step  # by its last update, which no loss has seen yet
+    state.step[row] = run.step
+    state.training_loss[row, snapshot - 1] = losses.mean()
 
     def write(room: np.ndarray, leaf: np.ndarray, where: Any) -> None:
         room[where] = leaf
 
-    jax.tree.map(lambda room, leaf: write(room, leaf, index), trails.optimiser, run.optimiser)
-    jax.tree.map(
-        lambda room, leaf: write(room, leaf, (index, snapshot)), trails.learners, run.learner
-    )
+    jax.tree.map(lambda room, leaf: write(room, leaf, row), state.optimiser, run.optimiser)
+    jax.tree.map(lambda room, leaf: write(room, leaf, (row, snapshot)), state.learners, run.learner)
 
 
-def latest_losses(trails: TrainingState, every: int) -> np.ndarray:
-    """Mean training loss of each run's last chunk of `every` steps; NaN before its first."""
-    rows, chunk = np.arange(len(trails.step)), trails.step // every - 1
-    return np.where(chunk >= 0, trails.training_loss[rows, chunk], np.nan)
+def latest_losses(state: TrainingState, every: int) -> np.ndarray:
+    """Mean training loss of the last chunk of `every` steps of each run, (run,); NaN before it."""
+    rows, chunk = np.arange(len(state.step)), state.step // every - 1
+    return np.where(chunk >= 0, state.training_loss[rows, chunk], np.nan)
 
 
-def named_arrays(trails: TrainingState) -> dict[str, np.ndarray]:
-    """Every array of the trails by the path that leads to it."""
-    leaves = jax.tree_util.tree_leaves_with_path(trails)
+def named_arrays(state: TrainingState) -> dict[str, np.ndarray]:
+    """Every array of the state by the path that leads to it."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
-def with_arrays(trails: TrainingState, arrays: dict[str, np.ndarray]) -> TrainingState:
-    """Trails of the same kind that hold the named arrays.
+def with_rows(state: TrainingState, arrays: dict[str, np.ndarray]) -> TrainingState:
+    """A state whose first rows are those of the named arrays, and whose other rows are unchanged.
 
-    Raises ValueError if the names, shapes or types are not those of these trails.
+    Raises ValueError if the names, the types, or the shapes of a row differ from those of the state,
+    or if there are more rows.
     """
-    own = named_arrays(trails)
-    for name in own.keys() | arrays.keys():
+    own = named_arrays(state)
+    rows = {name: len(array) for name, array in arrays.items() if np.ndim(array)}
+    for name in sorted(own.keys() | arrays.keys()):
         here, there = (
-            (found[name].shape, found[name].dtype) if name in found else None
+            (found[name].shape[1:], found[name].dtype) if name in found else None
             for found in (own, arrays)
         )
         if here != there:
-            raise ValueError(f"{name} is {there} there, and {here} here")
-    structure = jax.tree.structure(trails)
-    return jax.tree.unflatten(structure, [np.array(arrays[name]) for name in own])
+            raise ValueError(
+                f"{name} has rows {there} in the checkpoint, and {here} in this program"
+            )
+    counts = set(rows.values())
+    if len(counts) > 1 or max(counts) > len(state.step):
+        raise ValueError(f"it has {sorted(counts)} runs, and this program {len(state.step)}")
+    filled = []
+    for name, array in own.items():
+        filled.append(np.array(array))
+        filled[-1][: rows[name]] = arrays[name]
+    return jax.tree.unflatten(jax.tree.structure(state), filled)
