@@ -65,8 +65,8 @@ HEADS = {"one": ((1.0,), (1.0,)), "two": ((1.0, -1.0), (1.0, -1.0))}
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Count operations, compare the orders, and measure losses."""
 
-    def softmax(rows: Tokens, context: Tokens) -> Tokens:
-        return read_softmax(rows, context, settings.width)
+    def softmax(queries: Tokens, keys: Tokens, values: Tokens) -> Tokens:
+        return read_softmax(queries, keys, values, settings.width)
 
     reads = {
         "scores": read_by_scores,
@@ -76,7 +76,7 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     }
     shapes = [(jax.ShapeDtypeStruct((size, settings.width), float),) for size in SIZES]
     counted = {
-        name: ("tokens", [operations(read, tokens, tokens) for tokens in shapes])
+        name: ("tokens", [operations(read, tokens, tokens, tokens) for tokens in shapes])
         for name, read in reads.items()
     }
     episodes = settings.task.sample(jax.random.key(2022), settings.episodes)
@@ -105,7 +105,9 @@ def _order_difference(settings: Settings) -> float:
     with jax.enable_x64(True):
         shape = (settings.points, settings.width)
         rows, context = ((jax.random.normal(jax.random.key(k), shape),) for k in (0, 1))
-        (one,), (other,) = read_by_scores(rows, context), read_by_scatter(rows, context)
+        (one,), (other,) = (
+            read(rows, context, context) for read in (read_by_scores, read_by_scatter)
+        )
         return float(jnp.max(jnp.abs(one - other)) / jnp.max(jnp.abs(one)))
 
 

@@ -96,8 +96,8 @@ def _differences(
         return state @ state / 2 - jax.nn.logsumexp(beta * x @ state) / beta
 
     def field(query: jax.Array, values: jax.Array) -> jax.Array:
-        rows = (beta * query, jnp.zeros_like(query))
-        return read_softmax(rows, (x, values), scale=1.0)[1]
+        (read,) = read_softmax((beta * query,), (x,), (values,))
+        return read
 
     jacobian, values = jax.jacobian(field), jax.random.normal(values_key, x.shape)
     general, of_keys = jacobian(x_query, values), jacobian(x_query, x)

@@ -88,7 +88,7 @@ def trainings(settings: Settings) -> dict[str, Job]:
     two = Job(DEEP, settings.task, settings.deep_training)
     dials = {
         _name(task, heads, share): Job(
-            Architecture(attention="mixed", softmax_share=share, heads=heads),
+            Architecture(attention="mixed", softmax_fraction=share, heads=heads),
             task,
             settings.dial_training,
             max_seeds=settings.dial_seeds,

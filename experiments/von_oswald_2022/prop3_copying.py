@@ -55,13 +55,14 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
         content, places = jax.random.normal(jax.random.key(2022), shape), jnp.eye(settings.tokens)
         following = jnp.eye(settings.tokens, k=1)  # the position that each token asks for
         asked = (jnp.zeros(shape), following)
-        copied, _ = read_linear(asked, (content, places))
+        tokens = (content, places)
+        copied, _ = read_linear(asked, tokens, tokens)
         missed = jnp.max(jnp.abs(copied[:-1] - content[1:]))
 
         def attention(logit: jax.Array) -> jax.Array:
             """The weight of the next token, the least over tokens that have one."""
             rows = (asked[0], logit * following)
-            _, weights = read_softmax(rows, (content, places), scale=1.0)
+            _, weights = read_softmax(rows, tokens, tokens)
             return jnp.min(jnp.diagonal(weights, offset=1))
 
         return dataset(

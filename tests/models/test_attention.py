@@ -1,4 +1,4 @@
-"""Attention against loops over heads, tokens and points, on concatenated tokens."""
+"""Attention compared with loops over heads, tokens and points, on concatenated tokens."""
 
 import jax
 import jax.numpy as jnp
@@ -10,31 +10,35 @@ from hypothesis import strategies as st
 from toyicl.models import tokens
 from toyicl.models.attention import (
     Attention,
+    AttentionSettings,
+    linear_weights,
     read_by_scatter,
     read_by_scores,
     read_linear,
+    read_mixed,
     read_softmax,
+    softmax_weights,
 )
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 
 KEY = jax.random.key(0)
-# Every size is compiled anew: few examples, and a failing one is not searched for a smaller one.
+# Every size is compiled anew, so there are few examples and failing ones are not shrunk.
 few = settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
 
 
 def oracle(layer, rows, context, kind):
     """Update of each row: sum_h P_h sum_i W_V,h e_i weigh((W_K,h e_i) . (W_Q,h e_j))."""
     weights = (layer.query, layer.key, layer.value, layer.output)
-    temperature, share = float(layer.temperature[...]), float(layer.softmax_share[...])
-    share = {"linear": 0.0, "softmax": 1.0, "mixed": share}[kind]
+    temperature, fraction = float(layer.temperature[...]), float(layer.softmax_fraction[...])
+    fraction = {"linear": 0.0, "softmax": 1.0, "mixed": fraction}[kind]
     rows, context, updates = np.asarray(rows), np.asarray(context), []
     for row in rows:
         update = np.zeros_like(row)
         for query, key, value, output in zip(*(np.asarray(w[...]) for w in weights), strict=True):
             scores = np.array([(key @ point) @ (query @ row) for point in context])
             weighted = np.exp(scores / np.sqrt(len(key)) / temperature)
-            scores = (1 - share) * scores + share * weighted / weighted.sum()
+            scores = (1 - fraction) * scores + fraction * weighted / weighted.sum()
             for score, point in zip(scores, context, strict=True):
                 update += output @ (value @ point) * score
         updates.append(update)
@@ -50,9 +54,10 @@ def random_blocks(count, sizes=(3, 2), seed=0):
 
 
 def build(kind, heads=1, key_size=None):
-    """A layer whose scores are of order 1, so that a softmax is neither flat nor hard."""
+    """A layer whose scores are of order 1, so that the softmax is neither uniform nor one-hot."""
     draw = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: Attention(5, KEY, heads=heads, key_size=key_size, kind=kind))
+    chosen = AttentionSettings(kind=kind, heads=heads, key_size=key_size)
+    shapes = jax.eval_shape(lambda: Attention(5, KEY, chosen))
     return jax.tree.map(lambda leaf: jnp.asarray(draw.normal(size=leaf.shape) / 2), shapes)
 
 
@@ -70,39 +75,66 @@ def test_matches_the_oracle(kind, heads, key_size, points, count, close):
 
 
 @few
-@given(count=st.integers(1, 12), points=st.integers(1, 12), split=st.integers(1, 4))
-def test_linear_reading_is_the_same_in_either_order(count, points, split, close):
-    """Small counts take the scores, large ones the scatter; both are rows C^T C."""
-    rows, context = (random_blocks(n, (split, 5 - split), n) for n in (count, points))
-    whole = np.asarray(tokens.merge(context))
+@given(
+    count=st.integers(1, 12),
+    points=st.integers(1, 12),
+    split=st.integers(1, 4),
+    value_size=st.integers(1, 9),
+)
+def test_both_orders_of_linear_attention_agree(count, points, split, value_size, close):
+    """Small counts go by the scores and large ones by the scatter; both are Q K^T V."""
+    queries, keys = (random_blocks(n, (split, 5 - split), n) for n in (count, points))
+    values = random_blocks(points, (value_size, 1), 7)
+    q, k, v = (np.asarray(tokens.merge(each)) for each in (queries, keys, values))
     for order in (read_linear, read_by_scores, read_by_scatter):
-        read = jax.jit(order)(rows, context)
-        close(tokens.merge(read), np.asarray(tokens.merge(rows)) @ whole.T @ whole)
+        read = jax.jit(order)(queries, keys, values)
+        assert [block.shape for block in read] == [(count, value_size), (count, 1)]
+        close(tokens.merge(read), q @ k.T @ v)
 
 
 def products(count, points):
-    """Shapes of all matrix products that linear reading takes."""
-    rows, context = random_blocks(count), random_blocks(points)
-    equations = jax.make_jaxpr(read_linear)(rows, context).eqns
+    """Shapes of all matrix products that linear attention takes."""
+    queries, context = random_blocks(count), random_blocks(points)
+    equations = jax.make_jaxpr(read_linear)(queries, context, context).eqns
     return {e.outvars[0].aval.shape for e in equations if e.primitive.name == "dot_general"}
 
 
-def test_linear_reading_takes_the_cheaper_order():
-    """By way of the scores, (rows, points), up to as many tokens as a token has entries."""
+def test_linear_attention_takes_the_cheaper_order():
+    """It forms the scores, (queries, points), for at most as many tokens as a token has entries."""
     assert (4, 4) in products(4, 4)
     assert (6, 6) not in products(6, 6)
 
 
+def test_keys_and_values_may_differ(close):
+    """For every kind of reading, compared with weights written out for each query."""
+    queries, keys, values = (random_blocks(n, seed=n) for n in (3, 6, 6))
+    q, k, v = (np.asarray(tokens.merge(each)) for each in (queries, keys, values[::-1]))
+    scores = q @ k.T
+    near = np.exp(0.4 * scores)
+    softmax = near / near.sum(axis=1, keepdims=True)
+    close(tokens.merge(read_softmax(queries, keys, values[::-1], 0.4)), softmax @ v)
+    mixed = read_mixed(queries, keys, values[::-1], 0.4, 0.3)
+    close(tokens.merge(mixed), 0.7 * scores @ v + 0.3 * softmax @ v)
+
+
+def test_masked_points_have_weight_zero(close):
+    """The others have the weights that they have when the masked points are absent."""
+    scores, mask = jnp.array([[1.0, -2.0, 3.0]]), jnp.array([[True, False, True]])
+    close(linear_weights(scores, mask), [[1.0, 0.0, 3.0]])
+    kept = softmax_weights(scores[:, ::2])
+    close(softmax_weights(scores, mask), np.insert(kept, 1, 0.0, axis=1))
+
+
 def test_softmax_weights_add_up_to_one(close):
     context = (jnp.ones((6, 3)), jnp.ones((6, 2)))
-    read = read_softmax(random_blocks(2), context, 5)
+    read = read_softmax(random_blocks(2), context, context, 5)
     close(tokens.merge(read), np.ones((2, 5)))
 
 
 def test_softmax_of_large_scores_picks_the_largest(close):
     """Scores of order 1e4, whose exponentials overflow."""
     rows, context = (np.array([[1e4, 0.0]]),), (np.array([[1.0, 2.0], [0.5, 3.0]]),)
-    (read,) = read_softmax(rows, context, 1)
+    (read,) = read_softmax(rows, context, context)
     close(read, np.array([[1.0, 2.0]]))
 
 
@@ -128,8 +160,8 @@ def test_circuits_are_the_products_of_the_weights(close):
         close(layer.value_output[head], output[head] @ value[head])
 
 
-def test_weights_start_at_the_papers_deviation():
-    layer = Attention(11, KEY)
+def test_initial_weights_have_the_papers_standard_deviation():
+    layer = Attention(11, KEY, AttentionSettings())
     flat = [np.ravel(w[...]) for w in (layer.query, layer.key, layer.value, layer.output)]
     assert {weights.size for weights in flat} == {121}
     assert abs(np.std(flat) / 0.0135 - 1) < 0.1
@@ -140,7 +172,7 @@ def test_weights_start_at_the_papers_deviation():
 
 
 def test_fan_in_counts_what_a_weight_sums_over():
-    layer = Attention(6, KEY, heads=500, key_size=3, init_scale=1.0)
+    layer = Attention(6, KEY, AttentionSettings(heads=500, key_size=3, init_scale=1.0))
     for inward in (layer.query, layer.key, layer.value):
         assert inward[...].shape == (500, 3, 6)
         assert abs(np.std(inward[...]) * np.sqrt(6) - 1) < 0.03
@@ -149,9 +181,33 @@ def test_fan_in_counts_what_a_weight_sums_over():
 
 
 def test_the_same_key_gives_the_same_weights():
-    one, same, other = (Attention(11, jax.random.key(seed)) for seed in (0, 0, 1))
+    one, same, other = (
+        Attention(11, jax.random.key(seed), AttentionSettings()) for seed in (0, 0, 1)
+    )
     assert np.array_equal(one.value[...], same.value[...])
     assert not np.any(one.value[...] == other.value[...])
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"kind": "lineer"}, "kind must be one of linear, softmax, mixed, got 'lineer'"),
+        ({"heads": 0}, "heads must be a whole number of at least 1, got 0"),
+        ({"key_size": 1.5}, "key_size must be a whole number of at least 1, got 1.5"),
+        ({"temperature": 0.0}, "temperature must be a finite number above 0, got 0.0"),
+        ({"softmax_fraction": 1.5}, "softmax_fraction must be between 0 and 1, got 1.5"),
+        ({"init_scale": -1.0}, "init_scale must be a finite number above 0, got -1.0"),
+    ],
+)
+def test_bad_settings_are_named(bad, message):
+    with pytest.raises(ValueError, match=message):
+        AttentionSettings(**bad)
+
+
+def test_settings_are_a_pytree_whose_scales_may_be_traced():
+    chosen = AttentionSettings(temperature=2.0, softmax_fraction=0.1, init_scale=0.5)
+    assert jax.tree.leaves(chosen) == [2.0, 0.1, 0.5]
+    assert jax.tree.structure(chosen) != jax.tree.structure(AttentionSettings(heads=2))
 
 
 @pytest.mark.parametrize("kind", ["linear", "softmax"])
@@ -159,7 +215,8 @@ def test_the_same_key_gives_the_same_weights():
 def test_dtypes(kind, wide, dtype):
     with jax.enable_x64(wide):
         shapes = [np.empty(shape, dtype) for shape in ((3, 3), (3, 2), (4, 3), (4, 2))]
+        layer = AttentionSettings(kind=kind)
         update = jax.eval_shape(
-            lambda *x: Attention(5, jax.random.key(0), kind=kind)(x[:2], x[2:]), *shapes
+            lambda *x: Attention(5, jax.random.key(0), layer)(x[:2], x[2:]), *shapes
         )
     assert {block.dtype.name for block in update} == {dtype}

@@ -1,4 +1,4 @@
-"""The causal transformer: against loops in numpy, momentum and its control, what it cannot see."""
+"""The causal transformer: compared with NumPy loops; masking, momentum attention and its control."""
 
 from dataclasses import replace
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from toyicl.core.errors import BadInput
-from toyicl.models.causal import CausalArchitecture
+from toyicl.models.attention import Attention, AttentionSettings, read_linear
+from toyicl.models.causal import CausalArchitecture, attend_causally
 from toyicl.tasks.prompts import Classification
 from toyicl.training.loop import Job, fit, fit_all
 from toyicl.training.step import Training, advance
@@ -34,7 +35,7 @@ def normalised(norm, rows):
 
 
 def attended_by_loops(block, rows, kind, weight_of=lambda back: 0.0):
-    """Attention outputs, head by head, token by token, value by value."""
+    """Attention outputs, computed for each head, token and value in turn."""
     names = ("query", "key", "value", "output")
     query, key, value, output = (np.asarray(getattr(block.attention, n)[...]) for n in names)
     found = np.zeros_like(rows)
@@ -55,7 +56,7 @@ def gelu(z):
 
 
 def by_loops(model, x, y, x_query, kind, weight_of=lambda back: 0.0):
-    """Logits of all tokens and attention outputs of all layers, written out."""
+    """Logits of all tokens and attention outputs of all layers, by NumPy."""
     rows = [np.asarray(model.beginning[...])]
     pieces = model.input_tokens
     for point, label in zip([*x, x_query], [*y, None], strict=True):
@@ -69,10 +70,10 @@ def by_loops(model, x, y, x_query, kind, weight_of=lambda back: 0.0):
     for block in model.blocks:
         attended = attended_by_loops(block, normalised(block.attention_norm, rows), kind, weight_of)
         rows = rows + attended
-        hidden = normalised(block.mlp_norm, rows) @ block.mlp.rise.kernel[...]
-        hidden = gelu(np.asarray(hidden) + np.asarray(block.mlp.rise.bias[...]))
-        rows = rows + hidden @ np.asarray(block.mlp.fall.kernel[...])
-        rows = rows + np.asarray(block.mlp.fall.bias[...])
+        hidden = normalised(block.mlp_norm, rows) @ block.mlp.up_proj.kernel[...]
+        hidden = gelu(np.asarray(hidden) + np.asarray(block.mlp.up_proj.bias[...]))
+        rows = rows + hidden @ np.asarray(block.mlp.down_proj.kernel[...])
+        rows = rows + np.asarray(block.mlp.down_proj.bias[...])
         outputs.append(attended)
     return normalised(model.norm, rows) @ np.asarray(model.unembedding[...]), np.array(outputs)
 
@@ -101,23 +102,73 @@ def test_matches_loops(close, kind, memory, pieces):
     close(last.early_logits[-1], logits[-1], 1e-10)
 
 
+def layer_and_rows(kind, heads=2, width=6, count=5):
+    """A layer whose scores are of order 1, and rows that it attends to."""
+    draw = np.random.default_rng(3)
+    chosen = AttentionSettings(kind=kind, heads=heads, key_size=width // heads)
+    shapes = jax.eval_shape(lambda: Attention(width, jax.random.key(0), chosen))
+    layer = jax.tree.map(lambda leaf: jnp.asarray(draw.normal(size=leaf.shape) / 2), shapes)
+    layer.temperature[...] = jnp.ones(())
+    return layer, jnp.asarray(draw.normal(size=(count, width)))
+
+
+def test_causal_linear_attention_is_a_double_loop_over_tokens(close):
+    """update_t = sum_h P_h sum_{i <= t} (q_t . k_i / sqrt(k)) v_i: neither normalised nor averaged."""
+    layer, rows = layer_and_rows("linear")
+    weights = (layer.query, layer.key, layer.value, layer.output)
+    heads = list(zip(*(np.asarray(each[...]) for each in weights), strict=True))
+    expected = np.zeros(rows.shape)
+    for t in range(len(rows)):
+        for i in range(t + 1):
+            for query, key, value, output in heads:
+                score = (query @ rows[t]) @ (key @ rows[i]) / np.sqrt(3)
+                expected[t] += output @ value @ rows[i] * score
+    update, scores, queries = attend_causally(layer, rows)
+    close(update, expected)
+    assert scores.shape == (2, 5, 5)
+    assert queries.shape == (2, 5, 3)
+
+
+@pytest.mark.parametrize("kind", ["linear", "softmax"])
+def test_each_token_reads_what_unmasked_attention_reads_from_its_prefix(close, kind):
+    """By the layer of the transformer that is not causal, whose linear scores are not divided."""
+    layer, rows = layer_and_rows(kind)
+    update = attend_causally(layer, rows)[0]
+    divisor = np.sqrt(3) if kind == "linear" else 1.0
+    for t in range(len(rows)):
+        (alone,) = layer((rows[t],), (rows[: t + 1],))
+        close(update[t], alone / divisor)
+
+
+def test_causal_linear_attention_is_linear_reading_of_the_prefix(close):
+    layer, rows = layer_and_rows("linear", heads=1)
+    query, key, value, output = (
+        weights[...][0] for weights in (layer.query, layer.key, layer.value, layer.output)
+    )
+    update = attend_causally(layer, rows)[0]
+    for t in range(len(rows)):
+        prefix = rows[: t + 1]
+        (read,) = read_linear((query @ rows[t],), (prefix @ key.T,), (prefix @ value.T,))
+        close(update[t], output @ read / np.sqrt(6))
+
+
 @pytest.mark.parametrize("kind", ["softmax", "linear"])
-def test_no_momentum_is_vanilla_attention_bit_for_bit(kind):
+def test_momentum_of_decay_0_is_plain_attention_bit_for_bit(kind):
     episodes = TASK.sample(jax.random.key(0), 20)
 
     @jax.jit
     def answers(model):
         return jax.vmap(model.answers, -1, -1)(*episodes[:3])
 
-    vanilla = np.asarray(answers(built(attention=kind)))
+    plain = np.asarray(answers(built(attention=kind)))
     for memory in ("momentum", "previous"):
-        still = np.asarray(answers(built(attention=kind, memory=memory, eta=0.0)))
-        assert still.tobytes() == vanilla.tobytes()
-        moved = answers(built(attention=kind, memory=memory, eta=0.5))
-        assert np.abs(np.asarray(moved) - vanilla).max() > 1e-3
+        without = np.asarray(answers(built(attention=kind, memory=memory, eta=0.0)))
+        assert without.tobytes() == plain.tobytes()
+        changed = answers(built(attention=kind, memory=memory, eta=0.5))
+        assert np.abs(np.asarray(changed) - plain).max() > 1e-3
 
 
-def test_answers_know_nothing_of_what_comes_later(close):
+def test_answers_do_not_depend_on_later_tokens(close):
     model = built()
     x, y, x_query = prompt()
     answers = model.answers(x, y, x_query)
@@ -135,7 +186,7 @@ def test_zero_shot_is_the_first_answer(close):
     assert scores.shape == (2, 2, 3)
 
 
-def test_a_stop_between_layers_leaves_values_and_cuts_gradients(close):
+def test_stop_gradient_between_layers_keeps_values_and_removes_gradients(close):
     model = built()
     tokens = model.arrange(*prompt())
     stopped = model.see(tokens, jax.lax.stop_gradient)
@@ -149,7 +200,7 @@ def test_a_stop_between_layers_leaves_values_and_cuts_gradients(close):
     assert np.asarray(jax.grad(through)(tokens, lambda rows: rows)).any()
 
 
-def test_more_demonstrations_than_fit_are_refused():
+def test_more_demonstrations_than_positions_are_refused():
     x, y, x_query = prompt()
     with pytest.raises(BadInput, match="demonstrations must be at most 3, for the context, got 4"):
         built()(jnp.concatenate([x, x[:1]]), jnp.concatenate([y, y[:1]]), x_query)
@@ -177,7 +228,7 @@ def test_bad_settings_are_named(bad, message):
         replace(SMALL, **bad)
 
 
-def test_inputs_are_told_in_equal_parts():
+def test_the_number_of_tokens_per_input_divides_the_dimension():
     with pytest.raises(BadInput, match=r"input_tokens must be a divisor of .*\(4\), got 3"):
         built(input_tokens=3)
 
@@ -203,15 +254,15 @@ def test_training_lowers_the_cross_entropy_of_all_answers():
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_momentums_of_several_decays_train_as_one_program(close):
-    """eta is traced: a sweep of decays is each decay by itself, and eta = 0 is vanilla attention."""
+def test_models_of_several_momentum_decays_train_as_one_program(close):
+    """eta is traced: a sweep gives what each decay gives alone, and eta = 0 is plain attention."""
     settings = Training(steps=4, batch_size=8, snapshot_every=4, learning_rate=1e-2, clip_norm=1.0)
-    vanilla = fit(SMALL, TASK, settings).final
+    plain = fit(SMALL, TASK, settings).final
     models = [replace(SMALL, memory="momentum", eta=eta) for eta in (0.0, 0.5)]
     before = advance._cache_size()
     together = fit_all([Job(model, TASK, settings) for model in models])
     assert advance._cache_size() == before + 1
-    alone = [vanilla, fit(models[1], TASK, settings).final]
+    alone = [plain, fit(models[1], TASK, settings).final]
     for history, model in zip(together, alone, strict=True):
         close(history.final.inputs[...], model.inputs[...], 1e-9)
     assert np.abs(alone[0].inputs[...] - alone[1].inputs[...]).max() > 1e-4

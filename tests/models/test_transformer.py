@@ -1,4 +1,4 @@
-"""The transformer against NumPy on concatenated tokens: every token, every head, one at a time."""
+"""The transformer compared with NumPy loops over concatenated tokens and heads."""
 
 import re
 from dataclasses import replace
@@ -25,16 +25,16 @@ layerwise, answer = jax.jit(Transformer.layerwise), jax.jit(Transformer.__call__
 EVERYTHING = Architecture(depth=2, heads=2, embedding_size=6, mlp_size=7, layer_norm=True)
 
 
-FIXED = ("softmax_share", "temperature", "mlp_gate", "norm_gate", "damping", "token_clip")
+FIXED = ("softmax_fraction", "temperature", "mlp_gate", "norm_gate", "damping", "token_clip")
 
 
 def fixed(path):
-    """The setting that a leaf holds, which training leaves as it is; None for a parameter."""
+    """The setting that a fixed leaf holds; None for a parameter."""
     return next((name for name in FIXED if path.endswith(f".{name}.value")), None)
 
 
 def build(architecture, seed=0):
-    """A model whose every parameter is random and of order 1, biases and gains among them."""
+    """A model whose parameters, including biases and gains, are random and of order 1."""
     draw = np.random.default_rng(seed)
 
     def fill(path, leaf):
@@ -62,8 +62,8 @@ def normalise(norm, rows, gate):
 def attend(attention, rows, context, architecture):
     """Update of each row, summed over heads and points."""
     update = np.zeros_like(rows)
-    share = {"linear": 0, "softmax": 1, "mixed": architecture.softmax_share}
-    share = share[architecture.attention]
+    fraction = {"linear": 0, "softmax": 1, "mixed": architecture.softmax_fraction}
+    fraction = fraction[architecture.attention]
     for head in range(len(attention.query[...])):
         query, key, value, output = (
             np.asarray(weights[...][head])
@@ -71,9 +71,9 @@ def attend(attention, rows, context, architecture):
         )
         for row, entry in zip(rows, update, strict=True):
             scores = np.array([(key @ point) @ (query @ row) for point in context])
-            if share > 0:
+            if fraction > 0:
                 weights = np.exp(scores / np.sqrt(len(key)) / architecture.temperature)
-                scores = (1 - share) * scores + share * weights / weights.sum()
+                scores = (1 - fraction) * scores + fraction * weights / weights.sum()
             entry += sum(
                 s * output @ value @ point for s, point in zip(scores, context, strict=True)
             )
@@ -81,30 +81,30 @@ def attend(attention, rows, context, architecture):
 
 
 def oracle(model, architecture, episode, start=None):
-    """Predictions after each layer: all tokens move, the query's last, and it is never a key."""
+    """Predictions after each layer: all tokens are updated, and the query's is never a key."""
     x, y, x_query, _ = (np.asarray(field) for field in episode)
     count, outputs = y.shape
     label = np.zeros(outputs) if start is None else -start @ x_query
     tokens = np.concatenate([np.c_[x, y], np.r_[x_query, label][None]])
     if model.embedding is not None:
         tokens = tokens @ np.asarray(model.embedding.linear[...])
-    moving = np.ones_like(tokens)
+    updated = np.ones_like(tokens)
     if not architecture.update_inputs:
-        moving[:, :-outputs] = 0
+        updated[:, :-outputs] = 0
     predictions = []
     for layer in range(architecture.depth):
         block = model.blocks[0 if architecture.shared else layer]
         seen = normalise(block.attention_norm, tokens, architecture.norm_gate)
         update = attend(block.attention, seen, seen[:count], architecture)
-        tokens = tokens + architecture.damping * moving * update
+        tokens = tokens + architecture.damping * updated * update
         if block.mlp is not None:
             seen = normalise(block.mlp_norm, tokens, architecture.norm_gate)
-            rise, fall = (
+            up, down = (
                 (np.asarray(part.kernel[...]), np.asarray(part.bias[...]))
-                for part in (block.mlp.rise, block.mlp.fall)
+                for part in (block.mlp.up_proj, block.mlp.down_proj)
             )
-            thought = gelu(seen @ rise[0] + rise[1]) @ fall[0] + fall[1]
-            tokens = tokens + architecture.mlp_gate * moving * thought
+            change = gelu(seen @ up[0] + up[1]) @ down[0] + down[1]
+            tokens = tokens + architecture.mlp_gate * updated * change
         if architecture.token_clip is not None:
             tokens = np.clip(tokens, -architecture.token_clip, architecture.token_clip)
         predictions.append(-tokens[-1, -outputs:])
@@ -121,16 +121,16 @@ ARCHITECTURES = {
     "softmax": Architecture(depth=2, attention="softmax", heads=2, key_size=7),
     "damping": Architecture(depth=3, damping=0.4, shared=True),
     "clip": Architecture(depth=3, token_clip=0.7),
-    "labels alone": Architecture(depth=2, update_inputs=False),
-    "labels alone, MLP": Architecture(depth=2, update_inputs=False, mlp_size=4),
+    "labels only": Architecture(depth=2, update_inputs=False),
+    "labels only, MLP": Architecture(depth=2, update_inputs=False, mlp_size=4),
     "embedding": Architecture(depth=2, embedding_size=6),
     "MLP": Architecture(depth=2, mlp_size=7),
     "LayerNorm": Architecture(depth=2, layer_norm=True),
     "everything": EVERYTHING,
-    "all dials": replace(
+    "all scales": replace(
         EVERYTHING,
         attention="mixed",
-        softmax_share=0.3,
+        softmax_fraction=0.3,
         temperature=0.6,
         mlp_gate=0.4,
         norm_gate=0.7,
@@ -153,10 +153,10 @@ def test_matches_the_oracle_after_every_layer(name, close):
 
 
 def test_the_settings_of_the_oracle_matter():
-    """Each architecture above says something else than its plainer neighbour."""
+    """The oracle gives different predictions for different architectures."""
     answers = [
         np.asarray(oracle(build(ARCHITECTURES[name]), ARCHITECTURES[name], ONE)[-1])
-        for name in ("two layers", "two shared layers", "labels alone", "labels alone, MLP")
+        for name in ("two layers", "two shared layers", "labels only", "labels only, MLP")
     ]
     clipped = replace(ARCHITECTURES["clip"], token_clip=None)
     answers.append(oracle(build(clipped), clipped, ONE)[-1])
@@ -208,7 +208,7 @@ def test_the_order_of_the_context_does_not_matter(order, close):
     close(answer(model, x[order], y[order], x_query), answer(model, x, y, x_query), 1e-9)
 
 
-def test_points_count_with_their_own_labels():
+def test_predictions_depend_on_the_pairing_of_inputs_and_labels():
     x, y, x_query, _ = ONE
     model = build(Architecture(depth=2))
     assert np.abs(answer(model, x, y[::-1], x_query) - answer(model, x, y, x_query)).max() > 1e-3
@@ -216,7 +216,7 @@ def test_points_count_with_their_own_labels():
 
 @cache
 def gradients(name):
-    """Gradient of the loss by every leaf of a model, named."""
+    """Gradient of the loss with respect to every parameter of a model, by path."""
     gradient = jax.jit(jax.grad(metrics.loss))(build(ARCHITECTURES[name]), EPISODES)
     named = jax.tree_util.tree_leaves_with_path(gradient)
     paths = [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in named]
@@ -231,8 +231,8 @@ def test_every_parameter_has_a_gradient(name):
 
 
 @pytest.mark.parametrize("name", ["two layers", "heads"])
-def test_the_last_layer_writes_only_what_is_read(name):
-    """Of the last value-output circuit only the label's rows can matter; of others all do."""
+def test_only_label_rows_of_the_last_layer_have_a_gradient(name):
+    """Only the label rows of the last value-output circuit affect the prediction."""
     values = gradients(name)
     first, last = (values[f".blocks[{index}].attention.output.value"] for index in (0, 1))
     assert np.all(last[:, :3] == 0)
@@ -241,7 +241,7 @@ def test_the_last_layer_writes_only_what_is_read(name):
 
 
 def test_shared_layers_share_their_gradient(close):
-    """The gradient by shared weights is the sum over layers that have the same weights."""
+    """The gradient of shared weights is the sum of the gradients of equal, separate weights."""
     shared, apart = (build(Architecture(depth=3, shared=shared)) for shared in (True, False))
     for block in apart.blocks:
         for name in ("query", "key", "value", "output"):
@@ -252,7 +252,7 @@ def test_shared_layers_share_their_gradient(close):
 
 
 def test_a_sweep_over_damping_and_clip_is_a_vmap_and_compiles_once(close):
-    """One layer from label 0 predicts in proportion to its damping, up to the bound."""
+    """The prediction of one layer is proportional to the damping, up to the bound."""
     traces = []
 
     def answer(damping, clip):
@@ -267,13 +267,13 @@ def test_a_sweep_over_damping_and_clip_is_a_vmap_and_compiles_once(close):
     assert len(traces) == 1
 
 
-SHUT = {
+LIMITS = {
     "no softmax": (
-        Architecture(depth=2, attention="mixed", softmax_share=0.0),
+        Architecture(depth=2, attention="mixed", softmax_fraction=0.0),
         Architecture(depth=2),
     ),
-    "softmax alone": (
-        Architecture(depth=2, attention="mixed", softmax_share=1.0, temperature=0.3),
+    "softmax only": (
+        Architecture(depth=2, attention="mixed", softmax_fraction=1.0, temperature=0.3),
         Architecture(depth=2, attention="softmax", temperature=0.3),
     ),
     "no MLP": (Architecture(depth=2, mlp_size=7, mlp_gate=0.0), Architecture(depth=2)),
@@ -283,25 +283,25 @@ SHUT = {
 
 @jax.jit
 def fresh(architecture):
-    """What a new model answers."""
+    """The prediction of a freshly initialised model."""
     return architecture(TASK, jax.random.key(4))(*ONE[:3])
 
 
-@pytest.mark.parametrize("name", SHUT)
-def test_at_its_end_a_dial_is_what_it_stands_for(name, close):
-    """From the same key: a gate draws nothing, and what it shuts adds 0, to the bit.
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_scale_at_its_limit_gives_the_plainer_architecture(name, close):
+    """With the same key, bit for bit: a gate draws no random numbers, and at 0 it adds 0.
 
-    A norm joins the blocks of a token, so that products are rounded in another order.
+    A norm concatenates the blocks of a token, so that products are rounded in another order.
     """
-    turned, plain = (np.asarray(fresh(replace(each, init_scale=1.0))) for each in SHUT[name])
-    close(turned, plain, 1e-13)
+    limit, plain = (np.asarray(fresh(replace(each, init_scale=1.0))) for each in LIMITS[name])
+    close(limit, plain, 1e-13)
     if name != "no norm":
-        np.testing.assert_array_equal(turned, plain)
+        np.testing.assert_array_equal(limit, plain)
     assert np.abs(plain).max() > 0.01
 
 
 def test_a_temperature_divides_the_scores(close):
-    """As queries that many times as small do."""
+    """Dividing the queries by the temperature has the same effect."""
     hot = build(Architecture(attention="softmax", temperature=2.5, heads=2))
     small = build(Architecture(attention="softmax", heads=2))
     plain = answer(small, *ONE[:3])
@@ -311,25 +311,25 @@ def test_a_temperature_divides_the_scores(close):
     assert np.abs(answer(hot, *ONE[:3]) - plain).max() > 1e-3
 
 
-def test_a_sweep_over_the_dials_is_a_vmap(close):
+def test_a_sweep_over_the_scales_is_a_vmap(close):
     base = Architecture(attention="mixed", mlp_size=7, layer_norm=True, init_scale=3.0)
-    dials = {
-        "softmax_share": np.array([0.0, 0.4, 1.0]),
+    scales = {
+        "softmax_fraction": np.array([0.0, 0.4, 1.0]),
         "temperature": np.array([0.5, 1.0, 3.0]),
         "mlp_gate": np.array([0.0, 2.0, 1.0]),
         "norm_gate": np.array([0.3, 0.0, 1.0]),
     }
-    sweep = jax.jit(jax.vmap(lambda dials: fresh(replace(base, **dials))))(dials)
+    sweep = jax.jit(jax.vmap(lambda scales: fresh(replace(base, **scales))))(scales)
     for index in range(3):
-        own = {name: float(values[index]) for name, values in dials.items()}
+        own = {name: float(values[index]) for name, values in scales.items()}
         close(sweep[index], fresh(replace(base, **own)), 1e-10)
     assert np.abs(np.diff(sweep, axis=0)).max() > 0.01
 
 
 def test_an_architecture_is_a_pytree_of_its_scales():
-    dials = {"softmax_share": 0.1, "temperature": 0.2, "mlp_gate": 0.3, "norm_gate": 0.4}
-    scales = jax.tree.leaves(Architecture(damping=0.5, token_clip=3.0, **dials))
-    assert scales == [0.1, 0.2, 0.3, 0.4, 0.5, 3.0, 0.002]
+    scales = {"softmax_fraction": 0.1, "temperature": 0.2, "mlp_gate": 0.3, "norm_gate": 0.4}
+    leaves = jax.tree.leaves(Architecture(damping=0.5, token_clip=3.0, **scales))
+    assert leaves == [0.1, 0.2, 0.3, 0.4, 0.5, 3.0, 0.002]
     assert jax.tree.structure(Architecture(depth=2)) != jax.tree.structure(Architecture())
 
 
@@ -338,8 +338,8 @@ def test_initial_deviation_shrinks_with_depth():
     (block,) = architecture(LinearRegression(), jax.random.key(0)).blocks
     expected = np.sqrt(0.002 / 4 / 11)
     assert abs(np.std(block.attention.value[...]) / expected - 1) < 0.05
-    assert abs(np.std(block.mlp.rise.kernel[...]) / expected - 1) < 0.05
-    assert np.all(block.mlp.rise.bias[...] == 0)
+    assert abs(np.std(block.mlp.up_proj.kernel[...]) / expected - 1) < 0.05
+    assert np.all(block.mlp.up_proj.bias[...] == 0)
 
 
 def test_an_embedding_starts_at_order_one():
@@ -381,8 +381,8 @@ BAD = [
     ("key_size", 0, "a whole number of at least 1"),
     ("embedding_size", -1, "a whole number of at least 1"),
     ("mlp_size", 0, "a whole number of at least 1"),
-    ("softmax_share", 1.1, "between 0 and 1"),
-    ("softmax_share", float("nan"), "between 0 and 1"),
+    ("softmax_fraction", 1.1, "between 0 and 1"),
+    ("softmax_fraction", float("nan"), "between 0 and 1"),
     ("temperature", 0.0, "a finite number above 0"),
     ("mlp_gate", -0.1, "a finite number of at least 0"),
     ("norm_gate", -0.1, "between 0 and 1"),
@@ -394,14 +394,14 @@ BAD = [
 
 
 @pytest.mark.parametrize(("field", "value", "rule"), BAD)
-def test_refuses(field, value, rule):
+def test_bad_settings_are_named(field, value, rule):
     message = f"Architecture.{field} must be {rule}, got {value!r}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Architecture(**{field: value})
 
 
-def test_refuses_to_spare_inputs_that_are_embedded():
+def test_embedded_inputs_cannot_be_left_out_of_updates():
     with pytest.raises(
-        ValueError, match=r"^Architecture\.update_inputs must be True but for joint tokens"
+        ValueError, match=r"^Architecture\.update_inputs must be True except for joint tokens"
     ):
         Architecture(update_inputs=False, embedding_size=4)

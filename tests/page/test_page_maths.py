@@ -151,7 +151,7 @@ def test_attention_with_random_circuits(page, episodes, heads, share):
     keys = jax.random.split(jax.random.key(3))
     parts = [np.asarray(jax.random.normal(key, (heads, 11, 11))).tolist() for key in keys]
     kind = "softmax" if share == 1.0 else "mixed"
-    model = with_circuits(*parts, attention=kind, softmax_share=share)
+    model = with_circuits(*parts, attention=kind, softmax_fraction=share)
     more = {"parts": parts, "share": share}
     build = "m.modelOf(more.parts[0], more.parts[1], more.share)"
     here = answers(page, f"m.transformer({build}, e.x, e.y, e.query)", episodes, **more)
@@ -220,7 +220,7 @@ def test_every_layer_along_the_dial(page, results, kind, heads):
     for index, share in enumerate(results.share.values):
         for seed in range(results.sizes["dial_seed"]):
             parts = circuits(results, f"{kind}_{heads}_", share=index, dial_seed=seed)
-            model = with_circuits(*parts, attention="mixed", softmax_share=float(share))
+            model = with_circuits(*parts, attention="mixed", softmax_fraction=float(share))
             same(here[:, index, seed], answer(model, episodes)[0])
 
 

@@ -332,7 +332,7 @@ def test_values_left_out_are_the_axes_own():
             {"values": (1.0, 0.0)},
             r"^values must be in increasing order, each once, got \(1\.0, 0\.0",
         ),
-        ({"values": (0.5, 2.0)}, r"^attention\.softmax cannot be 2 here: model\.softmax_share"),
+        ({"values": (0.5, 2.0)}, r"^attention\.softmax cannot be 2 here: model\.softmax_fraction"),
         ({"axis": "attention.heads", "values": (1.5,)}, r"^values must be whole numbers for"),
         ({"tolerance": 0.0}, r"^tolerance must be a finite number above 0, got 0\.0$"),
         ({"evaluation_episodes": 0}, r"^evaluation_episodes must be a whole number"),

@@ -56,7 +56,7 @@ def test_every_value_of_an_axis_is_a_place_of_its_own(name):
 
 
 PLACES = [
-    ("attention.softmax", 0.3, TASK, Architecture(attention="mixed", softmax_share=0.3)),
+    ("attention.softmax", 0.3, TASK, Architecture(attention="mixed", softmax_fraction=0.3)),
     ("attention.temperature", 3.0, TASK, Architecture(attention="softmax", temperature=3.0)),
     ("attention.heads", 2, TASK, Architecture(heads=2)),
     ("model.depth", 2, TASK, Architecture(depth=2)),
@@ -107,7 +107,7 @@ def test_two_dials_go_together_in_either_order():
 
 
 def test_a_temperature_is_that_of_the_softmax_there_is():
-    mixed = Architecture(attention="mixed", softmax_share=0.3, temperature=2.0)
+    mixed = Architecture(attention="mixed", softmax_fraction=0.3, temperature=2.0)
     dials = (("attention.softmax", 0.3), ("attention.temperature", 2.0))
     assert turn(*dials)[1] == turn(*dials[::-1])[1] == mixed
 

@@ -13,6 +13,7 @@ from flax import nnx
 
 from toyicl import theory
 from toyicl.core.config import require, require_size
+from toyicl.core.variables import Fixed
 from toyicl.tasks.linear import LinearRegression
 
 Rates = float | Sequence[float] | jax.Array
@@ -46,7 +47,7 @@ class GradientDescent(nnx.Module):
         self.learning_rate = as_rates(learning_rate, steps, "learning_rate")
         self.steps = steps
         self.initial_weights = (
-            None if initial_weights is None else nnx.Variable(jnp.asarray(initial_weights))
+            None if initial_weights is None else Fixed(jnp.asarray(initial_weights))
         )
 
     @classmethod

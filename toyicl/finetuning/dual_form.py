@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from toyicl.models.attention import read_by_scores
+from toyicl.models.attention import read_by_scores, read_softmax
 
 Slope = Callable[[jax.Array, jax.Array], jax.Array]
 """Derivative of a cost by the answer: answer (m,), label (m,) -> (m,)."""
@@ -46,8 +46,7 @@ def train(
 
 def answer_by_attention(start: jax.Array, trained: Trained, x_query: jax.Array) -> jax.Array:
     """The trained layer's answer, from its first weights (m, d) and attention over its training."""
-    (read,) = _read(trained.errors, trained.inputs, x_query)
-    return start @ x_query + read
+    return start @ x_query + linear_attention(trained.inputs, trained.errors, x_query)
 
 
 def attention_over_training(trained: Trained, x_query: jax.Array) -> jax.Array:
@@ -62,13 +61,14 @@ def context_weights(keys: jax.Array, values: jax.Array) -> jax.Array:
 
 def linear_attention(keys: jax.Array, values: jax.Array, query: jax.Array) -> jax.Array:
     """sum_i v_i (k_i . q), of keys (N, d), values (N, m) and a query (d,)."""
-    (read,) = _read(values, keys, query)
+    (read,) = read_by_scores((query,), (keys,), (values,))
     return read
 
 
 def softmax_attention(keys: jax.Array, values: jax.Array, query: jax.Array) -> jax.Array:
     """sum_i v_i softmax_i(k_i . q)."""
-    return jax.nn.softmax(keys @ query) @ values
+    (read,) = read_softmax((query,), (keys,), (values,))
+    return read
 
 
 def agreement(weights: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
@@ -96,9 +96,3 @@ def local_step(keys: jax.Array, values: jax.Array, query: jax.Array, start: jax.
     near = jnp.exp(scores - jnp.max(scores))  # the factor of objective and step size cancels
     gradient = jax.grad(lambda o: near @ jnp.sum((values - o[None]) ** 2, axis=1) / 2)(start)
     return start - gradient / jnp.sum(near)
-
-
-def _read(values: jax.Array, keys: jax.Array, query: jax.Array) -> tuple[jax.Array, ...]:
-    """Attention of a query to keys that reads values, by the project's attention of joint tokens."""
-    nothing = jnp.zeros((values.shape[1],), values.dtype)
-    return read_by_scores((query, nothing), (keys, values))[1:]

@@ -1,66 +1,136 @@
-"""One attention layer, linear, softmax or in between, as the update it makes to tokens.
+"""Attention: how queries read a context, and one layer of it as the update that it makes to tokens.
 
-Only two products of its weights matter, for each head: the key-query circuit W_K^T W_Q, which scores
-tokens against each other, and the value-output circuit P W_V, which turns what was read into an
-update. The layer therefore works with the circuits, formed once outside the batch.
+There is one function for each kind of reading, linear, softmax and mixed. The transformer, the causal
+transformer and the dual forms all read through them, or through the parts they are made of: scores
+of queries and keys, weights made of scores, and the weighted sum of values. Causal attention is the
+same reading with a mask.
+
+Only two products of a layer's weights matter, for each head: the key-query circuit W_K^T W_Q, which
+scores tokens against each other, and the value-output circuit P W_V, which turns what was read into
+an update. `Attention` therefore works with the circuits, which are formed once, outside the batch.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from toyicl.core.config import (
+    require_choice,
+    require_positive,
+    require_fraction,
+    require_size,
+    settings,
+    static,
+)
+from toyicl.core.variables import Fixed
 from toyicl.models.tokens import Tokens, block_sizes, project, split, sum_of
 
 AttentionKind = Literal["linear", "softmax", "mixed"]
+KINDS: tuple[AttentionKind, ...] = get_args(AttentionKind)
 
 
-class Fixed(nnx.Variable):
-    """A number of the model that training leaves as it is; it may be traced."""
+@settings
+class AttentionSettings:
+    """Settings of one attention layer.
 
-
-def read_linear(rows: Tokens, context: Tokens) -> Tokens:
-    """What linear attention reads for each row: sum_i (row . e_i) e_i, as blocks of the row's shape.
-
-    The product of three matrices, rows (q, D), context^T (D, N), context (N, D), is taken in
-    whichever order multiplies less: by way of the scores (q, N), or of the scatter (D, D).
+    Raises ValueError, at construction, for a setting out of its bounds.
     """
-    size = sum(block_sizes(context))
-    points = context[0].shape[0]
-    count = 1 if rows[0].ndim == 1 else rows[0].shape[0]
-    if 2 * count * points <= (points + count) * size:
-        return read_by_scores(rows, context)
-    return read_by_scatter(rows, context)
+
+    kind: AttentionKind = static(default="linear")
+    """Linear attention, softmax attention, or a mixture of what both read."""
+    heads: int = static(default=1)
+    """Number of attention heads."""
+    key_size: int | None = static(default=None)
+    """Width of keys, queries and values in each head; None means the token size."""
+    temperature: float = 1.0
+    """Softmax temperature, in addition to 1/sqrt(key size)."""
+    softmax_fraction: float = 0.0
+    """In mixed attention, the weight of what softmax attention reads, from 0 to 1."""
+    init_scale: float = 0.002
+    """Variance of the initial weights, times fan-in."""
+
+    def __post_init__(self) -> None:
+        require_choice("kind", self.kind, KINDS)
+        require_size("heads", self.heads)
+        if self.key_size is not None:
+            require_size("key_size", self.key_size)
+        require_positive("temperature", self.temperature)
+        require_fraction("softmax_fraction", self.softmax_fraction)
+        require_positive("init_scale", self.init_scale)
 
 
-def read_by_scores(rows: Tokens, context: Tokens) -> Tokens:
-    """`read_linear` in the order (Q K^T) V: 2 q N D products."""
-    scores = sum_of([row @ block.T for row, block in zip(rows, context, strict=True)])
-    return tuple(scores @ block for block in context)
+def scores_of(queries: Tokens, keys: Tokens) -> jax.Array:
+    """Inner products of queries and keys, (..., q, N); for one query without a row axis, (N,)."""
+    pairs = zip(queries, keys, strict=True)
+    return sum_of([query @ jnp.swapaxes(key, -1, -2) for query, key in pairs])
 
 
-def read_by_scatter(rows: Tokens, context: Tokens) -> Tokens:
-    """`read_linear` in the order Q (K^T V): (q + N) D^2 products."""
+def linear_weights(scores: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """Weights of linear attention: the scores themselves, and 0 where `mask` is False."""
+    return scores if mask is None else jnp.where(mask, scores, 0)
+
+
+def softmax_weights(scores: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """Weights of softmax attention: normalised over the last axis, and 0 where `mask` is False."""
+    allowed = scores if mask is None else jnp.where(mask, scores, -jnp.inf)
+    return jax.nn.softmax(allowed, axis=-1)
+
+
+def weighted_sum(weights: jax.Array, values: Tokens) -> Tokens:
+    """sum_i weights_i values_i, as blocks: weights (..., q, N), values (..., N, size)."""
+    return tuple(weights @ block for block in values)
+
+
+def read_linear(queries: Tokens, keys: Tokens, values: Tokens) -> Tokens:
+    """What linear attention reads for each query: sum_i (query . key_i) value_i, as value blocks.
+
+    It is not divided by the number of keys, N. The product of three matrices, queries (q, D),
+    keys^T (D, N), values (N, E), is taken in the order that multiplies less: by the scores (q, N),
+    or by the scatter matrix (D, E).
+    """
+    size, value_size = sum(block_sizes(keys)), sum(block_sizes(values))
+    points = keys[0].shape[0]
+    count = 1 if queries[0].ndim == 1 else queries[0].shape[0]
+    if count * points * (size + value_size) <= (points + count) * size * value_size:
+        return read_by_scores(queries, keys, values)
+    return read_by_scatter(queries, keys, values)
+
+
+def read_by_scores(queries: Tokens, keys: Tokens, values: Tokens) -> Tokens:
+    """`read_linear` in the order (Q K^T) V: q N (D + E) products."""
+    return weighted_sum(linear_weights(scores_of(queries, keys)), values)
+
+
+def read_by_scatter(queries: Tokens, keys: Tokens, values: Tokens) -> Tokens:
+    """`read_linear` in the order Q (K^T V): (q + N) D E products."""
     return tuple(
-        sum_of([row @ (other.T @ block) for row, other in zip(rows, context, strict=True)])
-        for block in context
+        sum_of([query @ (key.T @ block) for query, key in zip(queries, keys, strict=True)])
+        for block in values
     )
 
 
-def read_softmax(rows: Tokens, context: Tokens, scale: float | jax.Array) -> Tokens:
-    """What softmax attention reads: the mean of e_i weighted by softmax_i(scale row . e_i)."""
-    scores = sum_of([row @ block.T for row, block in zip(rows, context, strict=True)])
-    weights = jax.nn.softmax(scale * scores, axis=-1)
-    return tuple(weights @ block for block in context)
+def read_softmax(
+    queries: Tokens, keys: Tokens, values: Tokens, scale: float | jax.Array = 1.0
+) -> Tokens:
+    """What softmax attention reads: the mean of value_i weighted by softmax_i(scale query . key_i)."""
+    return weighted_sum(softmax_weights(scale * scores_of(queries, keys)), values)
 
 
 def read_mixed(
-    rows: Tokens, context: Tokens, scale: float | jax.Array, share: float | jax.Array
+    queries: Tokens,
+    keys: Tokens,
+    values: Tokens,
+    scale: float | jax.Array,
+    fraction: float | jax.Array,
 ) -> Tokens:
-    """A share of what softmax attention reads, and the rest of what linear attention reads."""
-    linear, softmax = read_linear(rows, context), read_softmax(rows, context, scale)
-    return tuple((1 - share) * a + share * b for a, b in zip(linear, softmax, strict=True))
+    """`fraction` of what softmax attention reads plus 1 - `fraction` of what linear attention reads."""
+    linear, softmax = (
+        read_linear(queries, keys, values),
+        read_softmax(queries, keys, values, scale),
+    )
+    return tuple((1 - fraction) * a + fraction * b for a, b in zip(linear, softmax, strict=True))
 
 
 class Attention(nnx.Module):
@@ -71,19 +141,8 @@ class Attention(nnx.Module):
     (heads, token_size, key_size), truncated normal of variance init_scale / fan-in.
     """
 
-    def __init__(
-        self,
-        token_size: int,
-        key: jax.Array,
-        *,
-        heads: int = 1,
-        key_size: int | None = None,
-        kind: AttentionKind = "linear",
-        temperature: float | jax.Array = 1.0,
-        softmax_share: float | jax.Array = 0.0,
-        init_scale: float | jax.Array = 0.002,
-    ):
-        size = key_size or token_size
+    def __init__(self, token_size: int, key: jax.Array, settings: AttentionSettings):
+        size = settings.key_size or token_size
         query_key, key_key, value_key, output_key = jax.random.split(key, 4)
         inward = jax.nn.initializers.variance_scaling(
             1.0, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2, batch_axis=0
@@ -91,15 +150,16 @@ class Attention(nnx.Module):
         outward = jax.nn.initializers.variance_scaling(
             1.0, "fan_in", "truncated_normal", in_axis=(0, -1), out_axis=-2
         )
-        gain = jnp.sqrt(init_scale)
-        inner, outer = (heads, size, token_size), (heads, token_size, size)
+        gain = jnp.sqrt(settings.init_scale)
+        inner = (settings.heads, size, token_size)
+        outer = (settings.heads, token_size, size)
         self.query = nnx.Param(gain * inward(query_key, inner))
         self.key = nnx.Param(gain * inward(key_key, inner))
         self.value = nnx.Param(gain * inward(value_key, inner))
         self.output = nnx.Param(gain * outward(output_key, outer))
-        self.kind = kind
-        self.temperature = Fixed(jnp.asarray(temperature, float))
-        self.softmax_share = Fixed(jnp.asarray(softmax_share, float))
+        self.kind = settings.kind
+        self.temperature = Fixed(jnp.asarray(settings.temperature, float))
+        self.softmax_fraction = Fixed(jnp.asarray(settings.softmax_fraction, float))
 
     @property
     def key_query(self) -> jax.Array:
@@ -116,14 +176,15 @@ class Attention(nnx.Module):
         sizes = block_sizes(context)
         updates = []
         for key_query, value_output in zip(self.key_query, self.value_output, strict=True):
-            rows = split(project(tokens, key_query.T), sizes)
-            updates.append(project(self._read(rows, context), value_output.T))
+            queries = split(project(tokens, key_query.T), sizes)
+            updates.append(project(self._read(queries, context), value_output.T))
         return split(sum_of(updates), sizes)
 
-    def _read(self, rows: Tokens, context: Tokens) -> Tokens:
+    def _read(self, queries: Tokens, context: Tokens) -> Tokens:
+        """What the queries of one head read, where the context is both keys and values."""
         if self.kind == "linear":
-            return read_linear(rows, context)
+            return read_linear(queries, context, context)
         scale = 1 / (self.temperature[...] * jnp.sqrt(float(self.key[...].shape[-2])))
         if self.kind == "softmax":
-            return read_softmax(rows, context, scale)
-        return read_mixed(rows, context, scale, self.softmax_share[...])
+            return read_softmax(queries, context, context, scale)
+        return read_mixed(queries, context, context, scale, self.softmax_fraction[...])

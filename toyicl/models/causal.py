@@ -1,8 +1,8 @@
-"""A causal transformer over BOS x_1 y_1 ... x_N y_N x_q, and all that is seen inside it.
+"""A causal transformer over the sequence BOS x_1 y_1 ... x_N y_N x_q, with all its activations.
 
-Pre-LN blocks with the project's attention weights, MLPs and LayerNorm, learned positions, and logits at
-every token. `Seen` holds what finetuning and in-context learning are compared by: attention outputs
-after W_O and before the residual, and scores before the softmax.
+It has pre-LN blocks made of this package's attention, MLP and LayerNorm, learned positions, and
+logits at every token. `Activations` holds what in-context learning and finetuning are compared by:
+attention outputs after W_O and before the residual, and scores before the softmax.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,15 @@ from toyicl.core.config import (
     settings,
     static,
 )
-from toyicl.models.attention import Attention, Fixed
+from toyicl.core.variables import Fixed
+from toyicl.models.attention import (
+    Attention,
+    AttentionSettings,
+    linear_weights,
+    scores_of,
+    softmax_weights,
+    weighted_sum,
+)
 from toyicl.models.layers import MLP, layer_norm
 from toyicl.tasks.linear import Task
 
@@ -30,21 +38,22 @@ MemoryKind = Literal["momentum", "previous"]
 
 
 class Activations(NamedTuple):
-    """What a model computes on a sequence of T tokens, or, after `last`, on its last token."""
+    """Activations of a model on a sequence of T tokens, or, after `last`, on its last token."""
 
     logits: jax.Array
     """Answers, (T, m)."""
     early_logits: jax.Array
-    """What the unembedding reads after each layer, (depth, T, m); the last are the answers."""
+    """The unembedding of the residual stream after each layer, (depth, T, m); the last equals
+    `logits`."""
     attended: jax.Array
     """Attention outputs after W_O, before the residual, (depth, T, width)."""
     scores: jax.Array
-    """Scores before the softmax, (depth, heads, T, T), those of later tokens among them."""
+    """Scores before mask and softmax, (depth, heads, T, T); those of later tokens are included."""
     queries: jax.Array
     """Query vectors, (depth, heads, T, key size)."""
 
     def last(self) -> "Activations":
-        """What is seen at the last token, without the token axis."""
+        """The activations at the last token, without the token axis."""
         return Activations(
             self.logits[-1],
             self.early_logits[:, -1],
@@ -56,7 +65,7 @@ class Activations(NamedTuple):
 
 @settings
 class CausalArchitecture:
-    """Settings of a causal transformer; called with a task and a key, it builds one.
+    """Settings of a causal transformer; calling them with a task and a key builds one.
 
     Raises ValueError, at construction, for a setting out of its bounds.
     """
@@ -64,7 +73,7 @@ class CausalArchitecture:
     attention: CausalKind = static(default="softmax")
     """Softmax attention, or linear attention, which is not divided by the number of tokens."""
     depth: int = static(default=2)
-    """Number of layers; one layer cannot bind an input to the label that follows it."""
+    """Number of layers; a single layer cannot bind an input to the label that follows it."""
     width: int = static(default=32)
     """Width of the residual stream."""
     heads: int = static(default=4)
@@ -72,11 +81,11 @@ class CausalArchitecture:
     mlp_size: int = static(default=64)
     """Hidden width of the MLPs."""
     input_tokens: int = static(default=1)
-    """How many tokens an input is told in, each with as many of its entries as the others; with one,
-    a query has one token of its own."""
+    """Tokens per input, each with the same number of its entries; with one, a query has one token of
+    its own."""
     memory: MemoryKind | None = static(default=None)
-    """What each head adds to what it reads: sum_{i<t} eta^(t-i) v_i (momentum attention), its first
-    term alone (the previous token, a control), or nothing."""
+    """What each head adds to its attention output: the sum over earlier tokens, sum_{i<t} eta^(t-i) v_i
+    (momentum attention); the first term of that sum (the previous token, a control); or nothing."""
     eta: float = 0.0
     """Decay of the momentum, or factor on the previous token's value."""
     init_scale: float = 1.0
@@ -93,8 +102,17 @@ class CausalArchitecture:
         require_not_negative("eta", self.eta)
         require_positive("init_scale", self.init_scale)
 
+    def attention_settings(self) -> AttentionSettings:
+        """Settings of the attention of every layer."""
+        return AttentionSettings(
+            kind=self.attention,
+            heads=self.heads,
+            key_size=self.width // self.heads,
+            init_scale=self.init_scale,
+        )
+
     def __call__(self, task: Task, key: jax.Array) -> "CausalTransformer":
-        """Build a transformer with fresh weights for prompts of a task, as long as its own at most."""
+        """Build a transformer with fresh weights for prompts of at most the task's context size."""
         return CausalTransformer(self, task.dim, task.outputs, task.context_size, key)
 
 
@@ -103,22 +121,14 @@ class CausalBlock(nnx.Module):
 
     def __init__(self, architecture: CausalArchitecture, key: jax.Array):
         attention_key, mlp_key = jax.random.split(key)
-        size, scale = architecture.width, architecture.init_scale
-        self.attention = Attention(
-            size,
-            attention_key,
-            heads=architecture.heads,
-            key_size=size // architecture.heads,
-            kind=architecture.attention,
-            init_scale=scale,
-        )
-        rngs = nnx.Rngs(mlp_key)
-        self.mlp = MLP(size, architecture.mlp_size, scale, rngs)
+        size, rngs = architecture.width, nnx.Rngs(mlp_key)
+        self.attention = Attention(size, attention_key, architecture.attention_settings())
+        self.mlp = MLP(size, architecture.mlp_size, architecture.init_scale, rngs)
         self.attention_norm, self.mlp_norm = layer_norm(size, rngs), layer_norm(size, rngs)
 
 
 class CausalTransformer(nnx.Module):
-    """A causal transformer of prompts, as a learner on one of them."""
+    """A causal transformer over prompts, as a learner on one of them."""
 
     def __init__(
         self,
@@ -155,17 +165,17 @@ class CausalTransformer(nnx.Module):
         return self.answers(x, y, x_query)[-1]
 
     def answers(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
-        """Logits at every input, the query last, each from what stands before: (N + 1, m)."""
+        """Logits at every input, the query last, each computed from earlier tokens: (N + 1, m)."""
         return self.see(self.arrange(x, y, x_query)).logits[
             self.input_tokens :: self.input_tokens + 1
         ]
 
     def in_context(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> Activations:
-        """What is seen at the query behind N demonstrations."""
+        """Activations at the query after N demonstrations: (N, d), (N, m), (d,)."""
         return self.see(self.arrange(x, y, x_query)).last()
 
     def zero_shot(self, x_query: jax.Array) -> Activations:
-        """What is seen at the query behind BOS alone: (d,)."""
+        """Activations at the query after BOS, without demonstrations: (d,)."""
         return self.see(self.alone(x_query)).last()
 
     def alone(self, x_query: jax.Array) -> jax.Array:
@@ -183,8 +193,8 @@ class CausalTransformer(nnx.Module):
         pieces, width = self.input_tokens, self.inputs[...].shape[1]
         require(count <= most, "demonstrations", f"at most {most}, for the context", count)
         inputs = x.reshape(count, pieces, x.shape[1] // pieces)
-        told = [inputs @ self.inputs[...], (y @ self.labels[...])[:, None]]
-        rows = jnp.concatenate(told, axis=1).reshape(count * (pieces + 1), width)
+        embedded = [inputs @ self.inputs[...], (y @ self.labels[...])[:, None]]
+        rows = jnp.concatenate(embedded, axis=1).reshape(count * (pieces + 1), width)
         query = x_query.reshape(pieces, -1) @ self.inputs[...]
         tokens = jnp.concatenate([self.beginning[...][None], rows, query])
         return tokens + self.positions[...][: tokens.shape[0]]
@@ -194,7 +204,7 @@ class CausalTransformer(nnx.Module):
         tokens: jax.Array,
         between: Callable[[jax.Array], jax.Array] = lambda tokens: tokens,
     ) -> Activations:
-        """All that is seen on tokens (T, width); `between` is done to what each layer reads."""
+        """Activations on tokens (T, width); `between` is applied to the input of each layer."""
         found = []
         extra = self._memory(tokens.shape[0])
         for block in self.blocks:
@@ -208,7 +218,7 @@ class CausalTransformer(nnx.Module):
         return Activations(early[-1], early, attended, scores, queries)
 
     def _memory(self, count: int) -> jax.Array | None:
-        """What weighs earlier values besides attention, (T, T)."""
+        """The weights of earlier values that `memory` adds to attention, (T, T)."""
         if self.memory is None:
             return None
         back = jnp.arange(count)[:, None] - jnp.arange(count)[None]
@@ -221,22 +231,27 @@ class CausalTransformer(nnx.Module):
 def attend_causally(
     attention: Attention, rows: jax.Array, extra: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The update of rows (T, width) that attend to themselves and those before; scores; queries.
+    """Causal self-attention: the update of rows (T, width), the scores, and the queries.
 
-    `extra`, (T, T), weighs values besides, in every head alike. Scores, (heads, T, T), are divided by
-    the root of the key size.
+        update_t = sum_h P_h sum_{i <= t} w_ti W_V,h e_i,   s_ti = (W_K,h e_i) . (W_Q,h e_t) / sqrt(k)
+
+    for keys of size k. Each token attends to itself and to all earlier tokens. In softmax attention
+    the weights w_t are the softmax of s_t1, ..., s_tt. In linear attention w_ti = s_ti: the sum is
+    not normalised, by the number of tokens or otherwise, so that token t reads what unmasked linear
+    attention reads from the prefix e_1, ..., e_t.
+
+    `extra`, (T, T), holds further weights of values, the same in every head. Returns the update
+    (T, width), the scores s (heads, T, T) of all pairs, and the queries (heads, T, k). A temperature
+    and mixed attention are not supported: `CausalArchitecture` has neither.
     """
     queries, keys, values = (
         jnp.einsum("tw,hkw->htk", rows, weights[...])
         for weights in (attention.query, attention.key, attention.value)
     )
-    scores = queries @ jnp.swapaxes(keys, -1, -2) / jnp.sqrt(float(keys.shape[-1]))
+    scores = scores_of((queries,), (keys,)) / jnp.sqrt(float(keys.shape[-1]))
     earlier = jnp.tri(rows.shape[0], dtype=bool)[None]
-    if attention.kind == "linear":
-        weights = jnp.where(earlier, scores, 0)
-    else:
-        weights = jax.nn.softmax(jnp.where(earlier, scores, -jnp.inf), axis=-1)
-    read = weights @ values
+    weigh = linear_weights if attention.kind == "linear" else softmax_weights
+    (read,) = weighted_sum(weigh(scores, earlier), (values,))
     if extra is not None:
         read = read + extra[None] @ values
     return jnp.einsum("htk,hwk->tw", read, attention.output[...]), scores, queries

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from toyicl.core.config import require_positive, require_size, settings, static
+from toyicl.core.variables import Fixed
 from toyicl.models.layers import Embedding
 from toyicl.tasks.linear import Task
 
@@ -52,7 +53,7 @@ class FeatureDescent(nnx.Module):
     ):
         self.features = features
         self.initial_weights = nnx.Param(initial_weights)
-        self.learning_rate = nnx.Variable(jnp.asarray(learning_rate, float))
+        self.learning_rate = Fixed(jnp.asarray(learning_rate, float))
 
     def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
         """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""

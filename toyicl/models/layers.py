@@ -1,4 +1,4 @@
-"""What a transformer is made of besides attention: MLPs, an embedding, and the layer that joins all."""
+"""The parts of a transformer apart from attention: MLP, embedding, LayerNorm, and a whole layer."""
 
 from functools import partial
 
@@ -6,61 +6,66 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from toyicl.models.attention import Attention, AttentionKind, Fixed
+from toyicl.core.config import require_not_negative, require_fraction, require_size, settings, static
+from toyicl.core.variables import Fixed
+from toyicl.models.attention import Attention, AttentionSettings
 from toyicl.models.tokens import Tokens, add, block_sizes, merge, project, split
+
+
+@settings
+class LayerSettings:
+    """Settings of one layer: its attention, its MLP and how both normalise the tokens they read.
+
+    `Architecture` and `CausalArchitecture` build them. Raises ValueError, at construction, for a
+    setting out of its bounds.
+    """
+
+    attention: AttentionSettings = AttentionSettings()
+    """The attention; its `init_scale` is the MLP's too."""
+    mlp_size: int | None = static(default=None)
+    """Hidden width of a residual GELU MLP; None leaves it out."""
+    mlp_gate: float = 1.0
+    """Factor on the MLP's update."""
+    layer_norm: bool = static(default=False)
+    """Whether attention and MLP read tokens through a LayerNorm."""
+    norm_gate: float = 1.0
+    """Interpolation from the tokens as they are, 0, to normalised tokens, 1."""
+
+    def __post_init__(self) -> None:
+        if self.mlp_size is not None:
+            require_size("mlp_size", self.mlp_size)
+        require_not_negative("mlp_gate", self.mlp_gate)
+        require_fraction("norm_gate", self.norm_gate)
 
 
 class Block(nnx.Module):
     """One layer: attention, and an MLP if it has one, each as a residual update."""
 
-    def __init__(
-        self,
-        token_size: int,
-        key: jax.Array,
-        *,
-        heads: int,
-        key_size: int | None,
-        kind: AttentionKind,
-        temperature: float | jax.Array,
-        softmax_share: float | jax.Array,
-        mlp_size: int | None,
-        mlp_gate: float | jax.Array,
-        norm: bool,
-        norm_gate: float | jax.Array,
-        init_scale: float | jax.Array,
-    ):
+    def __init__(self, token_size: int, key: jax.Array, settings: LayerSettings):
         attention_key, mlp_key = jax.random.split(key)
-        self.attention = Attention(
-            token_size,
-            attention_key,
-            heads=heads,
-            key_size=key_size,
-            kind=kind,
-            temperature=temperature,
-            softmax_share=softmax_share,
-            init_scale=init_scale,
-        )
-        rngs = nnx.Rngs(mlp_key)
-        self.mlp_gate = Fixed(jnp.asarray(mlp_gate, float))
-        self.norm_gate = Fixed(jnp.asarray(norm_gate, float))
+        self.attention = Attention(token_size, attention_key, settings.attention)
+        rngs, hidden, norm = nnx.Rngs(mlp_key), settings.mlp_size, settings.layer_norm
+        scale = settings.attention.init_scale
+        self.mlp_gate = Fixed(jnp.asarray(settings.mlp_gate, float))
+        self.norm_gate = Fixed(jnp.asarray(settings.norm_gate, float))
         self.attention_norm = layer_norm(token_size, rngs) if norm else None
-        self.mlp = None if mlp_size is None else MLP(token_size, mlp_size, init_scale, rngs)
-        self.mlp_norm = layer_norm(token_size, rngs) if norm and mlp_size else None
+        self.mlp = None if hidden is None else MLP(token_size, hidden, scale, rngs)
+        self.mlp_norm = layer_norm(token_size, rngs) if norm and hidden is not None else None
 
     def attend(self, tokens: Tokens, context: Tokens) -> Tokens:
         """The attention update of tokens that read the context."""
         norm = self.attention_norm
         return self.attention(self._normalise(norm, tokens), self._normalise(norm, context))
 
-    def think(self, tokens: Tokens) -> Tokens:
-        """Tokens after the MLP."""
+    def apply_mlp(self, tokens: Tokens) -> Tokens:
+        """Tokens plus the MLP's update; the tokens themselves if there is no MLP."""
         if self.mlp is None:
             return tokens
         update = self.mlp(merge(self._normalise(self.mlp_norm, tokens)))
         return add(tokens, split(self.mlp_gate[...] * update, block_sizes(tokens)))
 
     def _normalise(self, norm: nnx.LayerNorm | None, tokens: Tokens) -> Tokens:
-        """Tokens on their way to LayerNorm, as far as the gate is open."""
+        """Tokens interpolated towards their LayerNorm by the gate."""
         if norm is None:
             return tokens
         rows, gate = merge(tokens), self.norm_gate[...]
@@ -68,7 +73,7 @@ class Block(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """Two linear layers with a GELU between, on the last axis."""
+    """Two linear layers with a GELU between them, on the last axis."""
 
     def __init__(self, size: int, hidden: int, init_scale: float | jax.Array, rngs: nnx.Rngs):
         draw = jax.nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
@@ -77,16 +82,16 @@ class MLP(nnx.Module):
             return jnp.sqrt(init_scale) * draw(key, shape, dtype)
 
         linear = partial(nnx.Linear, kernel_init=init, param_dtype=jnp.result_type(float))
-        self.rise = linear(size, hidden, rngs=rngs)
-        self.fall = linear(hidden, size, rngs=rngs)
+        self.up_proj = linear(size, hidden, rngs=rngs)
+        self.down_proj = linear(hidden, size, rngs=rngs)
 
     def __call__(self, rows: jax.Array) -> jax.Array:
         """Map rows (..., size) to rows of the same shape."""
-        return self.fall(jax.nn.gelu(self.rise(rows)))
+        return self.down_proj(jax.nn.gelu(self.up_proj(rows)))
 
 
 class Embedding(nnx.Module):
-    """Tokens as vectors of another width: a linear map without bias, and an MLP if there is one."""
+    """A linear map of tokens to another width, without bias, and an MLP if there is one."""
 
     def __init__(self, size: int, width: int, hidden: int | None, key: jax.Array):
         linear_key, mlp_key = jax.random.split(key)
@@ -95,7 +100,7 @@ class Embedding(nnx.Module):
         self.mlp = None if hidden is None else MLP(width, hidden, 1.0, nnx.Rngs(mlp_key))
 
     def __call__(self, tokens: Tokens) -> Tokens:
-        """Tokens as one block of the embedding's width."""
+        """Embedded tokens, as one block of the embedding's width."""
         rows = project(tokens, self.linear[...])
         return (rows if self.mlp is None else rows + self.mlp(rows),)
 

@@ -1,4 +1,4 @@
-"""The transformer: tokens in, layers of attention (and MLPs), the query's label entry out."""
+"""The transformer: layers of attention and MLPs over tokens, read at the query's label entry."""
 
 from functools import partial
 from typing import Literal, get_args
@@ -17,68 +17,71 @@ from toyicl.core.config import (
     settings,
     static,
 )
-from toyicl.models.attention import AttentionKind, Fixed
-from toyicl.models.layers import Block, Embedding
+from toyicl.core.variables import Fixed
+from toyicl.models.attention import AttentionKind, AttentionSettings
+from toyicl.models.layers import Block, Embedding, LayerSettings
 from toyicl.models.tokens import Tokens, add, joint_tokens, query_token, read_label, separate_tokens
 from toyicl.tasks.linear import Task
 
 TokenKind = Literal["joint", "separate"]
 State = tuple[Tokens, Tokens]
-"""The tokens of the context and the query's, between two layers."""
+"""The context's tokens and the query's, between two layers."""
 
 
 @settings
 class Architecture:
-    """Settings of a transformer; called with a task and a key, it builds one.
+    """Settings of a transformer; calling them with a task and a key builds one.
 
-    The defaults are the released code of von Oswald et al. (2022), one layer. Where their text says
-    something else: keys are token_size (d + m) wide for each head, linear attention is not divided by
-    N, and weights start at variance init_scale / (depth * fan-in), a standard deviation of .0135.
+    The defaults are those of the released code of von Oswald et al. (2022), with one layer. It differs
+    from the paper's text in three ways: keys have width token_size (d + m) in each head, linear
+    attention is not divided by N, and the initial weights have variance init_scale / (depth * fan-in),
+    that is, a standard deviation of .0135.
 
     Raises ValueError, at construction, for a setting out of its bounds.
     """
 
     tokens: TokenKind = static(default="joint")
-    """Tokens (x_j, y_j), or x_j and y_j one after the other, each with its position beside it."""
+    """Joint tokens (x_j, y_j), or separate tokens x_j and y_j, each concatenated with its position."""
     position_size: int = static(default=10)
-    """Width of the sinusoidal positions of separate tokens; joint tokens have none."""
+    """Width of the sinusoidal positions of separate tokens; joint tokens have no positions."""
     attention: AttentionKind = static(default="linear")
-    """Linear or softmax attention, or a mix of what both read; softmax scores are divided by the root
-    of the key size."""
-    softmax_share: float = 0.0
-    """In mixed attention, the share of what softmax reads, from 0 to 1."""
+    """Linear attention, softmax attention, or a mixture of both; softmax scores are divided by
+    sqrt(key size)."""
+    softmax_fraction: float = 0.0
+    """In mixed attention, the weight of what softmax attention reads, from 0 to 1."""
     temperature: float = 1.0
-    """What softmax scores are divided by, besides."""
+    """Softmax temperature, in addition to 1/sqrt(key size)."""
     first_attention: AttentionKind | None = static(default=None)
-    """Attention of the first layer, where it is not that of the others."""
+    """Attention of the first layer; None means that of the other layers."""
     depth: int = static(default=1)
     """Number of layers, K."""
     shared: bool = static(default=False)
-    """Whether all layers have the same weights ("recurrent" in the paper)."""
+    """Whether all layers share their weights ("recurrent" in the paper)."""
     heads: int = static(default=1)
     """Attention heads in each layer."""
     key_size: int | None = static(default=None)
-    """Width of keys, queries and values in each head; None takes the token size."""
+    """Width of keys, queries and values in each head; None means the token size."""
     embedding_size: int | None = static(default=None)
-    """Width of a learned linear embedding of the tokens; None leaves tokens as they are."""
+    """Width of a learned linear embedding of the tokens; None means no embedding."""
     embedding_mlp_size: int | None = static(default=None)
-    """Hidden width of a residual GELU MLP that ends the embedding; None leaves it out."""
+    """Hidden width of a residual GELU MLP at the end of the embedding; None leaves it out."""
     mlp_size: int | None = static(default=None)
     """Hidden width of a residual GELU MLP after each attention layer; None leaves it out."""
     mlp_gate: float = 1.0
-    """Factor on the update of those MLPs."""
+    """Factor on the update of the MLP after each attention layer."""
     layer_norm: bool = static(default=False)
     """Whether attention and MLP read tokens through a LayerNorm."""
     norm_first_layer: bool = static(default=True)
-    """Whether that is so in the first layer too."""
+    """Whether `layer_norm` applies to the first layer too."""
     norm_gate: float = 1.0
-    """How far tokens are normalised: 0 leaves them as they are, 1 is LayerNorm."""
+    """Interpolation from the tokens as they are, 0, to normalised tokens, 1."""
     update_inputs: bool = static(default=True)
-    """Whether layers update whole tokens, or their label entries alone."""
+    """Whether layers update whole tokens, or their label entries only."""
     damping: float = 1.0
     """Factor on each attention update."""
     token_clip: float | None = None
-    """Bound on every token entry after each layer; the released code takes 10 above two layers."""
+    """Bound on every token entry after each layer; None means no bound. The released code takes 10 for
+    more than two layers."""
     init_scale: float = 0.002
     """Variance of the initial weights, times depth and fan-in."""
 
@@ -98,7 +101,7 @@ class Architecture:
             if getattr(self, name) is not None:
                 require_size(name, getattr(self, name))
         plain = self.embedding_size is None and self.tokens == "joint"
-        rule = "True but for joint tokens without embedding"
+        rule = "True except for joint tokens without an embedding"
         require(self.update_inputs or plain, "update_inputs", rule, self.update_inputs)
         embedded = self.embedding_mlp_size is None or self.embedding_size is not None
         rule = "None without embedding_size"
@@ -106,7 +109,7 @@ class Architecture:
         rule = "None with separate tokens"
         joint = self.tokens == "joint" or self.embedding_size is None
         require(joint, "embedding_size", rule, self.embedding_size)
-        require_fraction("softmax_share", self.softmax_share)
+        require_fraction("softmax_fraction", self.softmax_fraction)
         require_positive("temperature", self.temperature)
         require_not_negative("mlp_gate", self.mlp_gate)
         require_fraction("norm_gate", self.norm_gate)
@@ -119,32 +122,32 @@ class Architecture:
         """Build a transformer with fresh weights for the episodes of a task."""
         return Transformer(self, task.dim, task.outputs, key)
 
-    def block(self, token_size: int, key: jax.Array, *, first: bool) -> Block:
-        """One layer for tokens of a width, with fresh weights."""
-        return Block(
-            token_size,
-            key,
-            heads=self.heads,
-            key_size=self.key_size,
-            kind=(self.first_attention if first else None) or self.attention,
-            temperature=self.temperature,
-            softmax_share=self.softmax_share,
+    def layer(self, *, first: bool) -> LayerSettings:
+        """Settings of one layer, the first or another one."""
+        return LayerSettings(
+            attention=AttentionSettings(
+                kind=(self.first_attention if first else None) or self.attention,
+                heads=self.heads,
+                key_size=self.key_size,
+                temperature=self.temperature,
+                softmax_fraction=self.softmax_fraction,
+                init_scale=self.init_scale / self.depth,
+            ),
             mlp_size=self.mlp_size,
             mlp_gate=self.mlp_gate,
+            layer_norm=self.layer_norm and (self.norm_first_layer or not first),
             norm_gate=self.norm_gate,
-            norm=self.layer_norm and (self.norm_first_layer or not first),
-            init_scale=self.init_scale / self.depth,
         )
 
 
 class Transformer(nnx.Module):
     """A transformer over the tokens of an episode, as a learner on one episode.
 
-    Keys and values come from the context alone; the query reads and is not read. The prediction is
-    minus the last entry of the query's token after the last layer, which is the only row that layer
-    computes. That entry is the label of a joint token (x_q, -W_0 x_q), where W_0, (m, d), is
-    `initial_weights`, zero unless given; of a separate token it is the last of its position, as in
-    the released code, and so not 0 from the start.
+    Keys and values come from the context only; no token attends to the query. The prediction is minus
+    the last `outputs` entries of the query's token after the last layer, which computes no other row.
+    In a joint token (x_q, -W_0 x_q) these entries are the label; W_0, (m, d), is `initial_weights`,
+    zero by default. In a separate token they are the last entries of its position, as in the released
+    code, so they are not 0 before the first layer.
     """
 
     def __init__(
@@ -160,7 +163,7 @@ class Transformer(nnx.Module):
         self.tokens, self.position_size = architecture.tokens, architecture.position_size
         separate, width = self.tokens == "separate", architecture.embedding_size
         fits = not separate or (outputs <= dim and initial_weights is None)
-        rule = "joint, for more outputs than inputs and for weights to start from"
+        rule = "joint, if there are more outputs than inputs or initial weights"
         require(fits, "tokens", rule, self.tokens, owner=Architecture)
         token_size = dim + (self.position_size if separate else outputs)
         hidden = architecture.embedding_mlp_size
@@ -170,7 +173,7 @@ class Transformer(nnx.Module):
         distinct = layer_keys[:1] if architecture.shared else layer_keys
         self.blocks = nnx.List(
             [
-                architecture.block(width or token_size, key, first=index == 0)
+                Block(width or token_size, key, architecture.layer(first=index == 0))
                 for index, key in enumerate(distinct)
             ]
         )
@@ -183,7 +186,7 @@ class Transformer(nnx.Module):
         self.update_inputs = architecture.update_inputs
 
     def layer(self, index: int) -> Block:
-        """The block that serves as layer `index`: all layers have the same one if shared."""
+        """The block of layer `index`; shared layers all have the same block."""
         return self.blocks[index % len(self.blocks)]
 
     def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
@@ -200,8 +203,8 @@ class Transformer(nnx.Module):
 
         tokens, predictions = (context, query), []
         if len(self.blocks) < self.depth - 1:
-            # Layers that share a block are a loop, so that depth costs no compilation; a loop of
-            # one turn would store what it carries, which makes two layers slower.
+            # Shared layers run as a loop, so that the compile time does not grow with the depth. A
+            # loop of one turn would store what it carries, which makes two layers slower.
             step = partial(layer, self.blocks[0])
             tokens, reads = jax.lax.scan(lambda now, _: step(now), tokens, length=self.depth - 1)
             predictions.append(reads)
@@ -214,7 +217,7 @@ class Transformer(nnx.Module):
         return jnp.concatenate([*predictions, read_label(last, self.outputs)[None]])
 
     def arrange(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> State:
-        """The tokens of the context and the query's, as the first layer sees them."""
+        """The context's tokens and the query's, as the first layer receives them."""
         if self.tokens == "separate":
             return separate_tokens(x, y, x_query, self.position_size)
         start = None if self.initial_weights is None else self.initial_weights[...]
@@ -224,16 +227,16 @@ class Transformer(nnx.Module):
         return self.embedding(context), self.embedding(query)
 
     def after_first_layer(self, context: Tokens) -> Tokens:
-        """The context's tokens after one layer in which they read each other."""
+        """The context's tokens after one layer in which they attend to each other."""
         return self._advance(self.blocks[0], context, context)
 
     def _advance(self, block: Block, tokens: Tokens, context: Tokens) -> Tokens:
-        """Tokens after one layer in which they read the context."""
+        """Tokens after one layer in which they attend to the context."""
         update = tuple(self.damping[...] * change for change in block.attend(tokens, context))
-        labels_alone = (*tokens[:-1], tokens[-1] + update[-1])
-        moved = block.think(add(tokens, update) if self.update_inputs else labels_alone)
-        moved = moved if self.update_inputs else (*tokens[:-1], moved[-1])
+        labels_only = (*tokens[:-1], tokens[-1] + update[-1])
+        updated = block.apply_mlp(add(tokens, update) if self.update_inputs else labels_only)
+        updated = updated if self.update_inputs else (*tokens[:-1], updated[-1])
         if self.token_clip is None:
-            return moved
+            return updated
         bound = self.token_clip[...]
-        return tuple(jnp.clip(entry, -bound, bound) for entry in moved)
+        return tuple(jnp.clip(entry, -bound, bound) for entry in updated)

@@ -125,7 +125,7 @@ AXES: dict[str, Axis] = {
     "attention.softmax": Axis(
         "share of softmax in what attention reads: 0 linear, 1 softmax",
         SHARES,
-        _model(attention="mixed", softmax_share="value"),
+        _model(attention="mixed", softmax_fraction="value"),
     ),
     "attention.temperature": Axis(
         "softmax attention, or its share of mixed: what its scores are divided by",
