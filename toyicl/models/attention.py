@@ -18,8 +18,8 @@ from flax import nnx
 
 from toyicl.core.config import (
     require_choice,
-    require_positive,
     require_fraction,
+    require_positive,
     require_size,
     settings,
     static,

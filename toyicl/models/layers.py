@@ -6,7 +6,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from toyicl.core.config import require_not_negative, require_fraction, require_size, settings, static
+from toyicl.core.config import (
+    require_fraction,
+    require_not_negative,
+    require_size,
+    settings,
+    static,
+)
 from toyicl.core.variables import Fixed
 from toyicl.models.attention import Attention, AttentionSettings
 from toyicl.models.tokens import Tokens, add, block_sizes, merge, project, split
