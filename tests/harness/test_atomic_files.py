@@ -1,6 +1,8 @@
 """Files: whole or not there, and every change to what was written is noticed."""
 
 import errno
+import fcntl
+import hashlib
 import os
 import re
 import subprocess
@@ -12,8 +14,8 @@ from toyicl.core.errors import BadInput
 from toyicl.harness import atomic_files
 
 
-def seal(path, content=b"some content"):
-    atomic_files.save_sealed(path, lambda draft: draft.write_bytes(content))
+def save(path, content=b"some content"):
+    atomic_files.save_with_digest(content, path)
 
 
 def fill(folder):
@@ -22,23 +24,25 @@ def fill(folder):
     (folder / "two").write_bytes(b"2")
 
 
-def test_a_sealed_file_begins_with_its_content(tmp_path):
+def test_a_file_is_written_with_a_digest_that_sha256sum_can_check(tmp_path):
     path = tmp_path / "file"
-    seal(path)
-    assert path.read_bytes().startswith(b"some content")
-    atomic_files.require_sealed(path)
-    assert list(tmp_path.iterdir()) == [path]
+    save(path)
+    assert path.read_bytes() == b"some content"
+    assert atomic_files.has_digest(path)
+    digest = hashlib.sha256(b"some content").hexdigest()
+    assert (tmp_path / "file.sha256").read_text() == f"{digest}  file\n"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "file.sha256"]
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"x" * (1 << 20), b"x" * ((1 << 20) + 1)])
-def test_content_of_any_size_is_sealed(tmp_path, content):
-    seal(tmp_path / "file", content)
-    atomic_files.require_sealed(tmp_path / "file")
+def test_content_of_any_size_has_a_digest(tmp_path, content):
+    save(tmp_path / "file", content)
+    assert atomic_files.has_digest(tmp_path / "file")
 
 
 def test_every_flipped_byte_and_every_length_is_noticed(tmp_path):
     path = tmp_path / "file"
-    seal(path)
+    save(path)
     whole = path.read_bytes()
     for index in range(len(whole)):
         for broken in (
@@ -46,11 +50,14 @@ def test_every_flipped_byte_and_every_length_is_noticed(tmp_path):
             whole[:index],
         ):
             path.write_bytes(broken)
-            with pytest.raises(atomic_files.Damaged, match="is damaged"):
-                atomic_files.require_sealed(path)
+            assert not atomic_files.has_digest(path)
     path.write_bytes(whole + b"x")
-    with pytest.raises(atomic_files.Damaged):
-        atomic_files.require_sealed(path)
+    assert not atomic_files.has_digest(path)
+
+
+def test_a_file_without_a_digest_has_none(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    assert not atomic_files.has_digest(tmp_path / "file")
 
 
 def test_every_change_in_a_folder_is_noticed(tmp_path):
@@ -73,23 +80,22 @@ def test_every_change_in_a_folder_is_noticed(tmp_path):
     atomic_files.require_whole(folder)
 
 
-@pytest.mark.parametrize("save", [atomic_files.save_sealed, atomic_files.save_folder])
-def test_a_write_that_fails_leaves_nothing(tmp_path, save):
+def test_a_write_that_fails_leaves_nothing(tmp_path):
     def fail(draft):
         raise OSError("no")
 
     with pytest.raises(OSError, match="no"):
-        save(tmp_path / "file", fail)
+        atomic_files.save_folder(tmp_path / "file", fail)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_locked_folder_is_refused_to_another_process_and_named(tmp_path):
     code = f"""
 from pathlib import Path
-from toyicl import files
-from toyicl.errors import BadInput
+from toyicl.core.errors import BadInput
+from toyicl.harness import atomic_files
 try:
-    with files.locked(Path({str(tmp_path)!r})):
+    with atomic_files.locked(Path({str(tmp_path)!r}), print):
         print("held")
 except BadInput as error:
     print(error)
@@ -99,30 +105,58 @@ except BadInput as error:
         command = [sys.executable, "-c", code]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    with atomic_files.locked(tmp_path):
+    with atomic_files.locked(tmp_path, print):
         assert f"no other process is using, got {tmp_path} (process {os.getpid()})" in other()
     assert other() == "held\n"
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOLCK, errno.EPERM])
-def test_a_folder_that_cannot_be_locked_is_refused(tmp_path, monkeypatch, number):
+def refusing(monkeypatch, number):
+    """A file system whose locks fail with an error."""
+
     def fail(*arguments):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(atomic_files.fcntl, "flock", fail)
+    monkeypatch.setattr(fcntl, "flock", fail)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EPERM])
+def test_a_folder_that_cannot_be_locked_is_refused(tmp_path, monkeypatch, number):
+    refusing(monkeypatch, number)
     expected = f"out must be a folder that can be locked, got {tmp_path} ({os.strerror(number)})"
-    with pytest.raises(BadInput, match=re.escape(expected)), atomic_files.locked(tmp_path):
+    with (
+        pytest.raises(BadInput, match=re.escape(expected)),
+        atomic_files.locked(tmp_path, print),
+    ):
         pass
 
 
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch, number):
+    refusing(monkeypatch, number)
+    warnings = []
+    with atomic_files.locked(tmp_path, warnings.append):
+        pass
+    (warning,) = warnings
+    assert "without a lock" in warning
+    assert os.strerror(number) in warning
+
+
+def test_a_folder_is_used_without_a_lock_on_request(tmp_path, monkeypatch):
+    refusing(monkeypatch, errno.EPERM)
+    warnings = []
+    with atomic_files.locked(tmp_path, warnings.append, lock=False):
+        assert not list(tmp_path.iterdir())
+    assert warnings == []
+
+
 def test_what_is_raised_in_a_locked_folder_is_raised_as_it_is(tmp_path):
-    with pytest.raises(OSError, match="mine"), atomic_files.locked(tmp_path):
+    with pytest.raises(OSError, match="mine"), atomic_files.locked(tmp_path, print):
         raise OSError("mine")
 
 
 def test_drafts_of_a_killed_process_are_cleared(tmp_path):
     (tmp_path / "inner" / f"{atomic_files.DRAFT}1").mkdir(parents=True)
-    with atomic_files.locked(tmp_path):
+    with atomic_files.locked(tmp_path, print):
         assert not list((tmp_path / "inner").iterdir())
 
 

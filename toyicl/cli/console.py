@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from toyicl.harness.claims import band_in_words
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -97,7 +99,7 @@ def print_verdicts(verdicts: Sequence[Mapping[str, Any]]) -> None:
             low, high = record["spread"]
             ours = f"ours {record['measured']:.4g}"
             ours += f" ({low:.4g} to {high:.4g} over seeds)" if high > low else ""
-            ours += "; holds " + " to ".join(f"{bound:.4g}" for bound in record["band"])
+            ours += f"; allowed: {band_in_words(*record['band'])}"
         exact = "" if record["floor"] is None else f"; exact {record['floor']:.4g}"
         print(f"{'':<8} {'':<{width}}  paper: {record['paper']}; {ours}{exact}")
         if record["plateau_seeds"]:

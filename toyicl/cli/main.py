@@ -161,6 +161,7 @@ def run(
             command=_said(one.name, command.experiments, words),
             fresh=command.fresh,
             checkpoint_every=command.checkpoint_every,
+            lock=command.lock,
             spread=AcrossRuns() if command.shard == "run" else AcrossBatch(),
             screen=TerminalConsole(leaving),
         )
@@ -242,7 +243,7 @@ def draw(command: Draw) -> int:
         if "all" in command.experiments and not runner.has_results(folder):
             print(f"toyicl: {listing.name} has not been run", file=sys.stderr)
             continue
-        for path in runner.redraw(experiment.load(listing), folder):
+        for path in runner.redraw(experiment.load(listing), folder, _note, lock=command.lock):
             print(f"wrote {path}")
     return 0
 
@@ -265,7 +266,7 @@ def verify(command: Verify) -> int:
             print(f"toyicl: {listing.name}: judged {folder}; {passed}", file=sys.stderr)
         results = None
         try:
-            results = runner.results_of(folder)
+            results = runner.results_of(folder, _note)
         except (BadInput, Unfinished) as error:  # the others are judged all the same
             print(f"toyicl: {error}", file=sys.stderr)
             damaged = True
@@ -273,7 +274,7 @@ def verify(command: Verify) -> int:
         chapters.append(report.Chapter(listing, results, folder, verdicts))
     records = [record for chapter in chapters for record in chapter.verdicts]
     if command.json:
-        print(json.dumps(records, indent=1))
+        print(json.dumps(records, indent=1, allow_nan=False))
     else:
         print_verdicts(records)
     if not command.experiments and not command.json:
@@ -282,6 +283,11 @@ def verify(command: Verify) -> int:
         for path in report.write(chapters, command.out or FIGURES):
             print(f"wrote {path}", file=sys.stderr)
     return int(damaged or any(record["verdict"] == "fails" for record in records))
+
+
+def _note(sentence: str) -> None:
+    """Print something that a user should know, without ending the command."""
+    print(f"toyicl: {sentence}", file=sys.stderr, flush=True)
 
 
 def _counted(records: Sequence[Mapping[str, Any]]) -> str:
@@ -324,7 +330,7 @@ def floors(command: Floors) -> int:
     depths = tqdm(range(1, command.steps + 1), unit="step", disable=None, leave=False)
     values = theory.floors(task, depths)
     if command.json:
-        print(json.dumps(values, indent=1))
+        print(json.dumps(values, indent=1, allow_nan=False))
         return 0
     print_floors(values)
     return 0

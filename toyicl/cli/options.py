@@ -38,7 +38,9 @@ class Run:
     fresh: bool = False
     """Start over, instead of carrying on the run that is in the folder."""
     checkpoint_every: float | None = None
-    """Seconds between two checkpoints; left out, so many that they cost little."""
+    """Seconds between two checkpoints. Default: chosen automatically, at most 2% overhead."""
+    lock: bool = True
+    """Lock the folder of the run against other processes; --no-lock for file systems without locks."""
     sweep: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """SETTING=VALUE,VALUE,... such as task.input_range=0.5,1,2, or SETTING=FIRST:LAST:COUNT; given
     again, a grid is run."""
@@ -89,7 +91,9 @@ class Draw:
     """Experiments to draw: names, paths to experiment files, folders of runs such as those of probes,
     or all."""
     out: Path | None = None
-    """Folder of the runs; left out, runs/, and figures/ for experiments that are not there."""
+    """Folder of the runs. Default: runs/, and figures/ for experiments that are not there."""
+    lock: bool = True
+    """Lock the folder of each run against other processes; --no-lock for file systems without locks."""
 
 
 @dataclass(frozen=True)

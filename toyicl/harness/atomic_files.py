@@ -1,22 +1,22 @@
-"""Files that are whole or not there: written beside their place and renamed, with their SHA-256."""
+"""Atomic, checksummed file writes, and locks on folders."""
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+
+import filelock
 
 from toyicl.core.errors import BadInput, Unfinished
 
 SUMS = "SHA256SUMS"
 DRAFT = ".draft-"
-MARK = b"\nsha256 of all before: "
-"""Before the digest at the end of a sealed file."""
-TRAILER = len(MARK) + 64
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""Errors of file systems that have no locks."""
 
 
 class Damaged(Unfinished):
@@ -40,69 +40,81 @@ def prepare_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, warn: Callable[[str], None], *, lock: bool = True) -> Iterator[None]:
     """Hold a folder alone; the lock ends with the process, however that ends.
 
-    Raises BadInput if another process holds it, or if it cannot be locked.
+    Where the file system has no locks, `warn` is called and the folder is used without one; with
+    `lock` False no lock is tried. Raises BadInput if another process holds the folder, or if a lock
+    file cannot be written there.
     """
     with contextlib.ExitStack() as held:
-        try:
-            # Without a buffer, or what a full disk refuses would be written once more at the end.
-            file = held.enter_context((folder / ".lock").open("ab+", buffering=0))
-            _lock(file, folder)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise BadInput(
-                f"out must be a folder that can be locked, got {folder} ({reason})"
-            ) from error
-        for draft in folder.rglob(f"{DRAFT}*"):  # what a killed process left
+        if lock:
+            _lock(folder, held, warn)
+        for draft in folder.rglob(f"{DRAFT}*"):  # left by a process that was killed
             shutil.rmtree(draft, ignore_errors=True)
         yield
 
 
-def _lock(file: BinaryIO, folder: Path) -> None:
-    """Lock an open file, and write into it who holds it."""
+def _lock(folder: Path, held: contextlib.ExitStack, warn: Callable[[str], None]) -> None:
+    """Lock a folder until the stack is left, and note the process that holds it in a file."""
+    holder = folder / ".lock-holder"
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().decode(errors="replace").strip() or "unknown"
+        held.enter_context(filelock.FileLock(folder / ".lock", timeout=0, fallback_to_soft=False))
+    except filelock.Timeout:
+        with contextlib.suppress(OSError):
+            number = holder.read_text(encoding="utf-8").strip()
+            raise BadInput(
+                "out must be a folder that no other process is using, "
+                f"got {folder} (process {number or 'unknown'})"
+            ) from None
         raise BadInput(
-            f"out must be a folder that no other process is using, got {folder} (process {holder})"
+            f"out must be a folder that no other process is using, got {folder}"
         ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()).encode())
+    except (NotImplementedError, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise BadInput(
+                f"out must be a folder that can be locked, got {folder} ({reason}); --no-lock uses "
+                "it without a lock"
+            ) from error
+        warn(
+            f"{folder} is used without a lock, which its file system does not have ({reason}); no "
+            "other process should use it now"
+        )
+        return
+    holder.write_text(str(os.getpid()), encoding="utf-8")
+    held.callback(holder.unlink, missing_ok=True)
 
 
-def save_sealed(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file, append its digest, and put it in place of an earlier one.
+def save_with_digest(content: bytes, path: Path) -> None:
+    """Write a file and, next to it, its digest in a file with the suffix .sha256.
 
-    Readers of formats that know their own length, HDF5 among them, do not see the digest.
+    The digest is that of `sha256sum`, which can check it. Each of the two files is replaced only once
+    it is complete.
     """
+    digest = hashlib.sha256(content).hexdigest()
     with _draft(path.parent) as folder:
-        draft = folder / path.name
-        write(draft)
-        digest = _sha256(draft)
-        with draft.open("ab") as file:
-            file.write(MARK + digest.encode())
-        os.replace(draft, path)
+        for own, data in (
+            (path, content),
+            (digest_path(path), f"{digest}  {path.name}\n".encode()),
+        ):
+            draft = folder / own.name
+            draft.write_bytes(data)
+            os.replace(draft, own)
 
 
-def has_seal(path: Path) -> bool:
-    """Whether a file ends with a digest, be it the right one or not."""
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - TRAILER, 0))
-        return file.read().startswith(MARK)
+def digest_path(path: Path) -> Path:
+    """Where the digest of a file is."""
+    return path.with_name(f"{path.name}.sha256")
 
 
-def require_sealed(path: Path) -> None:
-    """Raises Damaged unless a file ends with the digest of all before it."""
-    with path.open("rb") as file:
-        length = max(path.stat().st_size - TRAILER, 0)
-        file.seek(length)
-        trailer = file.read()
-    if trailer != MARK + _sha256(path, length).encode():
-        raise Damaged(f"{path} is damaged: it is not the file that was written")
+def has_digest(path: Path) -> bool:
+    """Whether a file has the digest that is next to it; False if there is none."""
+    try:
+        noted = digest_path(path).read_text(encoding="ascii").split()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return noted[:1] == [_sha256(path)]
 
 
 def save_text(text: str, path: Path) -> Path:
@@ -153,15 +165,10 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _sha256(path: Path, length: int | None = None) -> str:
-    """Digest of a file, or of its first so many bytes."""
-    left = path.stat().st_size if length is None else length
-    digest = hashlib.sha256()
+def _sha256(path: Path) -> str:
+    """Digest of a file."""
     with path.open("rb") as file:
-        while left > 0 and (block := file.read(min(left, 1 << 20))):
-            digest.update(block)
-            left -= len(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sum_of_sums(sums: str) -> str:

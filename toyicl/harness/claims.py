@@ -75,7 +75,7 @@ class Claim:
             "spread": None,
             "floor": self.floor,
             "verdict": "not run",
-            "band": list(self.band),
+            "band": [_finite(bound) for bound in self.band],
             "plateau_seeds": [],
             "kind": self.kind,
             "beside": {},
@@ -90,7 +90,7 @@ class Claim:
                 results, values = self._evaluate(results)
                 stuck = self.stuck(results)
                 record["beside"] = {
-                    name: float(_left(value(results), stuck).mean())
+                    name: _finite(float(_left(value(results), stuck).mean()))
                     for name, value in self.beside.items()
                 }
         except NotMeasured as error:
@@ -281,6 +281,18 @@ def furthest(values: "xr.DataArray", dim: str, center: float = 0.0) -> "xr.DataA
 def log10(value: Value) -> Value:
     """The common logarithm of a value."""
     return lambda results: value(results).copy(data=np.log10(value(results).values))
+
+
+def band_in_words(low: float | None, high: float | None) -> str:
+    """The values with which a claim holds, as text; None is an open end."""
+    if low is None:
+        return "any value" if high is None else f"at most {high:.4g}"
+    return f"at least {low:.4g}" if high is None else f"{low:.4g} to {high:.4g}"
+
+
+def _finite(number: float) -> float | None:
+    """A number, or None, which JSON has a word for, if it is not finite."""
+    return number if math.isfinite(number) else None
 
 
 def _left(values: "xr.DataArray", stuck: "xr.DataArray | None") -> "xr.DataArray":

@@ -11,6 +11,7 @@ import xarray as xr
 from markdown_it import MarkdownIt
 
 from toyicl.harness import atomic_files
+from toyicl.harness.claims import band_in_words
 from toyicl.harness.experiment import Listing
 from toyicl.harness.results import FIGURE
 
@@ -132,8 +133,8 @@ def _failures(chapters: Sequence[Chapter]) -> list[str]:
             before = before if statement[:1].islower() else statement
             if record["verdict"] == "fails":
                 groups[_why(chapter, record)].append(
-                    f"- {chapter.listing.name}, {record['id']}: {whole}. {_ours(record)}; holds "
-                    f"{_band(record)}; the paper: {record['paper']}."
+                    f"- {chapter.listing.name}, {record['id']}: {whole}. Ours: {_ours(record)}; "
+                    f"allowed: {_band(record)}; the paper: {record['paper']}."
                     + (f" {record['note']}" if record["note"] else "")
                 )
     found = [[f"### {title}", "\n".join(lines)] for title, lines in groups.items() if lines]
@@ -152,7 +153,7 @@ def _level(chapter: Chapter) -> str:
 
 
 def _band(record: Mapping[str, Any]) -> str:
-    return " to ".join(_number(bound) for bound in record["band"])
+    return band_in_words(*record["band"])
 
 
 def _chapter(chapter: Chapter, folder: Path) -> str:

@@ -1,6 +1,8 @@
-"""A run on disk: its results with all that is needed to know where they come from."""
+"""Results of a run on disk: saved with digests, loaded only if they are what the run saved."""
 
+import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from toyicl.harness.checkpoints import require_format
 RESULTS = "results.nc"
 CLAIMS = "claims.json"
 FIGURE = "figure"
+CONTENTS, COVERED = "contents_sha256", "contents_attributes"
+"""Attributes that say what the run saved: a digest of it, and the attributes that it covers."""
 
 
 def save_results(results: xr.Dataset, folder: Path) -> Path:
@@ -21,42 +25,80 @@ def save_results(results: xr.Dataset, folder: Path) -> Path:
     The file is made in memory: if a disk is full, HDF5 ends the program instead of raising.
     """
     path = folder / RESULTS
-    content = results.to_netcdf(engine="h5netcdf")
-    atomic_files.save_sealed(path, lambda draft: draft.write_bytes(content))
+    results = results.drop_attrs(deep=False).assign_attrs(
+        {name: value for name, value in results.attrs.items() if name not in (CONTENTS, COVERED)}
+    )
+    covered = sorted(map(str, results.attrs))
+    marks = {COVERED: json.dumps(covered), CONTENTS: _contents(results, covered)}
+    content = bytes(results.assign_attrs(marks).to_netcdf(engine="h5netcdf"))
+    atomic_files.save_with_digest(content, path)
     return path
 
 
 def require_results(folder: Path) -> Path:
-    """Where a run's results are; raises BadInput if there are none."""
+    """Path of a run's results.
+
+    Raises BadInput if there are none, or something else than a file in their place.
+    """
     path = folder / RESULTS
+    if path.is_dir():
+        raise BadInput(f"{path} must be a file of results, got a folder")
     if not path.exists():
         raise BadInput(f"out must be a folder with results, got {folder}, which has no {RESULTS}")
     return path
 
 
-def load_results(folder: Path) -> xr.Dataset:
+def load_results(folder: Path, note: Callable[[str], None] = lambda sentence: None) -> xr.Dataset:
     """Read a run's results into memory.
 
-    Raises BadInput where there are none, or none that this version can read, and Damaged if the file
-    is not what was written.
+    A file that another program has saved again since is accepted, and reported to `note`, if it
+    holds the variables and attributes that the run saved. Raises BadInput where there are no results,
+    or none that this version can read, and Damaged if the file does not hold what the run saved.
     """
     path = require_results(folder)
-    if not atomic_files.has_seal(path):
-        _require_unsealed_format(path)
-    atomic_files.require_sealed(path)
-    results = xr.load_dataset(path, engine="h5netcdf")
-    require_format(results.attrs.get("format"), path)
-    return results
-
-
-def _require_unsealed_format(path: Path) -> None:
-    """Raises BadInput for whole results of a version that did not seal them; damaged ones pass."""
+    unchanged = atomic_files.has_digest(path)
     try:
-        with xr.open_dataset(path, engine="h5netcdf") as results:
-            number = results.attrs.get("format")
-    except (OSError, ValueError, KeyError, RuntimeError):
-        return
-    require_format(number, path)
+        results = xr.load_dataset(path, engine="h5netcdf")
+    except Exception as error:  # h5netcdf and HDF5 raise many types for damaged files
+        raise atomic_files.Damaged(f"{path} is damaged: it cannot be read ({error})") from error
+    if not unchanged and CONTENTS not in results.attrs:
+        require_format(results.attrs.get("format"), path)
+    if not unchanged:
+        _require_contents(results, path)
+        note(f"{path} was saved again after its run; what the run saved in it is unchanged")
+    require_format(results.attrs.get("format"), path)
+    return results.drop_attrs(deep=False).assign_attrs(
+        {name: value for name, value in results.attrs.items() if name not in (CONTENTS, COVERED)}
+    )
+
+
+def _require_contents(results: xr.Dataset, path: Path) -> None:
+    """Check that results hold the variables and attributes that their run saved.
+
+    Raises Damaged if they do not.
+    """
+    try:
+        covered = json.loads(results.attrs[COVERED])
+        same = results.attrs[CONTENTS] == _contents(results, covered)
+    except (KeyError, ValueError, TypeError):
+        same = False
+    if not same:
+        raise atomic_files.Damaged(f"{path} is damaged: it does not hold what its run saved")
+
+
+def _contents(results: xr.Dataset, attributes: Sequence[str]) -> str:
+    """Digest of all variables and of some attributes, however they are stored."""
+    digest = hashlib.sha256()
+    for name in attributes:
+        digest.update(f"{name}={np.asarray(results.attrs[name]).tolist()!r}\n".encode())
+    for name in sorted(map(str, results.variables)):
+        variable = results.variables[name]
+        digest.update(f"{name} {variable.dims} {variable.shape}\n".encode())
+        if variable.dtype.kind in "OUS":
+            digest.update("\0".join(map(str, variable.values.ravel())).encode())
+        else:
+            digest.update(np.ascontiguousarray(variable.values).tobytes())
+    return digest.hexdigest()
 
 
 def describe(folder: Path) -> list[str]:

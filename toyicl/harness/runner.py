@@ -78,6 +78,7 @@ def run(
     command: str,
     fresh: bool = False,
     checkpoint_every: float | None = None,
+    lock: bool = True,
     spread: Spread,
     screen: Console,
 ) -> Outcome:
@@ -95,7 +96,7 @@ def run(
     identity = provenance.identity(experiment.name, grid.base, seeds, grid.sweep)
     origin = provenance.origin(experiment.digest)
     with contextlib.ExitStack() as held:
-        begin = partial(_begin, folder, identity, origin, fresh, quick, screen, held)
+        begin = partial(_begin, folder, identity, origin, fresh, quick, screen, held, lock)
         kept = _on_first_process(begin)
         origins = [*kept.origins, origin]
         manager = CheckpointManager(
@@ -141,14 +142,16 @@ def run(
             ) from error
 
 
-def redraw(experiment: Experiment, folder: Path) -> list[Path]:
-    """Write anew what follows from a run's saved results.
+def redraw(
+    experiment: Experiment, folder: Path, warn: Callable[[str], None], *, lock: bool = True
+) -> list[Path]:
+    """Write again what follows from a run's saved results: the verdicts and the figure.
 
     Raises BadInput if there are none or the folder is in use, and Unfinished if they cannot be saved.
     """
     require_results(folder)
-    with atomic_files.locked(folder):
-        results = load_results(folder)
+    with atomic_files.locked(folder, warn, lock=lock):
+        results = load_results(folder, warn)
         try:
             return write(experiment, results, folder, judge(experiment, results))
         except OSError as error:
@@ -180,7 +183,7 @@ def write(
     experiment: Experiment, results: xr.Dataset, folder: Path, verdicts: list[dict[str, Any]]
 ) -> list[Path]:
     """Write what follows from results: the claims with their verdicts, and the figure."""
-    text = json.dumps(verdicts, indent=1) + "\n"
+    text = json.dumps(verdicts, indent=1, allow_nan=False) + "\n"
     claims = atomic_files.save_text(text, folder / CLAIMS)
     sweep = swept(results)
     with figures.style():
@@ -213,12 +216,12 @@ def is_full(folder: Path) -> bool:
         return True
 
 
-def results_of(folder: Path) -> xr.Dataset | None:
+def results_of(folder: Path, note: Callable[[str], None]) -> xr.Dataset | None:
     """The results in a folder; None if there are none.
 
-    Raises BadInput and Damaged as `runs.load_results`.
+    Raises BadInput and Damaged as `results.load_results`, which calls `note`.
     """
-    return load_results(folder) if has_results(folder) else None
+    return load_results(folder, note) if has_results(folder) else None
 
 
 def swept(results: xr.Dataset) -> dict[str, list[Any]]:
@@ -234,10 +237,11 @@ def _begin(
     quick: bool,
     screen: Console,
     held: contextlib.ExitStack,
+    lock: bool,
 ) -> Checkpoint:
     """Take hold of a folder, and read what an earlier run left to carry on from."""
     atomic_files.prepare_folder(folder)
-    held.enter_context(atomic_files.locked(folder))
+    held.enter_context(atomic_files.locked(folder, screen.warn, lock=lock))
     if fresh:
         checkpoints.discard(folder)
         return Checkpoint(identity, [], {})
