@@ -129,8 +129,8 @@ def _compare_pair(
     own, other = (metrics.observe(learner, episodes) for learner in pair)
     gap = jnp.sqrt(jnp.mean((own.predictions - other.predictions) ** 2))
     signs = jnp.mean(jnp.sign(own.sensitivities) == jnp.sign(other.sensitivities))
-    compared = metrics.difference(own, other, episodes)
-    return compared, metrics.squared_error(other.predictions, episodes), gap, signs
+    losses = [metrics.loss(learner, episodes) for learner in pair]
+    return metrics.difference(own, other, losses[0]), losses[1], gap, signs
 
 
 def _curve(function: Callable[[jax.Array], jax.Array], queries: jax.Array) -> jax.Array:

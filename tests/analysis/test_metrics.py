@@ -1,4 +1,4 @@
-"""Measures of one learner and of two, on learners whose answers are known."""
+"""Losses and comparisons, for learners whose predictions are known and for every kind of episode."""
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,15 @@ import pytest
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.algorithms.ridge import LeastSquares, Ridge
 from toyicl.analysis import metrics
-from toyicl.core.episode import Episode, predict
+from toyicl.core.episode import Episode, predict, squared_error
+from toyicl.core.errors import BadInput
+from toyicl.models.causal import CausalArchitecture
 from toyicl.models.transformer import Architecture
+from toyicl.tasks.dynamics import Dynamics
 from toyicl.tasks.linear import LinearRegression
+from toyicl.tasks.prompts import Classification, Prompt, SequenceRegression
+from toyicl.tasks.recall import Recall
+from toyicl.tasks.sine import SineRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 
@@ -38,7 +44,7 @@ def test_loss_is_half_the_squared_error_summed_over_outputs(close):
     close(metrics.loss(learner, EPISODES), total / 6)
 
 
-def test_loss_of_the_true_answer_is_zero_and_of_zero_its_power(close):
+def test_the_correct_answer_has_loss_0_and_zero_has_the_power_of_the_labels(close):
     assert metrics.loss(LeastSquares(), EPISODES) < 1e-12
     close(metrics.loss(zero, EPISODES), np.sum(np.asarray(EPISODES.y_query) ** 2) / 2 / 6)
 
@@ -50,8 +56,8 @@ def test_predictions_keep_episodes_last(close):
         close(predictions[:, index], Ridge(0.5)(*one(index)[:3]))
 
 
-def test_sensitivity_is_a_finite_difference(close):
-    """Of a learner that is not linear in its query."""
+def test_sensitivity_agrees_with_finite_differences(close):
+    """For a learner that is not linear in its query."""
     sensitivities = jax.jit(metrics.sensitivity)(SOFTMAX, EPISODES)
     assert sensitivities.shape == (2, 3, 6)
     x, y, x_query, y_query = (np.asarray(field) for field in EPISODES)
@@ -64,7 +70,7 @@ def test_sensitivity_is_a_finite_difference(close):
         close(sensitivities[:, axis], (above - below) / 2e-5, 1e-6)
 
 
-def test_a_learner_beside_itself_shows_no_difference(close):
+def test_a_learner_compared_with_itself_shows_no_difference(close):
     comparison = compare(SOFTMAX, SOFTMAX, EPISODES)
     close(comparison.model_cosine, 1.0)
     close(comparison.norm_ratio, 1.0)
@@ -72,7 +78,7 @@ def test_a_learner_beside_itself_shows_no_difference(close):
     close(comparison.loss, jax.jit(metrics.loss)(SOFTMAX, EPISODES))
 
 
-def test_twice_the_step_shows_in_everything_but_the_cosine(close):
+def test_twice_the_step_size_changes_everything_except_the_cosine(close):
     comparison = compare(GradientDescent(0.6), GradientDescent(0.3), EPISODES)
     reference = observe(GradientDescent(0.3), EPISODES)
     close(comparison.model_cosine, 1.0)
@@ -82,14 +88,14 @@ def test_twice_the_step_shows_in_everything_but_the_cosine(close):
     close(comparison.loss, metrics.loss(GradientDescent(0.6), EPISODES))
 
 
-def test_the_opposite_step_has_cosine_minus_one(close):
+def test_the_opposite_step_has_cosine_minus_1(close):
     comparison = compare(GradientDescent(-0.3), GradientDescent(0.3), EPISODES)
     close(comparison.model_cosine, -1.0)
     close(comparison.norm_ratio, 1.0)
 
 
-def test_comparison_is_a_mean_over_episodes(close):
-    """Written out episode by episode, with the norms of whole (m, d) matrices."""
+def test_a_comparison_is_a_mean_over_episodes(close):
+    """Compared with a loop over episodes, with norms of whole (m, d) matrices."""
     learner, reference = Ridge(0.2), GradientDescent(0.3, 2)
     rows, norms = [], []
     for index in range(6):
@@ -117,7 +123,7 @@ def test_comparison_is_a_mean_over_episodes(close):
     close(comparison.norm_ratio, own_norm / other_norm, 1e-10)
 
 
-def test_a_learner_that_ignores_its_query_has_no_direction(close):
+def test_a_learner_that_ignores_its_query_has_cosine_0(close):
     comparison = compare(zero, GradientDescent(0.3), EPISODES)
     assert comparison.model_cosine == comparison.norm_ratio == 0
     assert all(np.isfinite(value) for value in comparison)
@@ -157,7 +163,7 @@ def test_over_snapshots_keeps_the_axes_of_a_measure():
     assert predictions.shape == (2, 3, 2, 6)
 
 
-def test_a_plateau_lies_above_the_middle():
+def test_a_plateau_is_above_the_midpoint_of_the_two_losses():
     losses = np.array([0.40, 0.31, 0.29, 0.20, 0.10])
     assert metrics.on_plateau(losses, 0.2, 0.4).tolist() == [True, True, False, False, False]
     own_references = np.array([0.2, 0.3])
@@ -175,23 +181,23 @@ def test_dtypes(wide, dtype):
     assert {(value.shape, value.dtype.name) for value in shapes} == {((), dtype)}
 
 
-def test_trimmed_loss_leaves_out_the_worst():
+def test_trimmed_loss_leaves_out_the_largest_errors():
     predictions = np.zeros((1, 1000))
     labels = np.full((1, 1000), 2.0)
     labels[0, 17] = 1e6
     episodes = Episode(np.zeros((1, 1, 1000)), np.zeros((1, 1, 1000)), np.zeros((1, 1000)), labels)
     answer_zero = jax.tree_util.Partial(lambda x, y, x_query: jnp.zeros(1))
-    assert metrics.squared_error(predictions, episodes) > 1e8
+    assert squared_error(predictions, episodes) > 1e8
     assert metrics.trimmed_loss(answer_zero, episodes, 1e-3) == 2.0
 
 
-def test_losses_of_stacked_learners_are_each_ones_loss(close):
+def test_losses_of_stacked_learners_are_those_of_each_learner(close):
     stacked = jax.vmap(Ridge)(jnp.array([0.1, 1.0]))
     expected = [metrics.loss(Ridge(penalty), EPISODES) for penalty in (0.1, 1.0)]
     close(metrics.losses(stacked, EPISODES), expected)
 
 
-def test_the_best_multiple_loses_least(close):
+def test_the_best_multiple_is_a_least_squares_fit(close):
     learner = GradientDescent(0.3)
     answers, labels = (
         np.asarray(v).ravel() for v in (predict(learner, EPISODES), EPISODES.y_query)
@@ -204,12 +210,12 @@ def test_the_best_multiple_loses_least(close):
 
 @jax.tree_util.Partial
 def first_label(x, y, x_query):
-    """Knows nothing but who came first."""
+    """Predicts the first label of the context, so that it depends on the order."""
     return y[0]
 
 
-def test_permutation_sensitivity_is_that_of_orders_one_by_one(close):
-    """Of a learner that knows the order, told in each order by hand."""
+def test_permutation_sensitivity_is_a_loop_over_orders(close):
+    """For a learner that depends on the order."""
     key = jax.random.key(3)
     orders = np.argsort(jax.random.uniform(key, (2, 4, 6)), axis=1)
     changes, answers = [], []
@@ -217,8 +223,8 @@ def test_permutation_sensitivity_is_that_of_orders_one_by_one(close):
         x, y, x_query, _ = one(index)
         answers.append(y[0])
         for order in orders[:, :, index]:
-            told = np.asarray(first_label(x[order], y[order], x_query))
-            changes.append(np.linalg.norm(told - y[0]))
+            changed = np.asarray(first_label(x[order], y[order], x_query))
+            changes.append(np.linalg.norm(changed - y[0]))
     spread = np.sqrt(np.mean(np.sum((np.array(answers) - np.mean(answers, axis=0)) ** 2, axis=1)))
     found = metrics.permutation_sensitivity(first_label, EPISODES, key, 2)
     close(found, np.mean(changes) / spread)
@@ -226,11 +232,11 @@ def test_permutation_sensitivity_is_that_of_orders_one_by_one(close):
 
 
 @pytest.mark.parametrize("learner", [SOFTMAX, GradientDescent(0.3, 2), Ridge(0.5)])
-def test_what_knows_no_order_is_not_sensitive_to_it(learner):
+def test_learners_that_do_not_depend_on_the_order_have_permutation_sensitivity_0(learner):
     assert metrics.permutation_sensitivity(learner, EPISODES, jax.random.key(0)) < 1e-12
 
 
-def test_permutation_sensitivity_is_blind_to_scale(close):
+def test_permutation_sensitivity_does_not_depend_on_scale(close):
     def tenfold(x, y, x_query):
         return 10 * first_label(x, y, x_query) + 1
 
@@ -239,20 +245,101 @@ def test_permutation_sensitivity_is_blind_to_scale(close):
     close(metrics.permutation_sensitivity(tenfold, EPISODES, key), expected)
 
 
-def test_predictions_that_are_all_the_same_have_no_spread_to_compare_with():
+def test_equal_predictions_have_permutation_sensitivity_0_or_infinity():
     key, alone = jax.random.key(0), Episode(*(field[..., :1] for field in EPISODES))
     assert metrics.permutation_sensitivity(zero, EPISODES, key) == 0
     assert metrics.permutation_sensitivity(first_label, alone, key) == np.inf
 
 
-def test_a_context_of_one_point_has_one_order():
+def test_a_context_of_one_point_has_permutation_sensitivity_0():
     episodes = LinearRegression(dim=2, context_size=1).sample(jax.random.key(0), 5)
     assert metrics.permutation_sensitivity(first_label, episodes, jax.random.key(0)) == 0
 
 
 @pytest.mark.parametrize("permutations", [0, 1.5])
-def test_permutations_are_counted(permutations):
+def test_a_bad_number_of_permutations_is_named(permutations):
     with pytest.raises(
         ValueError, match=r"^permutations must be a whole number of at least 1, got"
     ):
         metrics.permutation_sensitivity(zero, EPISODES, jax.random.key(0), permutations)
+
+
+CAUSAL = CausalArchitecture(width=8, heads=2, mlp_size=6)
+SEQUENCE = SequenceRegression(law=LinearRegression(dim=2, context_size=3))
+KINDS = {
+    "linear regression": (TASK, Architecture(depth=2, attention="softmax")),
+    "sine": (SineRegression(), Architecture(embedding_size=4)),
+    "recall": (Recall(law=LinearRegression(dim=2, context_size=3)), Architecture()),
+    "dynamics": (Dynamics(dim=2, context_size=3, reflections=1), Architecture()),
+    "classification": (Classification(dim=2, outputs=3, context_size=4), CAUSAL),
+    "sequence regression": (SEQUENCE, CAUSAL),
+}
+
+
+@pytest.fixture(params=KINDS)
+def pair(request):
+    """Two different learners of a task, and episodes of it."""
+    task, build = KINDS[request.param]
+    learner, reference = (build(task, jax.random.key(seed)) for seed in (1, 2))
+    return learner, reference, task.sample(jax.random.key(0), 20)
+
+
+def written_out(learner, episodes):
+    """The loss of each episode, computed with NumPy from the learner's predictions."""
+    found = []
+    for index in range(episodes.x.shape[-1]):
+        x, y, x_query, y_query = (np.asarray(field[..., index]) for field in episodes)
+        if isinstance(episodes, Prompt):
+            answers, labels = learner.answers(x, y, x_query), np.concatenate([y, y_query[None]])
+        else:
+            answers, labels = learner(x, y, x_query)[None], y_query[None]
+        answers = np.asarray(answers)
+        if type(episodes) is Prompt:
+            logs = answers - np.log(np.exp(answers).sum(axis=1, keepdims=True))
+            found.append(-np.mean(np.sum(labels * logs, axis=1)))
+        else:
+            found.append(0.5 * np.mean(np.sum((answers - labels) ** 2, axis=1)))
+    return np.array(found)
+
+
+def test_all_losses_are_in_the_episodes_own_error(close, pair):
+    learner, reference, episodes = pair
+    expected = written_out(learner, episodes)
+    close(jax.jit(metrics.loss)(learner, episodes), expected.mean(), 1e-10)
+    close(jax.jit(metrics.errors)(learner, episodes), expected, 1e-10)
+    assert compare(learner, reference, episodes).loss == jax.jit(metrics.loss)(learner, episodes)
+    kept = np.sort(expected)[:-2]
+    close(metrics.trimmed_loss(learner, episodes, 0.1), kept.mean(), 1e-10)
+    assert kept.mean() < 0.99 * expected.mean()
+    close(metrics.zero_loss(episodes), written_out(metrics.ZeroLearner(), episodes).mean(), 1e-10)
+
+
+def test_zero_logits_have_the_entropy_of_the_uniform_distribution(close):
+    task, _ = KINDS["classification"]
+    close(metrics.zero_loss(task.sample(jax.random.key(0), 5)), np.log(3))
+
+
+class Weighted(Episode):
+    """Episodes that override their loss, here by four times the squared error."""
+
+    __slots__ = ()
+
+    def loss(self, learner):
+        return 4 * squared_error(predict(learner, self), self)
+
+
+def test_episodes_of_a_users_own_kind_define_all_losses(close):
+    learner, episodes = Ridge(0.5), Weighted(*EPISODES)
+    for measure in (metrics.loss, metrics.errors, metrics.trimmed_loss):
+        close(measure(learner, episodes), 4 * measure(learner, EPISODES))
+    close(metrics.zero_loss(episodes), 4 * metrics.zero_loss(EPISODES))
+    close(compare(learner, zero, episodes).loss, 4 * compare(learner, zero, EPISODES).loss)
+
+
+def test_the_best_multiple_is_refused_for_another_error():
+    task, build = KINDS["classification"]
+    model, episodes = build(task, jax.random.key(1)), task.sample(jax.random.key(0), 5)
+    with pytest.raises(
+        BadInput, match=r"^episodes must be scored by the squared error .* 'Prompt'"
+    ):
+        metrics.best_multiple_loss(model, episodes)

@@ -1,27 +1,34 @@
-"""The compiled chunk: no device speaks to another, a divided batch is the same batch; its settings."""
+"""The compiled chunk of training steps: devices, divided batches, objectives, state and settings."""
 
 import math
 import re
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 from jax.sharding import PartitionSpec
 
+from toyicl.analysis import metrics
+from toyicl.core.episode import predict
+from toyicl.core.errors import BadInput
+from toyicl.core.variables import Fixed
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import distributed
 from toyicl.training import step as training_step
-from toyicl.training.loop import fit
-from toyicl.training.step import Training, advance, advance_divided, start
+from toyicl.training.loop import Job, fit, fit_all, kind
+from toyicl.training.step import StartFrom, Training, advance, advance_divided, start
 
 TASK = LinearRegression(dim=3, context_size=4)
 SHORT = Training(steps=20, batch_size=64, snapshot_every=10)
 COLLECTIVES = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
 
 
-def test_devices_do_not_speak_to_each_other():
+def test_devices_do_not_communicate():
     mesh = distributed.own_devices()
     assert mesh.size == 2
     run = jax.device_get(start(Architecture(), TASK, SHORT, 0))
@@ -34,7 +41,7 @@ def test_devices_do_not_speak_to_each_other():
 
 
 def test_a_divided_batch_trains_the_same_run(close):
-    """Each device draws and works on its own part; only gradients are summed between them."""
+    """Each device draws and uses its own part; only gradients are summed between devices."""
     mesh = distributed.all_devices()
     run = jax.device_get(start(Architecture(), TASK, SHORT, 0))
     together = jax.device_put(
@@ -75,8 +82,8 @@ def test_bad_settings_are_named(bad, message):
         Training(**bad)
 
 
-def test_the_step_size_falls_along_half_a_cosine(close):
-    """A constant gradient moves Adam by its step size."""
+def test_the_step_size_decreases_along_half_a_cosine(close):
+    """For a constant gradient, the size of an update is the step size."""
     falling = Training(
         steps=20, snapshot_every=10, learning_rate=0.1, final_learning_rate=0.02, clip_norm=None
     )
@@ -89,9 +96,118 @@ def test_the_step_size_falls_along_half_a_cosine(close):
     close(np.array(rates), np.array(expected), 1e-7)
 
 
-def test_a_falling_step_size_is_the_same_in_one_chunk_and_in_many():
+def test_a_decreasing_step_size_does_not_depend_on_the_chunk_length():
     own = Training(steps=12, batch_size=8, snapshot_every=12, final_learning_rate=0.0)
     many = replace(own, snapshot_every=4)
     one, other = (fit(Architecture(), TASK, each, seeds=1).final for each in (own, many))
     for whole, parts in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(whole, parts)
+
+
+def absolute_error(learner, episodes):
+    """Mean absolute error, another objective than that of any task."""
+    return jnp.mean(jnp.abs(predict(learner, episodes) - episodes.y_query))
+
+
+def equal(one, other):
+    return jax.tree.all(jax.tree.map(np.array_equal, one, other))
+
+
+def test_a_given_objective_is_minimised_as_in_a_loop_written_out(close):
+    training = Training(steps=3, batch_size=16, snapshot_every=3, clip_norm=None)
+    history = fit(Architecture(), TASK, training, seeds=[7], objective=absolute_error)
+
+    weights_key, episodes_key = jax.random.split(jax.random.key(7))
+    structure, parameters, fixed = nnx.split(Architecture()(TASK, weights_key), nnx.Param, ...)
+    optimiser = optax.adam(1e-3, b2=0.98)
+    state, losses = optimiser.init(parameters), []
+    for step in range(3):
+        episodes = TASK.sample(jax.random.fold_in(episodes_key, step), 16)
+        value, gradient = jax.value_and_grad(
+            lambda values, episodes=episodes: absolute_error(
+                nnx.merge(structure, values, fixed), episodes
+            )
+        )(parameters)
+        losses.append(value)
+        updates, state = optimiser.update(gradient, state, parameters)
+        parameters = optax.apply_updates(parameters, updates)
+
+    trained = jax.tree.leaves(jax.tree.map(lambda leaf: leaf[0], history.final))
+    written_out = jax.tree.leaves(nnx.merge(structure, parameters, fixed))
+    for own, expected in zip(trained, written_out, strict=True):
+        close(own, expected, 1e-9)
+    close(history.training_loss, [[np.mean(losses)]], 1e-9)
+    default = fit(Architecture(), TASK, training, seeds=[7])
+    assert not equal(default.final, history.final)
+
+
+def test_the_default_objective_is_the_loss_of_the_tasks_episodes():
+    default = fit(Architecture(), TASK, SHORT)
+    assert equal(
+        default.learners, fit(Architecture(), TASK, SHORT, objective=metrics.loss).learners
+    )
+
+
+def test_the_objective_is_part_of_the_compiled_program():
+    """Jobs of one objective are trained together; another objective is another kind."""
+    own = Job(Architecture(), TASK, SHORT, objective=absolute_error)
+    damped = own._replace(build=Architecture(damping=0.5))
+    assert kind(own) == kind(damped)
+    assert kind(own) != kind(own._replace(objective=None))
+    assert kind(own) != kind(own._replace(objective=metrics.loss))
+    fit_all([own])
+    before = advance._cache_size()
+    fit_all([own, damped], seeds=2)
+    assert advance._cache_size() == before
+
+
+def test_a_divided_batch_has_the_objective_too(close):
+    mesh = distributed.all_devices()
+    run = jax.device_get(start(Architecture(), TASK, SHORT, 0, absolute_error))
+    placed = jax.device_put((run, np.int32(10)), jax.sharding.NamedSharding(mesh, PartitionSpec()))
+    _, losses = jax.device_get(advance_divided(*placed, 10, mesh))
+    history = fit(Architecture(), TASK, replace(SHORT, steps=10), objective=absolute_error)
+    close(np.mean(losses), history.training_loss[0, 0], 1e-9)
+
+
+class Counting(nnx.Module):
+    """A learner with a parameter, a fixed number, and a variable of another type."""
+
+    def __init__(self, other):
+        self.rate, self.scale, self.inner = nnx.Param(1.0), Fixed(2.0), nnx.Dict(count=other)
+
+    def __call__(self, x, y, x_query):
+        return self.rate[...] * self.scale[...] * x_query[:1]
+
+
+@pytest.mark.parametrize(
+    ("variable", "name"),
+    [
+        (nnx.BatchStat(jnp.zeros(3)), "BatchStat"),
+        (nnx.Variable(jnp.zeros(())), "Variable"),
+        (nnx.Cache(jnp.zeros(())), "Cache"),
+    ],
+)
+def test_state_that_would_have_to_advance_is_refused_by_name(variable, name):
+    message = rf"^learner\.inner\.count must be a flax\.nnx\.Param, .* got '{name}'"
+    with pytest.raises(BadInput, match=message):
+        fit(StartFrom(learner=Counting(variable)), TASK, SHORT)
+
+
+def test_random_streams_of_a_learner_are_refused_by_name():
+    class WithDropout(nnx.Module):
+        def __init__(self):
+            self.rate, self.dropout = nnx.Param(1.0), nnx.Dropout(0.1, rngs=nnx.Rngs(0))
+
+        def __call__(self, x, y, x_query):
+            return self.dropout(self.rate[...] * x_query[:1])
+
+    with pytest.raises(BadInput, match=r"^learner\.dropout\.rngs\.count must be"):
+        fit(StartFrom(learner=WithDropout()), TASK, SHORT)
+
+
+def test_fixed_variables_are_kept_and_parameters_are_trained():
+    history = fit(StartFrom(learner=Counting(Fixed(jnp.ones(2)))), TASK, SHORT)
+    assert np.all(history.learners.scale[...] == 2)
+    assert np.all(history.learners.inner["count"][...] == 1)
+    assert history.learners.rate[...][0, -1] != 1

@@ -1,4 +1,7 @@
-"""How far apart two learners are, on the same episodes: loss, predictions, sensitivities."""
+"""Losses of learners, and comparisons of two learners on the same episodes.
+
+Losses are in the episodes' own error: 0.5 * squared error, unless their `loss` defines another one.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,60 +11,92 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toyicl.core.config import require_size
+from toyicl.core.config import require, require_size
 from toyicl.core.episode import Episode, Learner, predict, squared_error
 
 
 class Observation(NamedTuple):
-    """What a learner does on a batch of episodes."""
+    """Predictions and sensitivities of a learner on a batch of episodes."""
 
     predictions: jax.Array
     """(m, episodes)."""
     sensitivities: jax.Array
-    """Derivative of each prediction by the query's input, (m, d, episodes)."""
+    """Derivative of each prediction with respect to the query's input, (m, d, episodes)."""
 
 
 class Comparison(NamedTuple):
-    """A learner beside a reference, as means over episodes.
+    """A learner compared with a reference, in means over episodes.
 
-    Definitions of von Oswald et al. (2022), section 3, and their released code. The cosine is blind to
-    scale, a model at twice the reference's step has cosine 1, so the norm ratio stands beside it.
+    The definitions are those of von Oswald et al. (2022), section 3, and their released code. The
+    cosine does not depend on scale: a model with twice the reference's step size has cosine 1.
+    Therefore the norm ratio is reported with it.
     """
 
     loss: jax.Array
-    """0.5 * mean squared error of the learner."""
+    """Loss of the learner, in the episodes' own error."""
     prediction_difference: jax.Array
-    """Mean Euclidean distance of the predictions."""
+    """Mean Euclidean distance between the predictions."""
     model_difference: jax.Array
-    """Mean Euclidean distance of the sensitivities."""
+    """Mean Euclidean distance between the sensitivities."""
     model_cosine: jax.Array
     """Mean cosine between the sensitivities."""
     norm_ratio: jax.Array
-    """Mean norm of the learner's sensitivities over that of the reference's; not finite where the
-    reference's are all 0."""
+    """Mean norm of the learner's sensitivities divided by that of the reference's; not finite where
+    the reference's are all 0."""
 
 
-def zero_loss(episodes: Episode) -> jax.Array:
-    """0.5 * squared error of predicting 0, mean over episodes."""
-    return squared_error(jnp.zeros_like(episodes.y_query), episodes)
+class ZeroLearner:
+    """Predicts 0 for every query; as logits, that is the uniform distribution over classes."""
+
+    def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        """Shapes (N, d), (N, m), (d,) -> (m,)."""
+        return jnp.zeros(y.shape[1:], y.dtype)
+
+    def answers(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        """Predictions at all inputs of a prompt: (N, d), (N, m), (d,) -> (N + 1, m)."""
+        return jnp.zeros((y.shape[0] + 1, y.shape[1]), y.dtype)
 
 
 def loss(learner: Learner, episodes: Episode) -> jax.Array:
-    """What training minimises: 0.5 * squared error, mean over episodes, unless they say otherwise."""
+    """Mean loss on a batch of episodes, in their own error: what training minimises by default."""
     return episodes.loss(learner)
 
 
+def zero_loss(episodes: Episode) -> jax.Array:
+    """Loss of predicting 0."""
+    return loss(ZeroLearner(), episodes)
+
+
+def errors(learner: Learner, episodes: Episode) -> jax.Array:
+    """Loss on each episode of a batch, (episodes,)."""
+
+    def error(episode: Episode) -> jax.Array:
+        return loss(learner, jax.tree.map(lambda field: field[..., None], episode))
+
+    return jax.vmap(error, in_axes=-1)(episodes)
+
+
 @jax.jit
-def trimmed_loss(learner: Learner, episodes: Episode, share: float = 1e-3) -> jax.Array:
-    """Loss without the worst `share` of episodes, on which rare eigenvalues can make it any size."""
-    errors = 0.5 * jnp.sum((predict(learner, episodes) - episodes.y_query) ** 2, axis=0)
-    kept = errors <= jnp.quantile(errors, 1 - share)
-    return jnp.sum(jnp.where(kept, errors, 0)) / jnp.sum(kept)
+def trimmed_loss(learner: Learner, episodes: Episode, fraction: float = 1e-3) -> jax.Array:
+    """Mean loss without the given fraction of episodes with the largest loss.
+
+    Rare eigenvalues of the context's scatter matrix can make the loss on these arbitrarily large.
+    """
+    values = errors(learner, episodes)
+    kept = values <= jnp.quantile(values, 1 - fraction)
+    return jnp.sum(jnp.where(kept, values, 0)) / jnp.sum(kept)
 
 
 @jax.jit
 def best_multiple_loss(learner: Learner, episodes: Episode) -> jax.Array:
-    """Loss of a learner's predictions times the one factor that is best on the episodes."""
+    """Loss of a learner's predictions multiplied by the factor that is best on these episodes.
+
+    The factor is a least-squares fit. Raises BadInput for episodes that are not scored by the squared
+    error of the query's prediction.
+    """
+    kind = type(episodes)
+    rule = "scored by the squared error of the query's prediction, for the best factor"
+    require(kind.loss is Episode.loss, "episodes", rule, kind.__name__)
     answers = predict(learner, episodes)
     factor = jnp.vdot(answers, episodes.y_query) / jnp.vdot(answers, answers)
     return squared_error(factor * answers, episodes)
@@ -69,12 +104,12 @@ def best_multiple_loss(learner: Learner, episodes: Episode) -> jax.Array:
 
 @jax.jit
 def losses(learners: Learner, episodes: Episode) -> jax.Array:
-    """Loss of each of some learners, which are stacked on a leading axis of every leaf."""
+    """Loss of each of several learners, stacked on a leading axis of every leaf: (learners,)."""
     return jax.vmap(loss, (0, None))(learners, episodes)
 
 
 def sensitivity(learner: Learner, episodes: Episode) -> jax.Array:
-    """Derivative of the predictions by the query's input, (m, d, episodes)."""
+    """Derivative of the predictions with respect to the query's input, (m, d, episodes)."""
     x, y, x_query, _ = episodes
     derivative = jax.jacobian(learner, argnums=2)
     return jax.vmap(derivative, in_axes=-1, out_axes=-1)(x, y, x_query)
@@ -85,17 +120,17 @@ def observe(learner: Learner, episodes: Episode) -> Observation:
     return Observation(predict(learner, episodes), sensitivity(learner, episodes))
 
 
-def difference(learner: Observation, reference: Observation, episodes: Episode) -> Comparison:
-    """Compare two observations made on the same episodes."""
+def difference(learner: Observation, reference: Observation, learner_loss: jax.Array) -> Comparison:
+    """Compare two observations on the same episodes, given the learner's loss on them."""
     own, other = learner.sensitivities, reference.sensitivities
     own_norm, other_norm = _norm(own), _norm(other)
     products = jnp.sum(own * other, axis=(0, 1))
-    # A learner that ignores its query has no direction to compare: cosine 0, not a division by 0.
+    # The sensitivities of a learner that ignores its query are 0 and have no direction: cosine 0.
     norms = own_norm * other_norm
     cosine = jnp.where(norms > 0, products / jnp.where(norms > 0, norms, 1), 0)
     distance = jnp.linalg.norm(learner.predictions - reference.predictions, axis=0)
     return Comparison(
-        loss=squared_error(learner.predictions, episodes),
+        loss=learner_loss,
         prediction_difference=jnp.mean(distance),
         model_difference=jnp.mean(_norm(own - other)),
         model_cosine=jnp.mean(cosine),
@@ -104,20 +139,22 @@ def difference(learner: Observation, reference: Observation, episodes: Episode) 
 
 
 def compare(learner: Learner, reference: Learner, episodes: Episode) -> Comparison:
-    """Observe a learner and a reference on the same episodes and compare them."""
-    return difference(observe(learner, episodes), observe(reference, episodes), episodes)
+    """Compare a learner with a reference on the same episodes."""
+    observed = (observe(one, episodes) for one in (learner, reference))
+    return difference(*observed, loss(learner, episodes))
 
 
 def permutation_sensitivity(
     learner: Learner, episodes: Episode, key: jax.Array, permutations: int = 8
 ) -> jax.Array:
-    """How far predictions move if the context is told in another order, over how far they spread.
+    """Mean change of predictions under permutation of the context, relative to their deviation.
 
         mean |f(permuted context) - f(context)| / root mean square of f - mean f
 
-    over episodes and `permutations` random orders of each; labels go with their inputs. 0 for a learner
-    that knows no order, about 1.1 for one that answers a new order as if it were another episode. Where
-    all predictions are the same, 0 if they stay so and infinite if not.
+    The means are over episodes and over `permutations` random orders of each; labels are permuted with
+    their inputs. The value is 0 for a learner that does not depend on the order, and about 1.1 for one
+    whose predictions for two orders are as different as for two episodes. Where all predictions are
+    equal, it is 0 if permutation changes none of them and infinite otherwise.
     """
     require_size("permutations", permutations)
     x, y, x_query, _ = episodes
@@ -125,24 +162,24 @@ def permutation_sensitivity(
     ranks = jax.random.uniform(key, (permutations, x.shape[0], x.shape[-1]))
     orders = jnp.argsort(ranks, axis=1)
 
-    def moved(order: jax.Array) -> jax.Array:
+    def mean_change(order: jax.Array) -> jax.Array:
         rows = order[:, None, :]
-        x_told, y_told = (jnp.take_along_axis(given, rows, axis=0) for given in (x, y))
-        again = jax.vmap(learner, in_axes=-1, out_axes=-1)(x_told, y_told, x_query)
-        return jnp.mean(jnp.linalg.norm(again - predictions, axis=0))
+        permuted = (jnp.take_along_axis(values, rows, axis=0) for values in (x, y))
+        changed = jax.vmap(learner, in_axes=-1, out_axes=-1)(*permuted, x_query)
+        return jnp.mean(jnp.linalg.norm(changed - predictions, axis=0))
 
     center = jnp.mean(predictions, axis=1, keepdims=True)
-    spread = jnp.sqrt(jnp.mean(jnp.sum((predictions - center) ** 2, axis=0)))
-    change = jnp.mean(jax.lax.map(moved, orders))
-    return jnp.where(change > 0, change / spread, 0)
+    deviation = jnp.sqrt(jnp.mean(jnp.sum((predictions - center) ** 2, axis=0)))
+    change = jnp.mean(jax.lax.map(mean_change, orders))
+    return jnp.where(change > 0, change / deviation, 0)
 
 
 def over_snapshots(measure: Callable[..., Any], learners: Any, *context: Any) -> Any:
-    """`measure(learner, *context)` of each learner of a history; leaves get the axes (seed, snapshot).
+    """`measure(learner, *context)` for each learner of a history.
 
-    `learners` has those axes in front on every leaf. Snapshots are taken one after another, so memory
-    does not grow with their number. The same function on other histories and contexts of the same
-    shapes compiles nothing new.
+    Every leaf of `learners` has leading axes (seed, snapshot), and so have the leaves of the result.
+    Snapshots are measured one after another, so that memory use does not grow with their number. The
+    same function with other histories and contexts of the same shapes is not compiled again.
     """
     by_snapshot = jax.tree.map(lambda leaf: np.swapaxes(leaf, 0, 1), learners)
     values = _over_snapshots(measure, by_snapshot, context)
@@ -158,12 +195,12 @@ def _over_snapshots(measure: Callable[..., Any], learners: Any, context: tuple) 
 
 
 def on_plateau(final_loss: jax.Array, reference_loss: jax.Array, zero_loss: float) -> np.ndarray:
-    """Whether a final loss is nearer to that of predicting 0 than to its reference's.
+    """Whether a final loss is nearer to the loss of predicting 0 than to its reference's loss.
 
-    Training stays on a plateau just below the loss of predicting 0, for a time that depends on the
-    seed, before it drops: a seed that was stopped there says nothing about where training leads.
-    With two or three inputs the layer can rest at other, lower losses as well, which this does not
-    see: every seed's curve is drawn.
+    The loss stays on a plateau just below that of predicting 0, for a time that depends on the seed,
+    before it drops: a run that ends there does not show where training leads. With two or three
+    inputs there are further plateaus at lower losses, which are not detected here; for this reason
+    figures show the curve of every seed.
     """
     return np.asarray(final_loss) > (np.asarray(reference_loss) + zero_loss) / 2
 

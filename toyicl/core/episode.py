@@ -1,5 +1,6 @@
-"""An episode, and what a learner is: the two nouns on which everything else rests."""
+"""Episodes and learners: the two types that the rest of the package is built on."""
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import jax
@@ -9,8 +10,8 @@ import jax.numpy as jnp
 class Episode(NamedTuple):
     """One in-context task: N labelled points and a query, or a batch of them.
 
-    A batch has its episodes on the LAST axis of every field. That is where a CPU's vector units want
-    them; with episodes first, a training step takes several times as long.
+    A batch has its episodes on the LAST axis of every field. Vector units of a CPU need this layout;
+    with episodes first, a training step takes several times as long.
     """
 
     x: jax.Array
@@ -20,12 +21,13 @@ class Episode(NamedTuple):
     x_query: jax.Array
     """The query's input, (d,)."""
     y_query: jax.Array
-    """The query's noise-free label, (m,): what a learner should answer."""
+    """The query's noise-free label, (m,): the correct answer."""
 
     def loss(self, learner: "Learner") -> jax.Array:
-        """What training minimises, for a batch: 0.5 * squared error, mean over episodes.
+        """The objective of a batch: 0.5 * squared error, mean over episodes.
 
-        Episodes of another kind, which are scored otherwise, are a subclass with a loss of their own.
+        Episodes with another error are a subclass that overrides this method. All losses of the
+        package follow it.
         """
         return squared_error(predict(learner, self), self)
 
@@ -34,12 +36,17 @@ class Learner(Protocol):
     """Anything that maps one context and one query to a prediction.
 
     Gradient descent, ridge regression, a constructed transformer and a trained one are all learners.
-    A trainable learner is a `flax.nnx.Module`; every learner of this library is a pytree.
+    A learner is a pure function. A trainable learner is a `flax.nnx.Module`, whose variables are
+    `flax.nnx.Param`s, which are trained, or `Fixed`; every learner of this library is a pytree.
     """
 
     def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
         """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
         ...
+
+
+Objective = Callable[[Learner, Episode], jax.Array]
+"""A pure function of a learner and a batch of episodes, whose scalar value training minimises."""
 
 
 def predict(learner: Learner, episodes: Episode) -> jax.Array:

@@ -92,8 +92,8 @@ def alignment(
     observed = {name: metrics.observe(one, episodes) for name, one in references.items()}
     compared = metrics.over_snapshots(_compare_with_all, history.learners, observed, episodes)
     found: Variables = {"seed": history.seeds, "step": history.steps}
-    for name, observation in observed.items():
-        found[f"{name}_loss"] = metrics.squared_error(observation.predictions, episodes)
+    for name, reference in references.items():
+        found[f"{name}_loss"] = metrics.loss(reference, episodes)
         for variable, values in compared[name]._asdict().items():
             suffix = "" if name == "gd" or variable == "loss" else f"_{name}"
             found[f"{variable}{suffix}"] = (("seed", "step"), values)
@@ -114,8 +114,8 @@ def thinned(history: History, most: int = SNAPSHOTS) -> History:
 def _compare_with_all(
     learner: Learner, observed: dict[str, metrics.Observation], episodes: Episode
 ) -> dict[str, metrics.Comparison]:
-    own = metrics.observe(learner, episodes)
-    return {name: metrics.difference(own, other, episodes) for name, other in observed.items()}
+    own, loss = metrics.observe(learner, episodes), metrics.loss(learner, episodes)
+    return {name: metrics.difference(own, other, loss) for name, other in observed.items()}
 
 
 def interpolation(

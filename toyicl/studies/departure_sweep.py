@@ -8,7 +8,6 @@ The same models before their first step are the control of every number.
 
 import itertools
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -223,10 +222,11 @@ def _beside(
     of the reference from predicting 0, where that is known.
     """
     other = metrics.observe(reference, episodes)
-    own = jax.lax.map(partial(metrics.observe, episodes=episodes), models)
-    compared = jax.vmap(metrics.difference, (0, None, None))(own, other, episodes)
-    gd_loss = metrics.squared_error(other.predictions, episodes)
-    zero_loss = metrics.zero_loss(episodes)
+    own, losses = jax.lax.map(
+        lambda model: (metrics.observe(model, episodes), metrics.loss(model, episodes)), models
+    )
+    compared = jax.vmap(metrics.difference, (0, None, 0))(own, other, losses)
+    gd_loss, zero_loss = metrics.loss(reference, episodes), metrics.zero_loss(episodes)
     apart = jnp.sum((own.predictions - other.predictions[None]) ** 2, axis=(1, 2))
     known = ~jnp.isnan(exact_gd_loss)
     way = jnp.where(known, exact_zero_loss - exact_gd_loss, zero_loss - gd_loss)

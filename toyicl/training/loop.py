@@ -7,12 +7,14 @@ compiled (`training.step`).
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
 from toyicl.core.config import require
+from toyicl.core.episode import Objective
 from toyicl.tasks.linear import Task
 from toyicl.training.distributed import any_process
 from toyicl.training.placement import AcrossRuns, Spread
@@ -34,6 +36,8 @@ class Job(NamedTuple):
     """Steps, batch size, and optimiser."""
     max_seeds: int | None = None
     """Largest number of seeds that are trained; None trains all seeds of the run."""
+    objective: Objective | None = None
+    """A pure function that training minimises; None means the loss of the task's episodes."""
 
     def seeds(self, seeds: int | Sequence[int]) -> Sequence[int]:
         """The first `max_seeds` of the seeds; a number n stands for the seeds 0, ..., n - 1."""
@@ -104,16 +108,22 @@ def fit(
     training: Training,
     *,
     seeds: int | Sequence[int] = 1,
+    objective: Objective | None = None,
     progress: Progress | None = None,
 ) -> History:
     """Train one learner for each seed, on fresh episodes every step.
 
+    `objective(learner, episodes)` is a pure function whose scalar value is minimised; None means the
+    task's own, `episodes.loss(learner)`. It is part of the compiled program.
+
     `seeds` is a number, for seeds 0, 1, ..., or the seeds themselves. A run depends on its own seed
     alone: the episodes of a step are drawn from (seed, step). Runs are distributed over the devices of
     the process (see `use_all_cores`). A run that diverges does not affect the others; see
-    `History.diverged_at`. Raises BadInput without a seed.
+    `History.diverged_at`. Raises BadInput without a seed, and for a learner with variables that are
+    neither `flax.nnx.Param` nor `Fixed`.
     """
-    (history,) = fit_all([Job(build, task, training)], seeds, progress=progress)
+    job = Job(build, task, training, objective=objective)
+    (history,) = fit_all([job], seeds, progress=progress)
     return history
 
 
@@ -134,7 +144,7 @@ def fit_all(
     for own in chosen:
         require(len(own) > 0, "seeds", "at least 1", len(own))
     runs = [
-        [jax.device_get(start(job.build, job.task, job.training, int(seed))) for seed in own]
+        [jax.device_get(_start(job, int(seed))) for seed in own]
         for job, own in zip(jobs, chosen, strict=True)
     ]
     states = checkpointer.restore([empty_state(own) for own in runs])
@@ -144,9 +154,14 @@ def fit_all(
 
 def kind(job: Job) -> Any:
     """What jobs that can be trained together have in common: all that is not traced."""
-    run = jax.eval_shape(start, job.build, job.task, job.training, 0)
+    run = jax.eval_shape(partial(_start, job), 0)
     leaves, structure = jax.tree.flatten(run)
     return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+
+
+def _start(job: Job, seed: int) -> Run:
+    """A run of a job before its first step."""
+    return start(job.build, job.task, job.training, seed, job.objective)
 
 
 def _advance_to_end(

@@ -1,7 +1,7 @@
-"""Training as a program: what a run is between two chunks of steps, and the chunk that XLA compiles.
+"""Training steps as a compiled program: a run between two chunks of steps, and one such chunk.
 
-A chunk loops over steps. It advances many runs at once, each on its own device, or one run whose
-batches are divided among all devices. `fitting.fit` calls it until the runs are done.
+A chunk is a loop over training steps. It advances several runs together, each on its own device, or
+one run whose batches are divided among all devices. `training.loop` calls it until the runs are done.
 """
 
 from collections.abc import Callable
@@ -24,39 +24,41 @@ from toyicl.core.config import (
     settings,
     static,
 )
-from toyicl.core.episode import Episode, Learner
+from toyicl.core.episode import Episode, Learner, Objective
+from toyicl.core.variables import Fixed
 from toyicl.tasks.linear import Task
 
 Build = Callable[[Any, jax.Array], Any]
-"""Makes a learner for a task from a key; a pytree, such as an `Architecture` or `StartFrom`."""
+"""Builds a learner for a task from a key; a pytree, such as an `Architecture` or `StartFrom`."""
 
 
 @settings
 class Training:
     """Settings of a training run: Adam on fresh batches, after clipping the gradient's global norm.
 
-    The defaults are the released code of von Oswald et al. (2022) for at most two layers; beyond two
-    it takes learning_rate 5e-4 and clip_norm 10 (their text has b2 .999 and clip_norm 10 throughout).
+    The defaults are those of the released code of von Oswald et al. (2022) for one or two layers. For
+    more layers it takes learning_rate 5e-4 and clip_norm 10; their text has b2 .999 and clip_norm 10
+    for all depths.
 
     Raises ValueError, at construction, for a setting out of its bounds.
     """
 
     steps: int = 5000
-    """Number of training steps; only counted, so another number compiles nothing."""
+    """Number of training steps; not part of the compiled program."""
     batch_size: int = static(default=2048)
-    """Fresh episodes in each step."""
+    """Number of fresh episodes in each step."""
     snapshot_every: int = static(default=100)
-    """Steps between two kept snapshots of the parameters; also the length of a compiled chunk."""
+    """Steps between two snapshots of the parameters; also the length of a compiled chunk."""
     learning_rate: float = 1e-3
     """Adam's step size."""
     final_learning_rate: float | None = None
-    """The size to which it falls along half a cosine, after the last step; None leaves it as it is."""
+    """Adam's step size after the last step, reached along half a cosine; None means no change."""
     clip_norm: float | None = 1e-3
-    """Bound on the gradient's global norm; None leaves it as it is."""
+    """Bound on the gradient's global norm; None means no bound."""
     b1: float = 0.9
-    """Adam's decay of the first moment."""
+    """Adam's decay rate of the first moment."""
     b2: float = 0.98
-    """Adam's decay of the second moment."""
+    """Adam's decay rate of the second moment."""
 
     def __post_init__(self) -> None:
         require_size("batch_size", self.batch_size)
@@ -76,7 +78,7 @@ class Training:
                 require(bool(0 <= value < 1), name, rule, value)
 
     def optimiser(self) -> optax.GradientTransformation:
-        """Adam after clipping; its numbers may be traced."""
+        """Clipping, then Adam; the settings may be traced."""
         bound = self.clip_norm
         clip = optax.identity() if bound is None else optax.clip_by_global_norm(bound)
         adam = optax.scale_by_adam(b1=self.b1, b2=self.b2)
@@ -92,33 +94,48 @@ class Training:
 
 @settings
 class StartFrom:
-    """A builder that starts every run from the same learner, such as one step of gradient descent."""
+    """A builder whose learner is given, such as one step of gradient descent, for every run."""
 
     learner: Learner
 
     def __call__(self, task: Task, key: jax.Array) -> Learner:
-        """The learner itself, whatever the task and the key."""
+        """The given learner, for every task and key."""
         return self.learner
 
 
 class Run(NamedTuple):
-    """All that one run is between two chunks, on the host; small, since episodes are drawn anew."""
+    """State and settings of one run between two chunks; small, since no episodes are kept."""
 
     learner: Learner
     optimiser: optax.OptState
     step: int | jax.Array
     """Training steps done."""
     key: jax.Array
-    """What the run's episodes are drawn from, as key data, (2,)."""
+    """Key from which the run's episodes are drawn, as key data, (2,)."""
     task: Task
     training: Training
+    objective: jax.tree_util.Partial | None
+    """What is minimised, as part of the run's structure; None means the task's own loss."""
 
 
-@jax.jit
-def start(build: Build, task: Task, training: Training, seed: int | jax.Array) -> Run:
-    """The run of a seed, before its first step."""
+@partial(jax.jit, static_argnames="objective")
+def start(
+    build: Build,
+    task: Task,
+    training: Training,
+    seed: int | jax.Array,
+    objective: Objective | None = None,
+) -> Run:
+    """The run of a seed, before its first step.
+
+    `objective` is a pure function, which is minimised instead of the loss of the task's episodes. It
+    is static: another function means another compiled program.
+
+    Raises BadInput for a learner with a variable that is neither `flax.nnx.Param` nor `Fixed`.
+    """
     weights_key, episodes_key = jax.random.split(jax.random.key(seed))
     learner = build(task, weights_key)
+    require_no_state(learner)
     return Run(
         learner=learner,
         optimiser=training.optimiser().init(nnx.state(learner, nnx.Param)),
@@ -126,31 +143,46 @@ def start(build: Build, task: Task, training: Training, seed: int | jax.Array) -
         key=jax.random.key_data(episodes_key),
         task=task,
         training=training,
+        objective=None if objective is None else jax.tree_util.Partial(objective),
     )
+
+
+def require_no_state(learner: Learner) -> None:
+    """Check that every variable of a learner is an `nnx.Param`, which is trained, or `Fixed`.
+
+    Other variables, such as running averages of batch normalisation, counters or random streams, are
+    state that would have to advance with every step. Learners are pure functions of one episode, which
+    cannot advance it. Raises BadInput that names the first such variable.
+    """
+    for path, variable in nnx.to_flat_state(nnx.state(learner)):
+        allowed = not isinstance(variable, nnx.Variable) or isinstance(variable, nnx.Param | Fixed)
+        name = ".".join(map(str, path))
+        rule = "a flax.nnx.Param, which is trained, or Fixed: state does not advance in training"
+        require(allowed, f"learner.{name}", rule, type(variable).__name__)
 
 
 @partial(jax.jit, static_argnames=("length", "mesh"), donate_argnames="runs")
 def advance(runs: Run, steps: jax.Array, length: int, mesh: Mesh) -> tuple[Run, jax.Array]:
-    """Runs, stacked on a leading axis, some steps further; their losses, (run, length).
+    """Advance runs, stacked on a leading axis, by some steps; also returns losses, (run, length).
 
-    `steps`, one number for each device, is `length`, or 0 where a device has nothing to do. Each
-    device advances its own runs and speaks to no other: the program holds no collective.
+    `steps`, one number for each device, is `length`, or 0 for a device without a run. Each device
+    advances its own runs without communication: the program contains no collective operation.
     """
 
     def advance_own(runs: Run, steps: jax.Array) -> tuple[Run, jax.Array]:
         return jax.vmap(partial(_train, steps=steps[0], length=length))(runs)
 
     axis = PartitionSpec("run")
-    # Nothing is shared between devices, so there is no use in tracking what varies between them.
+    # Devices share nothing, so JAX need not track which values vary between them.
     spread = jax.shard_map(advance_own, mesh=mesh, in_specs=axis, out_specs=axis, check_vma=False)
     return spread(runs, steps)
 
 
 @partial(jax.jit, static_argnames=("length", "mesh"), donate_argnames="run")
 def advance_divided(run: Run, steps: jax.Array, length: int, mesh: Mesh) -> tuple[Run, jax.Array]:
-    """One run some steps further, each batch divided among the devices of the mesh axis "batch".
+    """Advance one run by some steps, each batch divided among the devices of the mesh axis "batch".
 
-    The episodes are those of `advance`: what a key draws does not depend on where it is drawn.
+    The episodes are those of `advance`: the numbers drawn from a key do not depend on the device.
     """
 
     def divide(array: jax.Array) -> jax.Array:
@@ -167,10 +199,11 @@ def _train(
     length: int,
     place: Callable[[Episode], Episode] = lambda episodes: episodes,
 ) -> tuple[Run, jax.Array]:
-    """One run `steps` steps further, and its losses, NaN after those steps.
+    """Advance one run by `steps` steps; also returns its losses, (length,), NaN after those steps.
 
-    Episodes are drawn one step ahead and carried through the loop: what a loop carries is stored,
-    whereas XLA would redraw it inside each of its uses, which takes longer than the rest of a step.
+    Episodes are drawn one step ahead and carried through the loop. Values that a loop carries are
+    stored; otherwise XLA would draw the episodes again wherever they are used, which takes longer than
+    the rest of a step.
     """
 
     def draw(run: Run) -> Episode:
@@ -188,14 +221,15 @@ def _train(
 
 
 def _step(run: Run, episodes: Episode) -> tuple[Run, jax.Array]:
-    """One optimiser step on the given episodes, and the loss before it."""
+    """One optimiser step on the given episodes, and the value of the objective before it."""
     structure, *states = nnx.split(run.learner, nnx.Param, ...)
     parameters, fixed = states
+    objective = loss if run.objective is None else run.objective
 
-    def objective(parameters: nnx.State) -> jax.Array:
-        return loss(nnx.merge(structure, parameters, fixed), episodes)
+    def value_of(parameters: nnx.State) -> jax.Array:
+        return objective(nnx.merge(structure, parameters, fixed), episodes)
 
-    value, gradient = jax.value_and_grad(objective)(parameters)
+    value, gradient = jax.value_and_grad(value_of)(parameters)
     updates, optimiser = run.training.optimiser().update(gradient, run.optimiser, parameters)
     learner = nnx.merge(structure, optax.apply_updates(parameters, updates), fixed)
     return run._replace(learner=learner, optimiser=optimiser, step=run.step + 1), value
