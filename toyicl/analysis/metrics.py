@@ -140,8 +140,8 @@ def difference(learner: Observation, reference: Observation, learner_loss: jax.A
 
 def compare(learner: Learner, reference: Learner, episodes: Episode) -> Comparison:
     """Compare a learner with a reference on the same episodes."""
-    observed = (observe(one, episodes) for one in (learner, reference))
-    return difference(*observed, loss(learner, episodes))
+    own, other = observe(learner, episodes), observe(reference, episodes)
+    return difference(own, other, loss(learner, episodes))
 
 
 def permutation_sensitivity(
@@ -164,8 +164,8 @@ def permutation_sensitivity(
 
     def mean_change(order: jax.Array) -> jax.Array:
         rows = order[:, None, :]
-        permuted = (jnp.take_along_axis(values, rows, axis=0) for values in (x, y))
-        changed = jax.vmap(learner, in_axes=-1, out_axes=-1)(*permuted, x_query)
+        x_permuted, y_permuted = (jnp.take_along_axis(values, rows, axis=0) for values in (x, y))
+        changed = jax.vmap(learner, in_axes=-1, out_axes=-1)(x_permuted, y_permuted, x_query)
         return jnp.mean(jnp.linalg.norm(changed - predictions, axis=0))
 
     center = jnp.mean(predictions, axis=1, keepdims=True)
