@@ -38,7 +38,7 @@ figures: install
 	$(BIN)/toyicl run fig5 --out figures --seeds 4 --settings.training.batch-size 512 \
 		--settings.training.steps 30000
 	$(BIN)/toyicl run fig6 --out figures --settings.deep-training.batch-size 256 \
-		--settings.deep-training.steps 10000 --settings.deep-seeds 2
+		--settings.deep-training.steps 10000 --settings.deep-max-seeds 2
 	$(BIN)/toyicl run fig7 --out figures --seeds 2
 	$(BIN)/toyicl run fig8 --out figures --seeds 1 --settings.training.batch-size 256 \
 		--settings.training.steps 10000

@@ -37,8 +37,8 @@ from toyicl.training.loop import Histories, Job
 class Settings(FinetuningStudy):
     """Settings of the vehicle, and the lengths of its queries."""
 
-    most_seeds: int = 3
-    """Seeds beyond these are not trained."""
+    max_seeds: int = 3
+    """Largest number of seeds."""
     lengths: tuple[int, ...] = (1, 2)
     """Tokens in which models are told an input: the lengths of their maps."""
 
@@ -54,7 +54,7 @@ class Settings(FinetuningStudy):
 
 
 FULL = Settings()
-QUICK = FULL.quick(rates=(0.01, 0.1, 0.4, 1.6), most_seeds=2)
+QUICK = FULL.quick(rates=(0.01, 0.1, 0.4, 1.6), max_seeds=2)
 PUBLISHED = published(cross_entropy)
 
 
@@ -65,7 +65,7 @@ def trainings(settings: Settings) -> dict[str, Job]:
             replace(settings.model, input_tokens=length),
             settings.task,
             settings.training,
-            max_seeds=settings.most_seeds,
+            max_seeds=settings.max_seeds,
         )
         for length in settings.lengths
     }

@@ -58,8 +58,8 @@ class Settings(FinetuningStudy):
         require_size("evaluation_episodes", self.evaluation_episodes)
 
 
-FULL = Settings(most_seeds=2)
-QUICK = Settings(training=replace(FULL.training, steps=400), evaluation_episodes=500, most_seeds=2)
+FULL = Settings(max_seeds=2)
+QUICK = Settings(training=replace(FULL.training, steps=400), evaluation_episodes=500, max_seeds=2)
 
 
 def trainings(settings: Settings) -> dict[str, Job]:
@@ -69,7 +69,7 @@ def trainings(settings: Settings) -> dict[str, Job]:
     }
     control = replace(settings.model, memory="previous", eta=settings.previous)
     return {
-        name: Job(model, settings.task, settings.training, max_seeds=settings.most_seeds)
+        name: Job(model, settings.task, settings.training, max_seeds=settings.max_seeds)
         for name, model in {**momentum, "previous token": control}.items()
     }
 

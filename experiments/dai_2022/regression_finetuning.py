@@ -36,14 +36,14 @@ class Settings(FinetuningStudy):
 
     task: SequenceRegression = SequenceRegression()  # type: ignore[assignment]
     """The task."""
-    most_seeds: int = 3
-    """Seeds beyond these are not trained."""
+    max_seeds: int = 3
+    """Largest number of seeds."""
     rates: tuple[float, ...] = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
     """Rates of finetuning to choose from: the best is the least, nearest to none."""
 
 
 FULL = Settings()
-QUICK = FULL.quick(most_seeds=2)
+QUICK = FULL.quick(max_seeds=2)
 PUBLISHED = published(half_squared)
 WAYS = ("zero-shot", "in context", "finetuned")
 

@@ -57,7 +57,7 @@ class Settings(FinetuningStudy):
 
 
 FULL = Settings()
-QUICK = FULL.quick(rates=(0.01, 0.1, 0.4, 1.6), draws=(64,), most_seeds=2)
+QUICK = FULL.quick(rates=(0.01, 0.1, 0.4, 1.6), draws=(64,), max_seeds=2)
 NOISE_RATIO = 3.0
 """|r|^2 over |z|^2 of the noise."""
 OWN = "keys and values"

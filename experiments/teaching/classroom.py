@@ -46,8 +46,8 @@ class Settings(Study):
     """Training at every share of softmax, with one head and with two."""
     shares: tuple[float, ...] = departures.SHARES
     """Shares of softmax in what attention reads."""
-    dial_seeds: int = 2
-    """Seeds at each share, at most."""
+    dial_max_seeds: int = 2
+    """Largest number of seeds at each share."""
     depth: int = 5
     """Most steps of gradient descent and GD++ whose best sizes are kept."""
 
@@ -58,7 +58,7 @@ class Settings(Study):
         require_different("shares", self.shares)
         for share in self.shares:
             require_fraction("shares", share)
-        require_size("dial_seeds", self.dial_seeds)
+        require_size("dial_max_seeds", self.dial_max_seeds)
         require_size("depth", self.depth, least=2)
 
 
@@ -70,7 +70,7 @@ QUICK = Settings(
     ),
     dial_training=Training(steps=1500, batch_size=128, snapshot_every=500, learning_rate=1e-2),
     shares=(0.0, 0.25, 0.5, 0.75, 1.0),
-    dial_seeds=1,
+    dial_max_seeds=1,
     evaluation_episodes=2000,
 )
 HEADS = (1, 2)
@@ -91,7 +91,7 @@ def trainings(settings: Settings) -> dict[str, Job]:
             Architecture(attention="mixed", softmax_fraction=share, heads=heads),
             task,
             settings.dial_training,
-            max_seeds=settings.dial_seeds,
+            max_seeds=settings.dial_max_seeds,
         )
         for task in _dial_tasks(settings).values()
         for heads in HEADS

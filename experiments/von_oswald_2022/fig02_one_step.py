@@ -40,8 +40,8 @@ class Settings(Study):
 
     sizes: tuple[int, ...] = (5, 10, 20, 30, 40, 50)
     """Sizes N = d of panel (c), one training each."""
-    size_seeds: int = 2
-    """Seeds for each size in panel (c), at most; the paper has one training each."""
+    size_max_seeds: int = 2
+    """Largest number of seeds for each size in panel (c); the paper has one."""
     size_training: Training = Training(
         steps=2000, batch_size=512, snapshot_every=500, learning_rate=5e-4
     )
@@ -51,7 +51,7 @@ class Settings(Study):
         super().__post_init__()
         require_one_linear_layer(self.model)
         require(self.task.outputs == 1, "task.outputs", "1 in this experiment", self.task.outputs)
-        require_size("size_seeds", self.size_seeds)
+        require_size("size_max_seeds", self.size_max_seeds)
         require_different("sizes", self.sizes)
         for size in self.sizes:
             self.task_of_size(size)  # refused here, not after panels (a), (b) and (d)
@@ -76,7 +76,7 @@ def trainings(settings: Settings) -> dict[str, Job]:
             settings.model,
             settings.task_of_size(size),
             settings.size_training,
-            max_seeds=settings.size_seeds,
+            max_seeds=settings.size_max_seeds,
         )
         for size in settings.sizes
     }

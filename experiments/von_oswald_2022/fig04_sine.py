@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl.analysis import metrics
-from toyicl.core.datasets import dataset
+from toyicl.core.datasets import dataset, seed_coordinate
 from toyicl.core.episode import Episode, Learner
 from toyicl.harness import claims
 from toyicl.models.feature_descent import MetaLearner
@@ -103,6 +103,7 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
         {"label_deviation": jnp.std(episodes.y_query)},
         {"key_loss": ("key_seed", key_losses[0])},
         {"key_reference_loss": ("key_seed", key_losses[1])},
+        seed_coordinate(histories["transformer, one key"].seeds, "key_seed"),
     )
 
 

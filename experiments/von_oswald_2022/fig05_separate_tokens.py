@@ -24,7 +24,7 @@ from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.analysis.token_jacobian import TokenSensitivity, token_sensitivity
 from toyicl.core.config import require_different, require_size
-from toyicl.core.datasets import dataset
+from toyicl.core.datasets import dataset, seed_coordinate
 from toyicl.core.episode import Episode
 from toyicl.harness import claims
 from toyicl.models.transformer import Architecture, Transformer
@@ -45,8 +45,8 @@ class Settings(Study):
     training: Training = Training(steps=10_000, clip_norm=10.0)
     linear_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     """Learning rates at which a linear first layer is tried."""
-    linear_seeds: int = 1
-    """Seeds for each of those rates, at most."""
+    linear_max_seeds: int = 1
+    """Largest number of seeds for each of those rates."""
     joint_training: Training = Training()
     """Training of the layer on joint tokens beside them: Figure 2's."""
     sensitivity_episodes: int = 64
@@ -55,7 +55,7 @@ class Settings(Study):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_different("linear_rates", self.linear_rates)
-        for name in ("linear_seeds", "sensitivity_episodes"):
+        for name in ("linear_max_seeds", "sensitivity_episodes"):
             require_size(name, getattr(self, name))
 
 
@@ -81,7 +81,7 @@ def trainings(settings: Settings) -> dict[str, Job]:
     closely = replace(training, steps=looked - looked % every, snapshot_every=every)
     of_rates = {
         _name(rate): Job(
-            linear, task, replace(training, learning_rate=rate), max_seeds=settings.linear_seeds
+            linear, task, replace(training, learning_rate=rate), max_seeds=settings.linear_max_seeds
         )
         for rate in settings.linear_rates
     }
@@ -104,10 +104,8 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train, see what the first layer attends to, and try a linear first layer and joint tokens."""
     task, history = settings.task, histories["model"]
     joint, close = histories["joint tokens, as in Figure 2"], histories["looked at closely"]
-    linear = [
-        metrics.losses(histories[_name(rate)].final, settings.episodes())
-        for rate in settings.linear_rates
-    ]
+    tried = [histories[_name(rate)] for rate in settings.linear_rates]
+    linear = [metrics.losses(one.final, settings.episodes()) for one in tried]
     references = best_references(task, 1)
     two = metrics.loss(GradientDescent.shared(task, 2), settings.episodes())
     few = task.sample(jax.random.key(2028), settings.sensitivity_episodes)
@@ -119,8 +117,11 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
         alignment(settings, history, references),
         {f"to_{name}": (("seed", "step"), value) for name, value in seen._asdict().items()},
         {"linear_loss": (("rate", "linear_seed"), linear), "rate": list(settings.linear_rates)},
+        seed_coordinate(tried[0].seeds, "linear_seed"),
         {"joint_loss": (("joint_seed", "joint_step"), joint_loss), "joint_step": joint.steps},
+        seed_coordinate(joint.seeds, "joint_seed"),
         {"close_loss": (("close_seed", "close_step"), close_loss), "close_step": close.steps},
+        seed_coordinate(close.seeds, "close_seed"),
         {
             f"close_{name}": (("close_seed", "close_step"), v)
             for name, v in close_seen._asdict().items()

@@ -36,8 +36,8 @@ class Settings(Study):
         steps=50_000, snapshot_every=500, learning_rate=5e-4, clip_norm=10.0
     )
     """Its training."""
-    deep_seeds: int = 3
-    """Seeds of it, at most."""
+    deep_max_seeds: int = 3
+    """Largest number of seeds of the deep model."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,7 +57,7 @@ QUICK = Settings(
     deep_training=Training(
         steps=1000, batch_size=256, snapshot_every=500, learning_rate=1e-3, clip_norm=10.0
     ),
-    deep_seeds=2,
+    deep_max_seeds=2,
     evaluation_episodes=2000,
 )
 
@@ -69,7 +69,7 @@ def trainings(settings: Settings) -> dict[str, Job]:
     return {
         _name(one): Job(one, task, training),
         _name(two): Job(two, task, training),
-        _name(deep): Job(deep, task, settings.deep_training, max_seeds=settings.deep_seeds),
+        _name(deep): Job(deep, task, settings.deep_training, max_seeds=settings.deep_max_seeds),
     }
 
 

@@ -17,7 +17,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl.core.config import require_size
-from toyicl.core.datasets import dataset, side_by_side
+from toyicl.core.datasets import dataset, seed_coordinate, side_by_side
 from toyicl.harness import claims
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
@@ -37,12 +37,12 @@ class Settings(Study):
     """How many fixed tasks it is trained on, all in every step."""
     block_training: Training = Training(steps=10_000, batch_size=8192, clip_norm=10.0)
     """Its training."""
-    block_seeds: int = 3
-    """Seeds of it, at most."""
+    block_max_seeds: int = 3
+    """Largest number of seeds of the block."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("block_tasks", "block_seeds"):
+        for name in ("block_tasks", "block_max_seeds"):
             require_size(name, getattr(self, name))
 
 
@@ -52,7 +52,7 @@ QUICK = Settings(
     training=Training(steps=2000, batch_size=512),
     block_tasks=2048,
     block_training=Training(steps=2000, batch_size=2048, clip_norm=10.0, learning_rate=3e-3),
-    block_seeds=1,
+    block_max_seeds=1,
 )
 
 
@@ -65,7 +65,7 @@ def trainings(settings: Settings) -> dict[str, Job]:
         )
         for heads in HEADS
     }
-    block = Job(settings.block, pool, settings.block_training, max_seeds=settings.block_seeds)
+    block = Job(settings.block, pool, settings.block_training, max_seeds=settings.block_max_seeds)
     return of_heads | {"block": block}
 
 
@@ -82,7 +82,7 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
         block_loss=(("block_seed", "block_step"), block["loss"][1]),
         block_training_loss=(("block_seed", "block_step"), _padded(history.training_loss)),
         block_step=history.steps,
-        block_seed=history.seeds,
+        **seed_coordinate(history.seeds, "block_seed"),
     )
 
 

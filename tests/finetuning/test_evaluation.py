@@ -196,7 +196,7 @@ def test_every_seed_is_looked_at_before_and_after(close):
         ({"queries": 0}, "queries must be a whole number of at least 1"),
         ({"rates": (0.1, 0.1)}, "rates must be one value or more, each once"),
         ({"rates": (-0.1,)}, "rates must be a finite number above 0, got -0.1"),
-        ({"most_seeds": 0}, "most_seeds must be a whole number of at least 1"),
+        ({"max_seeds": 0}, "max_seeds must be a whole number of at least 1"),
     ],
 )
 def test_bad_settings_are_named(bad, message):

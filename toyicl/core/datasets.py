@@ -46,14 +46,42 @@ def side_by_side(parts: Mapping[Any, xr.Dataset], dim: str) -> xr.Dataset:
     return joined.assign_coords({dim: list(parts)})
 
 
+def seed_coordinate(seeds: Any, dim: str = "seed") -> Variables:
+    """The coordinate of a dimension of seeds, marked as such for `seed_dim`."""
+    return {dim: (dim, np.asarray(seeds), {"role": "seed"})}
+
+
+def seed_dim(values: xr.Dataset | xr.DataArray) -> str:
+    """Name of the dimension of seeds: the one whose coordinate has the attribute role = "seed".
+
+    Without a marked coordinate, a dimension that is called "seed". Raises ValueError if there is none,
+    or more than one.
+    """
+    marked = [str(d) for d in values.dims if d in values.coords and _is_of_seeds(values[d])]
+    found = marked or [str(dim) for dim in values.dims if dim == "seed"]
+    if len(found) != 1:
+        rule = "have one dimension whose coordinate has the attribute role = 'seed'"
+        raise ValueError(f"values must {rule}, got the dimensions {tuple(values.dims)}")
+    return found[0]
+
+
+def _is_of_seeds(coordinate: xr.DataArray) -> bool:
+    return coordinate.attrs.get("role") == "seed"
+
+
 def _dims(variable: tuple) -> tuple[str, ...]:
     return (variable[0],) if isinstance(variable[0], str) else variable[0]
 
 
 def dataset(*variables: Variables, **attributes: Any) -> xr.Dataset:
-    """Variables as a dataset; those named like a dimension are its coordinates."""
+    """Variables as a dataset; those named like a dimension are its coordinates.
+
+    Values of "seed" become a coordinate that is marked for `seed_dim`.
+    """
     merged = {name: values for some in variables for name, values in some.items()}
-    coordinates = {
+    coordinates: Variables = {
         name: merged.pop(name) for name in ("seed", "step", "alpha", "factor") if name in merged
     }
+    if "seed" in coordinates:
+        coordinates |= seed_coordinate(coordinates["seed"])
     return xr.Dataset(merged, coords=coordinates, attrs=attributes)

@@ -40,8 +40,8 @@ class FinetuningStudy:
         steps=1200, batch_size=64, snapshot_every=200, learning_rate=3e-3, clip_norm=1.0
     )
     """Its training."""
-    most_seeds: int = 5
-    """Seeds beyond these are not trained."""
+    max_seeds: int = 5
+    """Largest number of seeds."""
     tasks: int = 48
     """Tasks on which it is measured, and as many others on which rates are chosen."""
     queries: int = 48
@@ -52,7 +52,7 @@ class FinetuningStudy:
     def __post_init__(self) -> None:
         require_size("tasks", self.tasks, least=2)
         require_size("queries", self.queries)
-        require_size("most_seeds", self.most_seeds)
+        require_size("max_seeds", self.max_seeds)
         require_different("rates", self.rates)
         for rate in self.rates:
             require_positive("rates", rate)
@@ -65,7 +65,7 @@ class FinetuningStudy:
 
     def trainings(self) -> dict[str, Job]:
         """The training of the model on the task, named "model"."""
-        return {"model": Job(self.model, self.task, self.training, max_seeds=self.most_seeds)}
+        return {"model": Job(self.model, self.task, self.training, max_seeds=self.max_seeds)}
 
     def trials(self) -> "tuple[EvaluationSet, EvaluationSet]":
         """The tasks to measure on, and those to choose rates on."""

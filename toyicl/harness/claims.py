@@ -302,11 +302,6 @@ def _left(values: "xr.DataArray", stuck: "xr.DataArray | None") -> "xr.DataArray
     return values.where(~stuck)
 
 
-def _seed_dim(values: "xr.DataArray") -> str:
-    """The dimension of seeds: seed, or one of a name that ends with it."""
-    return next(str(dim) for dim in values.dims if str(dim).endswith("seed"))
-
-
 def _named(stuck: "xr.DataArray") -> list[Any]:
     """Seeds on their plateau: numbers, or texts such as "size 20: seed 1" if there is more to say."""
     if stuck.dims == ("seed",):
@@ -320,3 +315,9 @@ def _named(stuck: "xr.DataArray") -> list[Any]:
         )
         for place in found.place.values[found.values]
     ]
+
+
+def _seed_dim(values: "xr.DataArray") -> str:
+    from toyicl.core.datasets import seed_dim  # not at the top: listing needs no xarray
+
+    return seed_dim(values)

@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl.core.datasets import part
+from toyicl.core.datasets import part, seed_dim
 from toyicl.plots import figures
 
 TITLES = {"gd": "GD", "gdpp": "GD++"}
@@ -88,11 +88,10 @@ def curves(
     def draw(axes: Axes, results: xr.Dataset) -> None:
         for number, (name, label) in enumerate(labels.items()):
             values = results[name]
-            seeds = next(str(dim) for dim in values.dims if str(dim).endswith("seed"))
             color, line = LOOKS[number]
             figures.every_seed(
                 axes,
-                values.rename({seeds: "seed"}),
+                values.rename({seed_dim(values): "seed"}),
                 along,
                 label=label,
                 color=color,

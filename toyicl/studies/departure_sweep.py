@@ -25,6 +25,7 @@ from toyicl.core.config import (
     require_positive,
     require_size,
 )
+from toyicl.core.datasets import seed_coordinate
 from toyicl.core.episode import Episode, predict
 from toyicl.models.transformer import Architecture
 from toyicl.studies import departures
@@ -140,7 +141,7 @@ def measure(settings: Probe, histories: Histories) -> xr.Dataset:
         values = np.stack([np.asarray(row[name]) for row in rows])
         dims = (*along, "seed") if values.ndim > 1 else tuple(along)
         variables[name] = (dims, values.reshape(*shape, *values.shape[1:]))
-    coordinates: dict[str, Any] = {**along, "seed": history.seeds}
+    coordinates: dict[str, Any] = {**along, **seed_coordinate(history.seeds)}
     return xr.Dataset(
         variables,
         coords=coordinates,
