@@ -211,7 +211,7 @@ def test_an_experiment_file_that_changed_is_told_and_a_figure_in_use_is_left(tmp
     path.write_text(MINE + "# another line\n")
     changed = here("run", path, "--out", tmp_path)
     assert changed.returncode == 0
-    sentence = "carrying on a run that another version of the experiment file began"
+    sentence = "resuming a run that another version of the experiment file started"
     assert changed.stderr == f"toyicl: {sentence}; --fresh starts over\n"
     with atomic_files.locked(tmp_path / "mine", print):
         answer = here("draw", path, "--out", tmp_path)

@@ -197,9 +197,7 @@ def test_a_finished_quick_run_gives_way_to_a_full_one_and_not_the_other_way(tmp_
     assert here("run", SMALL, *short, "--quick", "--settings.task.input-range=2").returncode == 0
     answer = here("run", SMALL, *short)
     assert answer.returncode == 0, answer.stderr
-    assert (
-        f"starting over: the quick run that {tmp_path / 'small'} holds gives way" in answer.stderr
-    )
+    assert f"replacing the finished --quick run in {tmp_path / 'small'}" in answer.stderr
     assert results(tmp_path).attrs["level"] == "full"
     answer = here("run", SMALL, *short, "--quick", "--settings.task.input-range=2")
     assert answer.returncode == 2

@@ -12,11 +12,20 @@ import numpy as np
 import xarray as xr
 
 from toyicl.core.errors import BadInput, Unfinished
-from toyicl.harness import atomic_files, checkpoints, provenance, sweeps, trainings
+from toyicl.harness import (
+    atomic_files,
+    checkpoints,
+    dry_run,
+    provenance,
+    resuming,
+    sweeps,
+    trainings,
+)
 from toyicl.harness.checkpoint_manager import CheckpointManager
 from toyicl.harness.checkpoints import Checkpoint
+from toyicl.harness.dry_run import Plan
 from toyicl.harness.experiment import Experiment
-from toyicl.harness.provenance import changed_since, cut_sentence, identity_of
+from toyicl.harness.provenance import changed_since, cut_sentence
 from toyicl.harness.results import (
     CLAIMS,
     FIGURE,
@@ -142,6 +151,32 @@ def run(
             ) from error
 
 
+def plan(
+    experiment: Experiment,
+    grid: Grid,
+    folder: Path,
+    *,
+    seeds: int,
+    quick: bool,
+    fresh: bool = False,
+    warn: Callable[[str], None],
+) -> Plan:
+    """What `run` would train with the same arguments, and a rough estimate of its cost.
+
+    Nothing is trained and nothing is written. Raises BadInput for settings that `run` would refuse.
+    """
+    declared = trainings.declared(experiment, grid.points, grid.sweep)
+    identity = provenance.identity(experiment.name, grid.base, seeds, grid.sweep)
+    kept = resuming.earlier(folder, identity, quick=quick, fresh=fresh, warn=warn)
+    states = kept.states if kept else {}
+    return dry_run.plan(experiment.name, trainings.grouped(declared), seeds, states)
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """A plan as lines of text."""
+    return dry_run.lines(plan)
+
+
 def redraw(
     experiment: Experiment, folder: Path, warn: Callable[[str], None], *, lock: bool = True
 ) -> list[Path]:
@@ -239,45 +274,19 @@ def _begin(
     held: contextlib.ExitStack,
     lock: bool,
 ) -> Checkpoint:
-    """Take hold of a folder, and read what an earlier run left to carry on from."""
+    """Lock a folder, and read the checkpoint that the run resumes."""
     atomic_files.prepare_folder(folder)
     held.enter_context(atomic_files.locked(folder, screen.warn, lock=lock))
-    if fresh:
-        checkpoints.discard(folder)
-        return Checkpoint(identity, [], {})
-    kept = checkpoints.load(folder, screen.warn)
+    kept = resuming.earlier(folder, identity, quick=quick, fresh=fresh, warn=screen.warn)
     if kept is None:
-        done = (folder / RESULTS).exists()
-        there = identity_of(load_results(folder)) if done else identity
-        kept = Checkpoint(there, [], {})
-    differences = _differences(kept.identity, identity)
-    if differences and not quick and _is_of_quick_run(kept, folder):
-        screen.warn(f"starting over: the quick run that {folder} holds gives way")
+        if not fresh:
+            screen.warn(f"replacing the finished --quick run in {folder}")
         checkpoints.discard(folder)
         return Checkpoint(identity, [], {})
-    if differences:
-        raise BadInput(
-            f"settings must be those of the run in {folder}, got other {', '.join(differences)}; "
-            "another --out keeps both, --fresh starts over"
-        )
     changed = changed_since(kept.origins[-1], origin) if kept.origins else ""
     if changed:
-        screen.warn(f"carrying on a run that {changed} began; --fresh starts over")
+        screen.warn(f"resuming a run that {changed} started; --fresh starts over")
     return kept
-
-
-def _is_of_quick_run(kept: Checkpoint, folder: Path) -> bool:
-    """Whether what is kept belongs to the finished quick run in a folder, not to one begun after it."""
-    if not has_results(folder) or is_full(folder):
-        return False
-    return not _differences(identity_of(load_results(folder)), kept.identity)
-
-
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """Where two identities differ; a run may have more seeds than the earlier one, but not fewer."""
-    count = len(there["seeds"])
-    more = count < len(here["seeds"]) and there["seeds"] == here["seeds"][:count]
-    return provenance.differences(there | {"seeds": here["seeds"]} if more else there, here)
 
 
 def _on_first_process(begin: Callable[[], Checkpoint]) -> Checkpoint:

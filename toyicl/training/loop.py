@@ -144,7 +144,7 @@ def fit_all(
     for own in chosen:
         require(len(own) > 0, "seeds", "at least 1", len(own))
     runs = [
-        [jax.device_get(_start(job, int(seed))) for seed in own]
+        [jax.device_get(begin(job, int(seed))) for seed in own]
         for job, own in zip(jobs, chosen, strict=True)
     ]
     states = checkpointer.restore([empty_state(own) for own in runs])
@@ -154,13 +154,13 @@ def fit_all(
 
 def kind(job: Job) -> Any:
     """What jobs that can be trained together have in common: all that is not traced."""
-    run = jax.eval_shape(partial(_start, job), 0)
+    run = jax.eval_shape(partial(begin, job), 0)
     leaves, structure = jax.tree.flatten(run)
     return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
-def _start(job: Job, seed: int) -> Run:
-    """A run of a job before its first step."""
+def begin(job: Job, seed: int | jax.Array) -> Run:
+    """The run of a seed of a job, before its first step."""
     return start(job.build, job.task, job.training, seed, job.objective)
 
 

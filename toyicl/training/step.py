@@ -207,8 +207,7 @@ def _train(
     """
 
     def draw(run: Run) -> Episode:
-        key = jax.random.fold_in(jax.random.wrap_key_data(run.key), run.step)
-        return place(run.task.sample(key, run.training.batch_size))
+        return place(_episodes(run))
 
     def step(index: jax.Array, carry: tuple[Run, Episode, jax.Array]) -> tuple:
         run, episodes, losses = carry
@@ -218,6 +217,20 @@ def _train(
     unknown = jnp.full(length, jnp.nan)
     run, _, losses = jax.lax.fori_loop(0, steps, step, (run, draw(run), unknown))
     return run, losses
+
+
+def one_step(run: Run) -> tuple[Run, jax.Array]:
+    """One optimiser step on fresh episodes, and the value of the objective before it.
+
+    Equal to a step of `advance`; to be lowered, to count its operations.
+    """
+    return _step(run, _episodes(run))
+
+
+def _episodes(run: Run) -> Episode:
+    """The episodes of the next step of a run."""
+    key = jax.random.fold_in(jax.random.wrap_key_data(run.key), run.step)
+    return run.task.sample(key, run.training.batch_size)
 
 
 def _step(run: Run, episodes: Episode) -> tuple[Run, jax.Array]:

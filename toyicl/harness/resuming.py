@@ -1,0 +1,62 @@
+"""What an earlier run left in a folder, and whether a new run resumes it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from toyicl.core.errors import BadInput, Unfinished
+from toyicl.harness import checkpoints, provenance
+from toyicl.harness.checkpoints import Checkpoint
+from toyicl.harness.results import RESULTS, load_results
+
+
+def earlier(
+    folder: Path,
+    identity: dict[str, Any],
+    *,
+    quick: bool,
+    fresh: bool,
+    warn: Callable[[str], None],
+) -> Checkpoint | None:
+    """The checkpoint that a run resumes, with the states of no training if there is nothing yet.
+
+    None if the run starts over and replaces what the folder holds: with `fresh`, or if that is a
+    finished quick run and this one is not quick. A run may have more seeds than the earlier one.
+    `warn` is called with a sentence for each damaged checkpoint. Raises BadInput if the folder holds a
+    run with other settings, and Damaged if it holds nothing but damaged checkpoints.
+    """
+    if fresh:
+        return None
+    kept = checkpoints.load(folder, warn)
+    if kept is None:
+        done = (folder / RESULTS).exists()
+        there = provenance.identity_of(load_results(folder)) if done else identity
+        kept = Checkpoint(there, [], {})
+    found = _differences(kept.identity, identity)
+    if found and not quick and _is_of_quick_run(kept, folder):
+        return None
+    if found:
+        raise BadInput(
+            f"settings must be those of the run in {folder}, got other {', '.join(found)}; "
+            "another --out keeps both, --fresh starts over"
+        )
+    return kept
+
+
+def _is_of_quick_run(kept: Checkpoint, folder: Path) -> bool:
+    """Whether a checkpoint belongs to the finished quick run in a folder, not to one begun after it."""
+    if not (folder / RESULTS).exists():
+        return False
+    try:
+        results = load_results(folder)
+    except (BadInput, Unfinished):  # the results are not known to be those of a quick run
+        return False
+    quick = results.attrs.get("level") == "quick"
+    return quick and not _differences(provenance.identity_of(results), kept.identity)
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """Where two identities differ, as text; more seeds than there are not a difference."""
+    count = len(there["seeds"])
+    more = count < len(here["seeds"]) and there["seeds"] == here["seeds"][:count]
+    return provenance.differences(there | {"seeds": here["seeds"]} if more else there, here)
