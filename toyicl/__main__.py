@@ -1,14 +1,14 @@
-"""The program: handles signals before anything slow is imported, and hands over to the command line."""
+"""The program: handles interrupts before anything slow is imported, then runs the command line."""
 
 from toyicl.cli.console import InterruptHandler
 
 
 def main() -> None:
-    """What `toyicl` and `python -m toyicl` call."""
-    leaving = InterruptHandler()
-    from toyicl.cli import main as cli_main  # takes a moment, in which Ctrl-C would be a traceback
+    """Entry point of `toyicl` and `python -m toyicl`."""
+    interrupts = InterruptHandler()
+    from toyicl.cli import main as command_line  # slow; Ctrl-C meanwhile would print a traceback
 
-    cli_main.main(leaving=leaving)
+    command_line.main(interrupts=interrupts)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from programs import SMALL, here, toyicl
 
-from toyicl.cli import main
+from toyicl.cli import training
 from toyicl.harness import atomic_files
 from toyicl.studies.departures import AXES
 
@@ -230,7 +230,7 @@ def test_an_experiment_file_that_changed_is_told_and_a_figure_in_use_is_left(tmp
 )
 def test_the_command_of_results_makes_them_again(words, expected):
     names = [word for word in words.split() if word in ("fig2", "prop1")]
-    assert main._said("fig2", names, words.split()) == expected
+    assert training.command_of_results("fig2", names, words.split()) == expected
 
 
 def test_a_diverged_seed_is_named_and_the_results_are_kept(tmp_path):
@@ -315,8 +315,8 @@ def test_the_program_exits_with_what_went_wrong(tmp_path):
         ),
         (["floors", "--steps=0"], "steps must be a whole number of at least 1, got 0"),
         (["probe", "--axis=attention.softmx"], "axis must be one of attention.softmax, "),
-        (["flors"], "list, run, probe, draw, verify, floors"),
-        ([], "list, run, probe, draw, verify, floors"),
+        (["flors"], "list, run, departures, draw, verify, floors"),
+        ([], "list, run, departures, draw, verify, floors"),
     ],
 )
 def test_bad_input_is_one_clear_line(words, expected, tmp_path):
@@ -329,15 +329,15 @@ def test_bad_input_is_one_clear_line(words, expected, tmp_path):
     assert not list(Path(tmp_path).iterdir())  # nothing half-written
 
 
-SOFTMAX = ["probe", "--axis", "attention.softmax"]
+SOFTMAX = ["departures", "--factor", "attention.softmax"]
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["probe", "--values=0,1"], "as many lists of values, got 0 and 1"),
+        (["departures", "--values=0,1"], "as many lists of values, got 0 and 1"),
         ([*SOFTMAX, "--values=0,1", "--values=0,1"], "as many lists of values, got 1 and 2"),
-        ([*SOFTMAX, "--axis=mlp.gate", "--axis=norm.gate"], "one axis or two"),
+        ([*SOFTMAX, "--axis=mlp.gate", "--axis=norm.gate"], "one factor or two"),
         ([*SOFTMAX, *SOFTMAX[1:]], "second_axis must be another than axis"),
         (
             [*SOFTMAX, "--values=0:1"],
@@ -348,7 +348,10 @@ SOFTMAX = ["probe", "--axis", "attention.softmax"]
             [*SOFTMAX, "--values=0:2:3"],
             "attention.softmax cannot be 2 here: Architecture.softmax",
         ),
-        (["probe", "--axis=model.depth", "--values=1.5"], "whole numbers for model.depth, got 1.5"),
+        (
+            ["departures", "--factor=model.depth", "--values=1.5"],
+            "whole numbers for model.depth, got 1.5",
+        ),
         ([*SOFTMAX, "--tolerance=0"], "tolerance must be a finite number above 0, got 0.0"),
         ([*SOFTMAX, "--seeds=0"], "seeds must be a whole number of at least 1, got 0"),
     ],
@@ -377,7 +380,7 @@ def test_a_probe_trains_measures_and_draws(tmp_path):
     """Quick: 2,000 steps at each of two values."""
     answer = toyicl(*SOFTMAX, "--values=0:1:2", "--seeds=1", "--quick", "--out", tmp_path)
     assert answer.returncode == 0, answer.stderr
-    folder = tmp_path / "probe-attention.softmax"
+    folder = tmp_path / "departures-attention.softmax"
     for name in ("results.nc", "claims.json", "figure.png", "figure.svg"):
         assert f"wrote {folder / name}" in answer.stdout
         assert (folder / name).stat().st_size > 0

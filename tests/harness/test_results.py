@@ -59,12 +59,11 @@ def test_no_changed_byte_gives_wrong_results(tmp_path):
             notes = []
             try:
                 loaded = load_results(tmp_path, notes.append)
-            except atomic_files.Damaged as error:
-                assert "results.nc is damaged" in str(error)
-            else:  # a byte that no variable and no attribute uses
-                assert len(notes) == 1
-                xr.testing.assert_identical(loaded, RESULTS)
-                unused += 1
+            except atomic_files.Damaged:
+                continue
+            assert len(notes) == 1  # a byte that no variable and no attribute uses
+            xr.testing.assert_identical(loaded, RESULTS)
+            unused += 1
     assert unused < 60
 
 

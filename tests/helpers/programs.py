@@ -36,7 +36,7 @@ def here(*words, cwd=None):
 
     Not for what precision, devices, signals or the order of starting have a part in.
     """
-    staying = SimpleNamespace(wished=False, training=False, begun=False)
+    staying = SimpleNamespace(requested=False, training=False, begun=False)
     said, complained = io.StringIO(), io.StringIO()
     with (
         contextlib.chdir(cwd or "."),

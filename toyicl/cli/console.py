@@ -1,6 +1,7 @@
-"""The terminal: progress bars, warnings, verdicts, and the user's wish to leave."""
+"""The terminal: progress bars, warnings, verdicts, and interrupts."""
 
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -16,19 +17,20 @@ if TYPE_CHECKING:
 
 
 LINE_EVERY = 30.0
-"""Seconds between two lines of progress where there is no terminal."""
+"""Seconds between two lines of progress where standard error is not a terminal."""
 
 
 class InterruptHandler:
-    """Handles Ctrl-C and a cluster's SIGTERM.
+    """Handles Ctrl-C, and SIGTERM as clusters send it.
 
-    While a run trains, the first is a wish that the run asks for after each chunk of steps, so that it
-    can save a checkpoint. Otherwise, and the second time, the program ends at once: XLA's threads may
-    be compiling, where an exception would be lost, and crash if Python ends around them.
+    During training, the first interrupt is a request, which the run reads after each chunk of steps, so
+    that it can save a checkpoint. At other times, and the second time, the program exits at once: XLA
+    may be compiling in other threads, where an exception would be lost, and which crash if Python
+    exits around them.
     """
 
     def __init__(self) -> None:
-        self.wished = False
+        self.requested = False
         self.training = False
         self.begun = False
         """Whether a training has begun, of which something may have been saved."""
@@ -36,57 +38,64 @@ class InterruptHandler:
             signal.signal(number, self)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """What Python calls on a signal."""
-        if not self.training or self.wished:
-            hint = b"; the same command carries on" if self.begun else b""
-            os.write(2, b"toyicl: stopped" + hint + b"\n")
+        """Called by Python on a signal."""
+        if not self.training or self.requested:
+            hint = b"; rerun the same command to resume" if self.begun else b""
+            os.write(2, b"toyicl: interrupted" + hint + b"\n")
             os._exit(1)
-        self.wished = True
-        os.write(2, b"toyicl: stopping after this chunk of steps; once more stops at once\n")
+        self.requested = True
+        os.write(2, b"toyicl: stopping after this chunk of steps; press Ctrl-C again to quit now\n")
 
 
 class TerminalConsole:
-    """What a run says to its user, and hears from them."""
+    """How a run reports to its user on a terminal, and learns of an interrupt."""
 
-    def __init__(self, leaving: InterruptHandler) -> None:
-        self._leaving = leaving
+    def __init__(self, interrupts: InterruptHandler) -> None:
+        self._interrupts = interrupts
 
     @contextlib.contextmanager
     def progress(self, label: str, steps: int) -> "Iterator[Callable[[int, np.ndarray], None]]":
-        """A bar with the losses and the time left on a terminal; a line now and then elsewhere."""
+        """A progress bar with the losses and the time left; lines now and then without a terminal."""
         from tqdm import tqdm
 
-        self._leaving.begun = self._leaving.training = True
-        said = time.monotonic()
+        self._interrupts.begun = self._interrupts.training = True
+        printed = time.monotonic()
         with tqdm(total=steps, desc=label, unit="step", disable=None, file=sys.stderr) as bar:
 
             def show(done: int, losses: "np.ndarray") -> None:
-                nonlocal said
-                seen = " ".join(f"{loss:.4f}" for loss in losses[:8])
-                bar.set_postfix_str(f"loss {seen}", refresh=False)
+                nonlocal printed
+                shown = " ".join(f"{loss:.4f}" for loss in losses[:8])
+                bar.set_postfix_str(f"loss {shown}", refresh=False)
                 bar.update(done - bar.n)
-                if bar.disable and time.monotonic() - said > LINE_EVERY:
-                    said = time.monotonic()
-                    print(
-                        f"{label}: {done} of {steps} steps, loss {seen}",
-                        file=sys.stderr,
-                        flush=True,
-                    )
+                if bar.disable and time.monotonic() - printed > LINE_EVERY:
+                    printed = time.monotonic()
+                    line = f"{label}: {done} of {steps} steps, loss {shown}"
+                    print(line, file=sys.stderr, flush=True)
 
             yield show
-        self._leaving.training = False
+        self._interrupts.training = False
 
     def warn(self, sentence: str) -> None:
-        """Something went wrong, and the run goes on."""
-        print(f"toyicl: {sentence}", file=sys.stderr, flush=True)
+        """Report something that went wrong without ending the run."""
+        report_note(sentence)
 
     def stop(self) -> bool:
-        """Whether the user wants to leave."""
-        return self._leaving.wished
+        """Whether the user has interrupted the run."""
+        return self._interrupts.requested
+
+
+def report_note(sentence: str) -> None:
+    """Print a sentence for the user to standard error."""
+    print(f"toyicl: {sentence}", file=sys.stderr, flush=True)
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document, without the infinities and NaN that JSON does not have."""
+    print(json.dumps(document, indent=1, allow_nan=False))
 
 
 def print_verdicts(verdicts: Sequence[Mapping[str, Any]]) -> None:
-    """Each claim: its verdict, the paper's value, ours with its range over seeds, the exact one."""
+    """Print each claim: verdict, the paper's value, ours with its range over seeds, the exact one."""
     width = max((len(record["id"]) for record in verdicts), default=0)
     place = None
     for record in verdicts:
@@ -94,24 +103,35 @@ def print_verdicts(verdicts: Sequence[Mapping[str, Any]]) -> None:
             place = record["point"]
             print(", ".join(f"{name} = {value}" for name, value in place.items()))
         print(f"{record['verdict']:<8} {record['id']:<{width}}  {record['statement']}")
-        ours = "not run" if record["verdict"] == "not run" else "no seed to judge"
-        if record["measured"] is not None:
-            low, high = record["spread"]
-            ours = f"ours {record['measured']:.4g}"
-            ours += f" ({low:.4g} to {high:.4g} over seeds)" if high > low else ""
-            ours += f"; allowed: {band_in_words(*record['band'])}"
-        exact = "" if record["floor"] is None else f"; exact {record['floor']:.4g}"
-        print(f"{'':<8} {'':<{width}}  paper: {record['paper']}; {ours}{exact}")
-        if record["plateau_seeds"]:
-            seeds = record["plateau_seeds"]
-            stuck = "; ".join(f"seed {seed}" if isinstance(seed, int) else seed for seed in seeds)
-            print(f"{'':<8} {'':<{width}}  left out, still on its plateau: {stuck}")
-        if record["verdict"] == "fails" and record["note"]:
-            print(f"{'':<8} {'':<{width}}  {record['note']}")
+        for line in _details(record):
+            print(f"{'':<8} {'':<{width}}  {line}")
+
+
+def _details(record: Mapping[str, Any]) -> Iterator[str]:
+    """The lines below a claim's statement."""
+    exact = "" if record["floor"] is None else f"; exact {record['floor']:.4g}"
+    yield f"paper: {record['paper']}; {_ours(record)}{exact}"
+    if record["plateau_seeds"]:
+        seeds = record["plateau_seeds"]
+        left_out = "; ".join(f"seed {seed}" if isinstance(seed, int) else seed for seed in seeds)
+        yield f"left out because still on the plateau: {left_out}"
+    if record["verdict"] == "fails" and record["note"]:
+        yield record["note"]
+
+
+def _ours(record: Mapping[str, Any]) -> str:
+    """Our value with its range over seeds and the band in which the claim holds."""
+    if record["verdict"] == "not run":
+        return f"not run ({record['reason']})"
+    if record["measured"] is None:
+        return "no seed left its plateau with a finite value"
+    low, high = record["spread"]
+    over_seeds = f" ({low:.4g} to {high:.4g} over seeds)" if high > low else ""
+    return f"ours {record['measured']:.4g}{over_seeds}; allowed: {band_in_words(*record['band'])}"
 
 
 def print_floors(values: dict[str, Any]) -> None:
-    """Exact references, a line each."""
+    """Print the losses of exact references, with their step sizes, a line each."""
     print(f"predict 0               {values['predict_zero']:.6f}")
     for name, title in (
         ("gd_shared", "GD, one shared step"),
@@ -120,13 +140,13 @@ def print_floors(values: dict[str, Any]) -> None:
     ):
         for row in values[name]:
             rest = {key: value for key, value in row.items() if key not in ("steps", "loss")}
-            print(f"{title:<20} {row['steps']:>2} {row['loss']:.6f}  {_plain(rest)}")
+            print(f"{title:<20} {row['steps']:>2} {row['loss']:.6f}  {_as_text(rest)}")
     ridge = values["ridge"]
     print(f"ridge                   {ridge['loss']:.6f}  penalty {ridge['penalty']:.6g}")
     print(f"Bayes                   {values['bayes']:.6f}")
 
 
-def _plain(values: dict[str, Any]) -> str:
+def _as_text(values: dict[str, Any]) -> str:
     def show(value: Any) -> str:
         return ", ".join(map(show, value)) if isinstance(value, list) else f"{value:.6g}"
 

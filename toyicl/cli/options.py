@@ -1,4 +1,4 @@
-"""What can be said on the command line: each command with its options, whose words are its help."""
+"""The commands and their options; docstrings are the help texts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,79 +8,84 @@ import tyro
 
 RUNS, FIGURES = Path("runs"), Path("figures")
 Names = Annotated[tuple[str, ...], tyro.conf.Positional]
+Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
 
 @dataclass(frozen=True)
 class List:
-    """Every experiment: what it claims, what it costs, whether it has been run."""
+    """List the experiments: what each claims, what it costs, whether it has been run."""
 
     out: Path = RUNS
     """Folder of the runs."""
     runs: bool = False
-    """List the runs of the folder instead: where each comes from, and how far it is."""
+    """List the runs in the folder instead: where each comes from, and how far it is."""
 
 
 @dataclass(frozen=True)
 class Run:
     """Train, measure, save, draw, and print the verdicts.
 
-    `toyicl run fig2 --help` lists that experiment's own settings as well.
+    A run that was interrupted is resumed by the same command. `toyicl run fig2 --help` also lists the
+    settings of that experiment.
     """
 
     experiments: Names
-    """Experiments to run: names, paths to experiment files, or all."""
+    """Experiments to run: names, paths of experiment files, or all."""
     seeds: int = 5
-    """How many seeds: 0, 1, ..."""
+    """Number of seeds: 0, 1, ... More seeds can be added later by the same command."""
     quick: bool = False
     """Start from the experiment's quick settings instead of its full ones."""
     out: Path = RUNS
-    """Folder of the runs; each experiment writes into a folder of its name there."""
+    """Folder of the runs; each experiment writes into a folder with its name there."""
     fresh: bool = False
-    """Start over, instead of carrying on the run that is in the folder."""
+    """Start over, instead of resuming the run in the folder."""
     checkpoint_every: float | None = None
     """Seconds between two checkpoints. Default: chosen automatically, at most 2% overhead."""
     lock: bool = True
     """Lock the folder of the run against other processes; --no-lock for file systems without locks."""
-    sweep: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """SETTING=VALUE,VALUE,... such as task.input_range=0.5,1,2, or SETTING=FIRST:LAST:COUNT; given
-    again, a grid is run."""
+    sweep: Repeated = ()
+    """Sweep over a setting: SETTING=VALUE,VALUE,... such as task.input_range=0.5,1,2, or
+    SETTING=FIRST:LAST:COUNT. Given several times, all combinations are run."""
     shard: Literal["run", "batch"] = "run"
-    """What devices share: each has runs of its own, or all have their part of one run's batches."""
+    """What is divided among devices: the runs, or each batch of one run."""
     distributed: bool = False
-    """Run in all processes of a cluster: Slurm, Open MPI, Kubernetes or a TPU pod, if nothing below
-    says otherwise."""
+    """Run in all processes of a cluster: Slurm, Open MPI, Kubernetes or a TPU pod, unless the options
+    below are given."""
     coordinator: str | None = None
     """HOST:PORT of process 0, with --distributed."""
     processes: int | None = None
     """Number of processes, with --distributed."""
     rank: int | None = None
-    """Number of this process, from 0, with --distributed."""
+    """Rank of this process, from 0, with --distributed."""
     patience: float = 60.0
     """Seconds to wait for the other processes."""
 
 
 @dataclass(frozen=True)
-class Probe:
-    """Turn a dial from linear attention on linear tasks to something else, and measure along it.
+class Departures:
+    """Vary one factor away from linear attention on linear tasks, or two, and measure.
 
-    Trains at every value of an axis, and sets each model beside gradient descent and beside itself
-    before training. A second axis makes a map. Without an axis, all axes are listed.
+    Trains at every value of the factor, and compares each model with gradient descent and with itself
+    before training. With a second factor, all combinations are trained, and maps are drawn. Without a
+    factor, all factors are listed.
     """
 
-    axis: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """The dial, such as attention.softmax; given twice, a map is measured."""
-    values: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """FIRST:LAST:COUNT or VALUE,VALUE,... for each axis in turn; left out, the axis's own."""
+    factor: Annotated[
+        tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(aliases=["--axis"])
+    ] = ()
+    """The factor to vary, such as attention.softmax; given twice, a map is measured."""
+    values: Repeated = ()
+    """FIRST:LAST:COUNT or VALUE,VALUE,... for each factor in turn. Default: the factor's own values."""
     seeds: int = 5
-    """How many seeds: 0, 1, ..."""
+    """Number of seeds: 0, 1, ..."""
     quick: bool = False
     """Fewer and smaller training steps."""
     tolerance: float = 0.05
-    """Share of its answers that a model may leave to be called explained."""
+    """Largest unexplained variance (1 - R^2) that counts as explained."""
     out: Path = RUNS
-    """Folder of the runs; the probe writes into a folder named after its axes there."""
+    """Folder of the runs; results are written into a folder named after the factors there."""
     fresh: bool = False
-    """Start over, instead of carrying on the run that is in the folder."""
+    """Start over, instead of resuming the run in the folder."""
 
 
 @dataclass(frozen=True)
@@ -88,40 +93,41 @@ class Draw:
     """Redraw figures from saved results; nothing is trained."""
 
     experiments: Names
-    """Experiments to draw: names, paths to experiment files, folders of runs such as those of probes,
-    or all."""
+    """Experiments to draw: names, paths of experiment files, folders of runs, or all."""
     out: Path | None = None
-    """Folder of the runs. Default: runs/, and figures/ for experiments that are not there."""
+    """Folder of the runs. Default: runs/, or figures/ for experiments that are not there."""
     lock: bool = True
     """Lock the folder of each run against other processes; --no-lock for file systems without locks."""
 
 
 @dataclass(frozen=True)
 class Verify:
-    """Each claim: the paper's value, ours with its range over seeds, the exact floor, a verdict.
+    """Judge each claim: the paper's value, ours with its range over seeds, the exact value, a verdict.
 
-    Without names, all experiments are verified, and REPORT.md and REPORT.html are written: into
-    --out, or into figures/ if it is left out.
+    Without names, all experiments are verified; with --out, a report is written into that folder, too:
+    README.md, and verdicts.json for the teaching page.
     """
 
     experiments: Names = ()
-    """Experiments to verify; all if none is named."""
+    """Experiments to verify. Default: all."""
     out: Path | None = None
-    """Folder of the runs; left out, runs/, or figures/ where runs/ has none or a quick one alone."""
+    """Folder of the runs. Default: runs/, or figures/ where runs/ has no results or quick ones only."""
     json: bool = False
     """Print one JSON document and nothing else."""
+    html: bool = False
+    """Write the report as report.html, too."""
 
 
 @dataclass(frozen=True)
 class Floors:
-    """Exact references on linear regression: predict-0, GD, GD++, ridge and Bayes, and their steps."""
+    """Print exact references on linear regression: predicting 0, GD, GD++, ridge and Bayes."""
 
     dim: int = 10
     """Number of inputs, d."""
     context_size: int = 10
-    """Number of labelled points, N."""
+    """Number of labelled points in the context, N."""
     input_range: float = 1.0
-    """Width r of the inputs' law U(-r/2, r/2)."""
+    """Width r of the inputs' distribution U(-r/2, r/2)."""
     noise: float = 0.0
     """Standard deviation of the label noise."""
     steps: int = 5
@@ -132,10 +138,10 @@ class Floors:
 
 @dataclass(frozen=True)
 class Demo:
-    """The teaching page: one file that needs no network, made of real runs, and opened in the browser.
+    """Write the teaching page, one file that needs no network, and open it in the browser.
 
-    Made of a full run of `classroom` in runs/ if there is one, else of what comes with the program;
-    where there is neither, its quick settings are trained.
+    It shows a full run of `classroom` in runs/ if there is one, or else the results that come with
+    the program. Where there are neither, quick settings are trained.
     """
 
     out: Path = Path("toyicl.html")

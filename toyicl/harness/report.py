@@ -1,4 +1,4 @@
-"""The report: every claim with its verdict, every figure with its command; Markdown and a page."""
+"""The report on all experiments: every claim with its verdict, every figure with its command."""
 
 import json
 import math
@@ -15,16 +15,16 @@ from toyicl.harness.claims import band_in_words
 from toyicl.harness.experiment import Listing
 from toyicl.harness.results import FIGURE
 
-MARKDOWN = "REPORT.md"
-PAGE = "REPORT.html"
+MARKDOWN = "README.md"
+PAGE = "report.html"
 RECORDS = "verdicts.json"
 MARKS = {"holds": "holds", "fails": "**fails**", "not run": "not run"}
 FAILURES = {
-    "exact": "By mathematics: no training can change it",
+    "exact": "Analytical: independent of training",
     "full": "Measured at full settings",
-    "cut": "Measured with trainings cut short: more steps, larger batches or more seeds may change it",
+    "cut": "Measured at less than full settings: more steps, larger batches or more seeds may matter",
 }
-"""What a verdict rests on."""
+"""What a verdict is based on."""
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; font-size: 0.85rem; display: block; overflow-x: auto; }
@@ -37,36 +37,43 @@ pre, code { font-size: 0.85rem; overflow-x: auto; }
 
 
 class Chapter(NamedTuple):
-    """What the report says of one experiment."""
+    """The part of the report about one experiment."""
 
     listing: Listing
     results: xr.Dataset | None
-    """None where it has not been run."""
+    """None if it has not been run."""
     folder: Path
-    """Where its results and its figure lie."""
+    """Folder of its results and its figure."""
     verdicts: Sequence[Mapping[str, Any]]
 
 
-def write(chapters: Sequence[Chapter], folder: Path) -> list[Path]:
-    """Write REPORT.md and REPORT.html into a folder, with links to the figures where they lie.
+def write(chapters: Sequence[Chapter], folder: Path, *, html: bool = False) -> list[Path]:
+    """Write the report into a folder, with links to the figures.
 
-    Beside them verdicts.json, what the teaching page shows of it.
+    README.md, which code hosts render where the folder is opened; verdicts.json, what the teaching page
+    shows of it; and with `html` the same report as report.html.
     """
     text = markdown(chapters, folder)
+    plain = json.dumps(records(chapters), indent=1, allow_nan=False) + "\n"
+    contents = {MARKDOWN: text, RECORDS: plain}
+    if html:
+        contents[PAGE] = page(text)
+    atomic_files.prepare_folder(folder)
+    return [atomic_files.save_text(content, folder / name) for name, content in contents.items()]
+
+
+def page(text: str) -> str:
+    """The report as an HTML page that refers to nothing but the figures."""
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-    page = (
+    return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
         f"<title>toyicl: verdicts</title>\n<style>{STYLE}</style>\n{body}</html>\n"
     )
-    atomic_files.prepare_folder(folder)
-    plain = json.dumps(records(chapters), indent=1, allow_nan=False) + "\n"
-    contents = {MARKDOWN: text, PAGE: page, RECORDS: plain}
-    return [atomic_files.save_text(content, folder / name) for name, content in contents.items()]
 
 
 def records(chapters: Sequence[Chapter]) -> list[dict[str, Any]]:
-    """The verdicts by experiment, as plain data: a bound of a band that is infinite is None."""
+    """The verdicts by experiment, as plain data; numbers that are not finite are None."""
     found = []
     for chapter in chapters:
         attributes = {} if chapter.results is None else chapter.results.attrs
@@ -95,7 +102,7 @@ def _finite(value: Any) -> Any:
 
 
 def markdown(chapters: Sequence[Chapter], folder: Path) -> str:
-    """The report as Markdown, with links relative to the folder it will lie in."""
+    """The report as Markdown, with links relative to the folder that it is written into."""
     parts = [_head(chapters), *(_chapter(chapter, folder) for chapter in chapters)]
     return "\n\n".join(parts) + "\n"
 
@@ -109,26 +116,29 @@ def _head(chapters: Sequence[Chapter]) -> str:
     statements = {"-".join(str(record["id"]).split("-")[:3]) for record in records}
     quick = sum(_level(chapter) == "quick" for chapter in chapters)
     lines = [
-        "# What is claimed, and what we find",
+        "# Claims and verdicts",
         f"{len(statements)} statements, judged by {len(records)} values: {counts['holds']} hold, "
-        f"{counts['fails']} fail, {counts['not run']} were not run. A value holds if it lies in its "
-        "band for every seed; seeds on their plateau are named and left out. *By construction* marks "
-        "what could not have come out otherwise, *cosine* what rests on a cosine alone: the norm "
-        "ratio and the untrained model stand beside it. `toyicl verify` writes this page.",
-        f"Quick settings, whose verdicts are indicative: {quick} experiments." if quick else "",
+        f"{counts['fails']} fail, {counts['not run']} were not run. A claim holds if its value is in "
+        "the allowed band for every seed; seeds that are still on their plateau are named and left "
+        "out. *By construction* marks claims that are independent of training, *cosine* those that "
+        "are based on a cosine similarity alone: they are shown with the norm ratio and the cosine "
+        "of the untrained model. `toyicl verify --out figures` writes this report.",
+        f"{quick} experiments were run at quick settings; their verdicts are indicative."
+        if quick
+        else "",
         *_failures(chapters),
     ]
     return "\n\n".join(filter(None, lines))
 
 
 def _failures(chapters: Sequence[Chapter]) -> list[str]:
-    """What does not hold, by what the verdict rests on."""
+    """The claims that fail, grouped by what the verdict is based on."""
     groups: dict[str, list[str]] = {title: [] for title in FAILURES.values()}
     for chapter in chapters:
         before = ""
         for record in chapter.verdicts:
             statement = str(record["statement"])
-            # A statement that goes on from another is read after it.
+            # A statement that continues the one before is shown after it.
             whole = f"{before} … {statement}" if statement[:1].islower() and before else statement
             before = before if statement[:1].islower() else statement
             if record["verdict"] == "fails":
@@ -138,7 +148,7 @@ def _failures(chapters: Sequence[Chapter]) -> list[str]:
                     + (f" {record['note']}" if record["note"] else "")
                 )
     found = [[f"### {title}", "\n".join(lines)] for title, lines in groups.items() if lines]
-    return ["## What does not hold", *(text for pair in found for text in pair)] if found else []
+    return ["## Claims that fail", *(text for pair in found for text in pair)] if found else []
 
 
 def _why(chapter: Chapter, record: Mapping[str, Any]) -> str:
@@ -169,7 +179,7 @@ def _chapter(chapter: Chapter, folder: Path) -> str:
 
 
 def _origin(listing: Listing, results: xr.Dataset) -> str:
-    """Command, seeds, what was cut, cost, revision and machine."""
+    """Command, seeds, cost, revision and machine, and what is less than the full settings."""
     attributes = results.attrs
     tree = "" if attributes["tree"] == "clean" else f" ({attributes['tree']} tree)"
     facts = [
@@ -188,7 +198,7 @@ def _settings(results: xr.Dataset | None) -> str:
 
 def _table(verdicts: Sequence[Mapping[str, Any]]) -> str:
     rows = [
-        "| verdict | claim | paper | ours (seeds from, to) | exact | band | beside it |",
+        "| verdict | claim | paper | ours (range over seeds) | exact | allowed | shown with it |",
         "|---|---|---|---|---|---|---|",
     ]
     for record in verdicts:
@@ -211,7 +221,7 @@ def _table(verdicts: Sequence[Mapping[str, Any]]) -> str:
 
 def _ours(record: Mapping[str, Any]) -> str:
     if record["measured"] is None:
-        return "not run" if record["verdict"] == "not run" else "no seed to judge"
+        return "not run" if record["verdict"] == "not run" else "no seed can be judged"
     low, high = record["spread"]
     spread = f" ({_number(low)}, {_number(high)})" if high > low else ""
     left = f", {record['seeds'][0]} of {record['seeds'][1]} seeds" if record["seeds"] else ""
@@ -220,7 +230,7 @@ def _ours(record: Mapping[str, Any]) -> str:
 
 def _stuck(seeds: Sequence[Any]) -> str:
     names = [f"seed {seed}" if isinstance(seed, int) else str(seed) for seed in seeds]
-    return f" Left out, on its plateau: {'; '.join(names)}." if names else ""
+    return f" Left out because still on the plateau: {'; '.join(names)}." if names else ""
 
 
 def _number(value: float | None) -> str:

@@ -1,0 +1,167 @@
+"""Commands that read what is saved: `list`, `draw` and `verify`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toyicl.cli.console import print_json, print_verdicts, report_note
+from toyicl.cli.options import FIGURES, RUNS, Draw, List, Verify
+from toyicl.core.errors import BadInput, Unfinished
+from toyicl.harness import experiment
+from toyicl.harness.experiment import Listing
+
+RESULTS, CHECKPOINT = "results.nc", "checkpoint"
+
+
+def list_experiments(command: List) -> int:
+    """Print every experiment; imports no JAX."""
+    for listing in experiment.listings():
+        alias = f" ({listing.alias})" if listing.alias else ""
+        print(f"{listing.name}{alias}")
+        print(f"    {listing.claim}")
+        print(f"    Cost: {listing.cost} {_state(listing, command.out)}")
+    return 0
+
+
+def _state(listing: Listing, out: Path) -> str:
+    """Whether an experiment has been run, as a sentence."""
+    folder = experiment.place(out, listing)
+    if (folder / RESULTS).exists():
+        return "Has been run."
+    if (folder / CHECKPOINT).exists():
+        return "Incomplete; rerun the same command to resume."
+    kept = out == RUNS and (experiment.place(FIGURES, listing) / RESULTS).exists()
+    return "Results are in figures/." if kept else "Not run yet."
+
+
+def list_runs(command: List) -> int:
+    """Print every run in a folder: what it is, where it comes from, and how far it is."""
+    from toyicl.harness.results import describe
+
+    if not command.out.is_dir():
+        if command.out == RUNS:
+            print("No runs yet; `toyicl run fig2 --quick` makes the first.")
+            return 0
+        raise _no_folder(command.out)
+    for folder in sorted(path for path in command.out.iterdir() if path.is_dir()):
+        for line in describe(folder):
+            print(line)
+    return 0
+
+
+def draw(command: Draw) -> int:
+    """Redraw figures and judge the claims again, from saved results; with `all`, from those found."""
+    from toyicl.harness import runner
+
+    folders = [Path(name) for name in command.experiments if runner.has_results(Path(name))]
+    named = [name for name in command.experiments if Path(name) not in folders]
+    listings = chosen(named) if named or not folders else []
+    drawn = [(listing, place_of_results(command.out, listing)) for listing in listings]
+    drawn += [(experiment.find(runner.experiment_of(folder)), folder) for folder in folders]
+    for listing, folder in drawn:
+        if "all" in command.experiments and not runner.has_results(folder):
+            report_note(f"{listing.name} has not been run")
+            continue
+        for path in runner.redraw(experiment.load(listing), folder, report_note, lock=command.lock):
+            print(f"wrote {path}")
+    return 0
+
+
+def verify(command: Verify) -> int:
+    """Judge claims from saved results, and write a report where one is asked for.
+
+    1 if a claim fails, or if the results of an experiment cannot be read or judged.
+    """
+    from toyicl.harness import report, runner
+
+    if command.out is not None and not command.out.is_dir():
+        raise _no_folder(command.out)
+    if command.html and command.out is None:
+        raise BadInput("html needs --out, the folder that the report is written into")
+    chapters, unreadable = [], False
+    for listing in chosen(command.experiments or ("all",)):
+        results, verdicts = None, None
+        one, folder = experiment.load(listing), experiment.place(command.out or RUNS, listing)
+        try:
+            folder = place_of_results(command.out, listing)
+            _note_passed_over(command.out, listing, folder)
+            results = runner.results_of(folder, report_note)
+            verdicts = runner.judge(one, results)
+        except (BadInput, Unfinished) as error:  # the others are judged all the same
+            report_note(str(error))
+            unreadable = True
+        judged = runner.judge(one, None) if verdicts is None else verdicts
+        chapters.append(report.Chapter(listing, results, folder, judged))
+    records = [record for chapter in chapters for record in chapter.verdicts]
+    if command.json:
+        print_json(records)
+    else:
+        print_verdicts(records)
+    if not command.experiments and not command.json:
+        print(_counted(records))
+    if not command.experiments and command.out is not None:
+        for path in report.write(chapters, command.out, html=command.html):
+            report_note(f"wrote {path}")
+    return int(unreadable or any(record["verdict"] == "fails" for record in records))
+
+
+def _note_passed_over(out: Path | None, listing: Listing, folder: Path) -> None:
+    """Report a quick run that is not judged because there are full results."""
+    from toyicl.harness import runner
+
+    own = experiment.place(RUNS, listing)
+    if out is None and folder != own and runner.has_results(own):
+        report_note(
+            f"{listing.name}: judged {folder}; {own} is a quick run, which --out {RUNS} judges"
+        )
+
+
+def _counted(records: Sequence[Mapping[str, Any]]) -> str:
+    """How many claims have each verdict, as a line."""
+    holds, fails, not_run = (
+        sum(record["verdict"] == verdict for record in records)
+        for verdict in ("holds", "fails", "not run")
+    )
+    hint = "; `toyicl run fig2 --quick` makes first results" if not_run == len(records) else ""
+    return f"{holds} hold, {fails} fail, {not_run} not run{hint}"
+
+
+def chosen(names: Sequence[str]) -> list[Listing]:
+    """The experiments of some names, or all; raises BadInput if none is named."""
+    if "all" in names:
+        return experiment.listings()
+    if not names:
+        raise BadInput("experiment must be named, or all; `toyicl list` shows them")
+    return [experiment.find(name) for name in names]
+
+
+def place_of_results(out: Path | None, listing: Listing) -> Path:
+    """Folder of an experiment's results.
+
+    Without `out`, that in figures/ if the one in runs/ has none, or quick ones only. Raises BadInput if
+    there are only results of an earlier version, in the folder of the experiment's former name.
+    """
+    from toyicl.harness import runner
+
+    own = experiment.place(out or RUNS, listing)
+    former = former_place(out or RUNS, listing)
+    if former is not None and not runner.has_results(own):
+        raise BadInput(
+            f"{former} holds results of an earlier version of toyicl, which this version cannot "
+            f"read; run {listing.name} again"
+        )
+    if out is not None:
+        return own
+    shipped = experiment.place(FIGURES, listing)
+    return shipped if runner.has_results(shipped) and not runner.is_full(own) else own
+
+
+def former_place(out: Path, listing: Listing) -> Path | None:
+    """Folder of results under an experiment's former name; None if there are none."""
+    folder = out / listing.alias
+    former = bool(listing.alias) and (folder / RESULTS).exists()
+    return folder if former and folder != experiment.place(out, listing) else None
+
+
+def _no_folder(out: Path) -> BadInput:
+    return BadInput(f"out must be a folder of runs, got {out}, which does not exist")

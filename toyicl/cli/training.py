@@ -1,0 +1,222 @@
+"""Commands that train: `run`, `departures`, and `demo` where there is no run to show."""
+
+import dataclasses
+import shlex
+import sys
+import webbrowser
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from toyicl.cli import parsing, saved
+from toyicl.cli.console import InterruptHandler, TerminalConsole, print_verdicts, report_note
+from toyicl.cli.options import RUNS, Demo, Departures, Run
+from toyicl.core.errors import BadInput
+from toyicl.harness import experiment
+
+if TYPE_CHECKING:
+    from toyicl.harness import runner
+
+PLACE_OPTIONS = (
+    "--out",
+    "--coordinator",
+    "--processes",
+    "--rank",
+    "--patience",
+    "--checkpoint-every",
+)
+"""Options with a value that have no effect on results: where and how a run is made."""
+PLACE_FLAGS = ("--fresh", "--distributed", "--no-lock", "--lock")
+"""Options without a value that have none."""
+
+
+def prepare_devices() -> None:
+    """Configure JAX's devices and cache of compiled programs.
+
+    Before any experiment file is loaded, because such a file may make arrays.
+    """
+    from toyicl.training import compilation_cache, distributed
+
+    compilation_cache.keep_compiled()
+    distributed.use_all_cores()
+
+
+def run(
+    command: Run,
+    words: Sequence[str],
+    interrupts: InterruptHandler,
+    known: experiment.Experiment | None,
+) -> int:
+    """Run experiments; 1 if a training diverged.
+
+    `known` is the experiment if there is a single one, loaded, so that its file is executed once.
+    """
+    from toyicl.harness import runner
+    from toyicl.training import compilation_cache
+    from toyicl.training.placement import AcrossBatch, AcrossRuns
+
+    _check(command)
+    prepare_devices()
+    chosen = saved.chosen(command.experiments)
+    loaded = [known or experiment.load(listing) for listing in chosen]
+    grids = [_grid(command, one) for one in loaded]
+    _connect(command)
+    failed = False
+    for listing, one, grid in zip(chosen, loaded, grids, strict=True):
+        former = saved.former_place(command.out, listing)
+        if former is not None:
+            report_note(f"{former} holds a run of an earlier version, which is left as it is")
+        outcome = runner.run(
+            one,
+            grid,
+            experiment.place(command.out, listing),
+            seeds=command.seeds,
+            quick=command.quick,
+            command=command_of_results(one.name, command.experiments, words),
+            fresh=command.fresh,
+            checkpoint_every=command.checkpoint_every,
+            lock=command.lock,
+            spread=AcrossRuns() if command.shard == "run" else AcrossBatch(),
+            screen=TerminalConsole(interrupts),
+        )
+        failed = bool(_print_outcome(outcome, command.quick)) or failed
+        compilation_cache.forget_programs()
+    return int(failed)
+
+
+def _check(command: Run) -> None:
+    """Check the options of `run`; raises BadInput that names one."""
+    from toyicl.core.config import require_not_negative, require_positive, require_size
+
+    require_size("seeds", command.seeds)
+    if command.checkpoint_every is not None:
+        require_not_negative("checkpoint_every", command.checkpoint_every)
+    require_positive("patience", command.patience)
+    given = (command.coordinator, command.processes, command.rank)
+    if not command.distributed and given != (None, None, None):
+        raise BadInput("coordinator, processes and rank need --distributed")
+
+
+def _connect(command: Run) -> None:
+    """Join the other processes of a cluster, if there are any."""
+    from toyicl.training import distributed
+
+    if command.distributed:
+        distributed.connect(
+            command.coordinator, command.processes, command.rank, patience=command.patience
+        )
+
+
+def _grid(command: Run, loaded: experiment.Experiment) -> "runner.Grid":
+    """The settings to run: the experiment's, or those given, at each point of the sweep."""
+    from toyicl.harness import runner, sweeps
+
+    base = getattr(command, "settings", loaded.quick if command.quick else loaded.full)
+    sweep = parsing.parse_sweep(base, command.sweep)
+    points = [parsing.with_values(base, values) for values in sweeps.grid(sweep)]
+    return runner.Grid(base, sweep, points)
+
+
+def command_of_results(name: str, names: Sequence[str], words: Sequence[str]) -> str:
+    """The command that reproduces one experiment's results.
+
+    It has the options that were given, except for those that only say where and how to run, and no
+    other experiment's name. An experiment given by its path keeps the path.
+    """
+    paths = [word for word in names if word.endswith(".py") and experiment.find(word).name == name]
+    left = [word for word in words[1:] if word not in names]
+    kept = ["toyicl", "run", *(paths[:1] or [name])]
+    while left:
+        word = left.pop(0)
+        option, equals, _ = word.replace("_", "-").partition("=")
+        if option in PLACE_OPTIONS:
+            if not equals:
+                left.pop(0)
+        elif option not in PLACE_FLAGS:
+            kept.append(word)
+    return shlex.join(kept)
+
+
+def _print_outcome(outcome: "runner.Outcome", quick: bool) -> int:
+    """Print verdicts, files and diverged seeds of a run; 1 if a training diverged."""
+    print_verdicts(outcome.verdicts)
+    if quick:
+        print("Quick settings: fewer steps and episodes; these verdicts are indicative.")
+    for path in outcome.files:
+        print(f"wrote {path}")
+    for sentence in outcome.diverged:
+        report_note(sentence)
+    return int(bool(outcome.diverged))
+
+
+def departures(command: Departures, words: Sequence[str], interrupts: InterruptHandler) -> int:
+    """Train and measure along one factor, or over two; 1 if a training diverged."""
+    from toyicl.core.config import require_size
+    from toyicl.harness import runner
+    from toyicl.training.placement import AcrossRuns
+
+    require_size("seeds", command.seeds)
+    if len(command.factor) not in (1, 2) or len(command.values) > len(command.factor):
+        raise BadInput(
+            "departures must have one factor or two, and at most as many lists of values, "
+            f"got {len(command.factor)} and {len(command.values)}"
+        )
+    prepare_devices()
+    along = [parsing.parse_values(text) for text in command.values]
+    given: dict[str, Any] = dict(zip(("axis", "second_axis"), command.factor, strict=False))
+    given |= dict(zip(("values", "second_values"), along, strict=False))
+    one = experiment.load(experiment.find("departure_map"))
+    changes = {"second_axis": None, "values": (), "second_values": (), **given}
+    full, quick = (
+        dataclasses.replace(settings, **changes, tolerance=command.tolerance)
+        for settings in (one.full, one.quick)
+    )
+    one, base = dataclasses.replace(one, full=full), quick if command.quick else full
+    outcome = runner.run(
+        one,
+        runner.Grid(base, {}, [base]),
+        command.out / "-".join(["departures", *command.factor]),
+        seeds=command.seeds,
+        quick=command.quick,
+        command=shlex.join(["toyicl", *words]),
+        fresh=command.fresh,
+        spread=AcrossRuns(),
+        screen=TerminalConsole(interrupts),
+    )
+    return _print_outcome(outcome, command.quick)
+
+
+def demo(command: Demo, interrupts: InterruptHandler) -> int:
+    """Write the teaching page, train what it shows if there is no run of it, and open it."""
+    from toyicl.demo.build import CLASSROOM, QUICK_SEEDS, place, require_place, write
+
+    require_place(command.out)
+    folder = place(RUNS)
+    if folder is None:
+        folder = RUNS / CLASSROOM
+        report_note(f"there is no run to show; training quick settings into {folder}")
+        _train_quick(CLASSROOM, QUICK_SEEDS, interrupts)
+    page = write(command.out, folder)
+    print(f"wrote {page}")
+    if command.open and not webbrowser.open(page.resolve().as_uri()):
+        print("toyicl: no browser was found; open the file in one", file=sys.stderr)
+    return 0
+
+
+def _train_quick(name: str, seeds: int, interrupts: InterruptHandler) -> None:
+    """Run an experiment with its quick settings."""
+    from toyicl.harness import runner
+    from toyicl.training.placement import AcrossRuns
+
+    prepare_devices()
+    listing = experiment.find(name)
+    one = experiment.load(listing)
+    runner.run(
+        one,
+        runner.Grid(one.quick, {}, [one.quick]),
+        experiment.place(RUNS, listing),
+        seeds=seeds,
+        quick=True,
+        command=f"toyicl run {name} --quick --seeds {seeds}",
+        spread=AcrossRuns(),
+        screen=TerminalConsole(interrupts),
+    )
