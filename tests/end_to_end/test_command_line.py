@@ -121,6 +121,22 @@ def test_verify_agrees_with_the_run_and_fails_when_a_claim_does(fig2):
     assert answer.returncode == 1
 
 
+def test_a_dry_run_lists_trainings_and_trains_nothing(tmp_path):
+    answer = here("run", "fig2", "--dry-run", "--quick", "--seeds", "3", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert "one layer" in answer.stdout
+    for size in (5, 10, 20):
+        assert f"N = {size}" in answer.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_without_trainings_says_so(tmp_path):
+    answer = here("run", "prop1", "--dry-run", cwd=tmp_path)
+    assert answer.returncode == 0
+    assert answer.stdout
+    assert not list(tmp_path.iterdir())
+
+
 def test_verify_says_what_has_not_been_run(tmp_path):
     answer = here("verify", "--json", "--out", tmp_path)
     records = json.loads(answer.stdout)

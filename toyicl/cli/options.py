@@ -35,6 +35,9 @@ class Run:
     """Number of seeds: 0, 1, ... More seeds can be added later by the same command."""
     quick: bool = False
     """Start from the experiment's quick settings instead of its full ones."""
+    dry_run: bool = False
+    """List what would be trained, with the number of runs and parameters and an estimate of the cost,
+    and train nothing."""
     out: Path = RUNS
     """Folder of the runs; each experiment writes into a folder with its name there."""
     fresh: bool = False

@@ -59,6 +59,8 @@ def run(
     chosen = saved.chosen(command.experiments)
     loaded = [known or experiment.load(listing) for listing in chosen]
     grids = [_grid(command, one) for one in loaded]
+    if command.dry_run:
+        return _print_plans(command, chosen, loaded, grids)
     _connect(command)
     failed = False
     for listing, one, grid in zip(chosen, loaded, grids, strict=True):
@@ -114,6 +116,30 @@ def _grid(command: Run, loaded: experiment.Experiment) -> "runner.Grid":
     sweep = parsing.parse_sweep(base, command.sweep)
     points = [parsing.with_values(base, values) for values in sweeps.grid(sweep)]
     return runner.Grid(base, sweep, points)
+
+
+def _print_plans(
+    command: Run,
+    chosen: Sequence[experiment.Listing],
+    loaded: Sequence[experiment.Experiment],
+    grids: "Sequence[runner.Grid]",
+) -> int:
+    """Print what would be trained, experiment by experiment; nothing is trained or written."""
+    from toyicl.harness import runner
+
+    for listing, one, grid in zip(chosen, loaded, grids, strict=True):
+        folder = experiment.place(command.out, listing)
+        plan = runner.plan(
+            one,
+            grid,
+            folder,
+            seeds=command.seeds,
+            quick=command.quick,
+            fresh=command.fresh,
+            warn=report_note,
+        )
+        print("\n".join(runner.plan_lines(plan)))
+    return 0
 
 
 def command_of_results(name: str, names: Sequence[str], words: Sequence[str]) -> str:
