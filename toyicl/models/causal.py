@@ -30,7 +30,7 @@ from toyicl.models.attention import (
     softmax_weights,
     weighted_sum,
 )
-from toyicl.models.layers import MLP, layer_norm
+from toyicl.models.layers import MLP, LayerNorm
 from toyicl.tasks.linear import Task
 
 CausalKind = Literal["softmax", "linear"]
@@ -124,7 +124,7 @@ class CausalBlock(nnx.Module):
         size, rngs = architecture.width, nnx.Rngs(mlp_key)
         self.attention = Attention(size, attention_key, architecture.attention_settings())
         self.mlp = MLP(size, architecture.mlp_size, architecture.init_scale, rngs)
-        self.attention_norm, self.mlp_norm = layer_norm(size, rngs), layer_norm(size, rngs)
+        self.attention_norm, self.mlp_norm = LayerNorm(size, rngs), LayerNorm(size, rngs)
 
 
 class CausalTransformer(nnx.Module):
@@ -155,7 +155,7 @@ class CausalTransformer(nnx.Module):
         self.labels = weights(keys[2], outputs, width)
         self.positions = weights(keys[3], tokens, width)
         self.blocks = nnx.List([CausalBlock(architecture, key) for key in layer_keys])
-        self.norm = layer_norm(width, nnx.Rngs(0))
+        self.norm = LayerNorm(width, nnx.Rngs(0))
         self.unembedding = weights(keys[4], width, outputs)
         self.memory = architecture.memory
         self.eta = Fixed(jnp.asarray(architecture.eta, float))

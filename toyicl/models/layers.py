@@ -18,6 +18,57 @@ from toyicl.models.attention import Attention, AttentionSettings
 from toyicl.models.tokens import Tokens, add, block_sizes, merge, project, split
 
 
+class LayerNorm(nnx.LayerNorm):
+    """LayerNorm of rows (..., size), with a learned gain and shift, accurate for large means.
+
+    flax computes the variance as E[x^2] - E[x]^2 by default, which in float32 is wrong by orders of
+    magnitude where the mean is large compared with the deviation. Here it is E[(x - E[x])^2], of rows
+    from which their first entry is subtracted: that changes no result of exact arithmetic, and keeps
+    the rounding error of the mean small.
+    """
+
+    def __init__(self, size: int, rngs: nnx.Rngs):
+        dtype = jnp.result_type(float)
+        super().__init__(size, param_dtype=dtype, use_fast_variance=False, rngs=rngs)
+
+    def __call__(self, rows: jax.Array) -> jax.Array:
+        """Normalise rows (..., size) over their last axis."""
+        return super().__call__(rows - rows[..., :1])
+
+
+class MLP(nnx.Module):
+    """Two linear layers with a GELU between them, on the last axis."""
+
+    def __init__(self, size: int, hidden: int, init_scale: float | jax.Array, rngs: nnx.Rngs):
+        draw = jax.nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+
+        def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+            return jnp.sqrt(init_scale) * draw(key, shape, dtype)
+
+        linear = partial(nnx.Linear, kernel_init=init, param_dtype=jnp.result_type(float))
+        self.up_proj = linear(size, hidden, rngs=rngs)
+        self.down_proj = linear(hidden, size, rngs=rngs)
+
+    def __call__(self, rows: jax.Array) -> jax.Array:
+        """Map rows (..., size) to rows of the same shape."""
+        return self.down_proj(jax.nn.gelu(self.up_proj(rows)))
+
+
+class Embedding(nnx.Module):
+    """A linear map of tokens to another width, without bias, and an MLP if there is one."""
+
+    def __init__(self, size: int, width: int, hidden: int | None, key: jax.Array):
+        linear_key, mlp_key = jax.random.split(key)
+        draw = jax.nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+        self.linear = nnx.Param(draw(linear_key, (size, width)))
+        self.mlp = None if hidden is None else MLP(width, hidden, 1.0, nnx.Rngs(mlp_key))
+
+    def __call__(self, tokens: Tokens) -> Tokens:
+        """Embedded tokens, as one block of the embedding's width."""
+        rows = project(tokens, self.linear[...])
+        return (rows if self.mlp is None else rows + self.mlp(rows),)
+
+
 @settings
 class LayerSettings:
     """Settings of one layer: its attention, its MLP and how both normalise the tokens they read.
@@ -54,9 +105,9 @@ class Block(nnx.Module):
         scale = settings.attention.init_scale
         self.mlp_gate = Fixed(jnp.asarray(settings.mlp_gate, float))
         self.norm_gate = Fixed(jnp.asarray(settings.norm_gate, float))
-        self.attention_norm = layer_norm(token_size, rngs) if norm else None
+        self.attention_norm = LayerNorm(token_size, rngs) if norm else None
         self.mlp = None if hidden is None else MLP(token_size, hidden, scale, rngs)
-        self.mlp_norm = layer_norm(token_size, rngs) if norm and hidden is not None else None
+        self.mlp_norm = LayerNorm(token_size, rngs) if norm and hidden is not None else None
 
     def attend(self, tokens: Tokens, context: Tokens) -> Tokens:
         """The attention update of tokens that read the context."""
@@ -70,47 +121,9 @@ class Block(nnx.Module):
         update = self.mlp(merge(self._normalise(self.mlp_norm, tokens)))
         return add(tokens, split(self.mlp_gate[...] * update, block_sizes(tokens)))
 
-    def _normalise(self, norm: nnx.LayerNorm | None, tokens: Tokens) -> Tokens:
+    def _normalise(self, norm: LayerNorm | None, tokens: Tokens) -> Tokens:
         """Tokens interpolated towards their LayerNorm by the gate."""
         if norm is None:
             return tokens
         rows, gate = merge(tokens), self.norm_gate[...]
         return split((1 - gate) * rows + gate * norm(rows), block_sizes(tokens))
-
-
-class MLP(nnx.Module):
-    """Two linear layers with a GELU between them, on the last axis."""
-
-    def __init__(self, size: int, hidden: int, init_scale: float | jax.Array, rngs: nnx.Rngs):
-        draw = jax.nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-
-        def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-            return jnp.sqrt(init_scale) * draw(key, shape, dtype)
-
-        linear = partial(nnx.Linear, kernel_init=init, param_dtype=jnp.result_type(float))
-        self.up_proj = linear(size, hidden, rngs=rngs)
-        self.down_proj = linear(hidden, size, rngs=rngs)
-
-    def __call__(self, rows: jax.Array) -> jax.Array:
-        """Map rows (..., size) to rows of the same shape."""
-        return self.down_proj(jax.nn.gelu(self.up_proj(rows)))
-
-
-class Embedding(nnx.Module):
-    """A linear map of tokens to another width, without bias, and an MLP if there is one."""
-
-    def __init__(self, size: int, width: int, hidden: int | None, key: jax.Array):
-        linear_key, mlp_key = jax.random.split(key)
-        draw = jax.nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-        self.linear = nnx.Param(draw(linear_key, (size, width)))
-        self.mlp = None if hidden is None else MLP(width, hidden, 1.0, nnx.Rngs(mlp_key))
-
-    def __call__(self, tokens: Tokens) -> Tokens:
-        """Embedded tokens, as one block of the embedding's width."""
-        rows = project(tokens, self.linear[...])
-        return (rows if self.mlp is None else rows + self.mlp(rows),)
-
-
-def layer_norm(size: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm of rows (..., size), with a gain and a shift that are learned."""
-    return nnx.LayerNorm(size, param_dtype=jnp.result_type(float), rngs=rngs)
