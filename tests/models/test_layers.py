@@ -47,6 +47,13 @@ def test_layer_norm_of_equal_entries_is_0_with_a_finite_gradient():
     assert np.isfinite(jax.grad(lambda rows: jnp.sum(norm(rows) ** 2))(rows)).all()
 
 
+@pytest.mark.parametrize("size", [1e200, np.inf, np.nan])
+def test_layer_norm_of_rows_that_overflow_is_not_finite(size):
+    rows = jnp.array([[1.0, 2.0, 3.0], [1.0, size, 3.0]])
+    found = np.isfinite(LayerNorm(3, nnx.Rngs(0))(rows))
+    assert found.tolist() == [[True] * 3, [False] * 3]
+
+
 def test_layer_norm_has_a_gain_and_a_shift(close):
     norm, rows = LayerNorm(4, nnx.Rngs(0)), jax.random.normal(KEY, (5, 4))
     norm.scale[...], norm.bias[...] = jnp.arange(1.0, 5.0), jnp.arange(4.0)

@@ -23,17 +23,27 @@ class LayerNorm(nnx.LayerNorm):
 
     flax computes the variance as E[x^2] - E[x]^2 by default, which in float32 is wrong by orders of
     magnitude where the mean is large compared with the deviation. Here it is E[(x - E[x])^2], of rows
-    from which their first entry is subtracted: that changes no result of exact arithmetic, and keeps
-    the rounding error of the mean small.
+    from which their first entry is subtracted: in exact arithmetic that changes nothing, and it keeps
+    the rounding error of the mean small. Rows whose variance overflows give NaN.
     """
+
+    scale: nnx.Param
+    bias: nnx.Param
 
     def __init__(self, size: int, rngs: nnx.Rngs):
         dtype = jnp.result_type(float)
-        super().__init__(size, param_dtype=dtype, use_fast_variance=False, rngs=rngs)
+        super().__init__(size, param_dtype=dtype, rngs=rngs)
 
-    def __call__(self, rows: jax.Array) -> jax.Array:
+    def __call__(self, rows: jax.Array) -> jax.Array:  # type: ignore[override]
         """Normalise rows (..., size) over their last axis."""
-        return super().__call__(rows - rows[..., :1])
+        shifted = rows - rows[..., :1]
+        centred = shifted - jnp.mean(shifted, axis=-1, keepdims=True)
+        variance = jnp.mean(centred**2, axis=-1, keepdims=True)
+        # 1 / sqrt(inf) would be 0, and a run that has diverged would look finite.
+        factor = jnp.where(jnp.isfinite(variance), jax.lax.rsqrt(variance + self.epsilon), jnp.nan)
+        shape = (1,) * (rows.ndim - 1) + (-1,)
+        gain, shift = (values[...].reshape(shape) for values in (self.scale, self.bias))
+        return centred * factor * gain + shift
 
 
 class MLP(nnx.Module):
