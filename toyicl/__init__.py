@@ -31,7 +31,7 @@ _NAMES = {
     "analysis.weights": ("circuit_scores", "implied_step", "read_layer"),
     "analysis.black_box": ("implicit_weights", "residual_polynomial"),
     "analysis.metrics": ("compare", "loss", "observe", "over_snapshots", "sensitivity"),
-    "analysis.confidence_set": ("best_steps", "tuned"),
+    "analysis.confidence_set": ("CandidateFit", "best_steps", "confidence_set", "tuned"),
     "training.distributed": ("use_all_cores",),
     "training.step": ("StartFrom", "Training"),
     "training.loop": ("History", "fit"),

@@ -1,4 +1,4 @@
-"""Which algorithms explain a model: a model that is known to be one of them."""
+"""Confidence sets of candidate algorithms, for a model that is known to be one of them."""
 
 import jax
 import numpy as np
@@ -8,8 +8,8 @@ from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentP
 from toyicl.algorithms.iterative import IterativeNewton
 from toyicl.algorithms.kernel import AveragedLabels
 from toyicl.algorithms.ridge import Ridge
-from toyicl.analysis import confidence_set
-from toyicl.analysis.confidence_set import Scaled, best_steps, explain
+from toyicl.analysis import confidence_set as module
+from toyicl.analysis.confidence_set import Scaled, best_steps, confidence_set, tuned
 from toyicl.analysis.metrics import compare
 from toyicl.core.episode import Episode, predict
 from toyicl.core.errors import BadInput
@@ -22,7 +22,7 @@ TASK = LinearRegression(dim=3, outputs=2, context_size=6, input_range=2.0)
 ETA = 0.9
 answer = jax.jit(predict)
 MODEL = as_transformer(GradientDescent(ETA), 6, 3, 2)
-RIVALS = {
+CANDIDATES = {
     "ridge": Ridge(0.5),
     "GD": GradientDescent(ETA),
     "GD, 2 steps": GradientDescent(ETA, 2),
@@ -39,42 +39,42 @@ def episodes():
 
 @pytest.fixture(scope="module")
 def found(episodes):
-    return explain(MODEL, RIVALS, episodes)
+    return confidence_set(MODEL, CANDIDATES, episodes)
 
 
-def test_the_set_is_what_the_model_is_and_nothing_else(found):
-    """Two copies of one rival are both in it: a winner would be drawn by chance."""
+def test_the_set_holds_the_models_own_algorithm_and_no_other(found):
+    """Two copies of one candidate are both in the set."""
     assert {name for name, one in found.items() if one.in_set} == {"GD", "GD again"}
     for name in ("GD", "GD again"):
         assert abs(found[name].r_squared - 1) < 1e-6
         assert abs(found[name].model_cosine - 1) < 1e-6
         assert abs(found[name].norm_ratio - 1) < 1e-6
-        assert found[name].behind < 1e-6
+        assert found[name].deficit < 1e-6
     assert max(found[name].r_squared for name in ("Newton", "ridge", "GD++")) < 0.99
 
 
-def test_the_best_come_first(found):
+def test_the_best_candidates_come_first(found):
     values = [one.r_squared for one in found.values()]
     assert values == sorted(values, reverse=True)
-    assert set(found) == set(RIVALS)
+    assert set(found) == set(CANDIDATES)
     assert next(iter(found)) in ("GD", "GD again")
 
 
-def test_values_are_those_of_numpy(close, found, episodes):
+def test_values_agree_with_numpy(close, found, episodes):
     own = np.asarray(answer(MODEL, episodes))
     for name in ("ridge", "Newton"):
-        other = np.asarray(answer(RIVALS[name], episodes))
+        other = np.asarray(answer(CANDIDATES[name], episodes))
         close(found[name].r_squared, 1 - ((own - other) ** 2).sum() / (own**2).sum(), 1e-10)
-        close(found[name].behind, 1 - found[name].r_squared, 1e-10)
-    compared = jax.jit(compare)(MODEL, RIVALS["ridge"], episodes)
+        close(found[name].deficit, 1 - found[name].r_squared, 1e-10)
+    compared = jax.jit(compare)(MODEL, CANDIDATES["ridge"], episodes)
     close(found["ridge"].model_cosine, compared.model_cosine, 1e-10)
     close(found["ridge"].norm_ratio, compared.norm_ratio, 1e-10)
 
 
-INTERVALS = ("r_squared", "model_cosine", "norm_ratio", "behind")
+INTERVALS = ("r_squared", "model_cosine", "norm_ratio", "deficit")
 
 
-def test_intervals_hold_their_values(found):
+def test_intervals_contain_their_values(found):
     for name in ("ridge", "GD, 2 steps", "GD++", "Newton"):
         for field in INTERVALS:
             low, high = getattr(found[name], f"{field}_range")
@@ -82,66 +82,73 @@ def test_intervals_hold_their_values(found):
 
 
 def test_intervals_shrink_with_more_episodes_and_less_confidence(found, episodes):
-    """By about the root of their number: 25 episodes of 200."""
+    """By about the square root of the number of episodes: 25 instead of 200."""
     few = Episode(*(field[..., :25] for field in episodes))
-    wide = explain(MODEL, {"ridge": RIVALS["ridge"]}, few)["ridge"]
-    unsure = explain(MODEL, {"ridge": RIVALS["ridge"]}, episodes, confidence=0.5)["ridge"]
+    wide = confidence_set(MODEL, {"ridge": CANDIDATES["ridge"]}, few)["ridge"]
+    narrow = confidence_set(MODEL, {"ridge": CANDIDATES["ridge"]}, episodes, confidence=0.5)[
+        "ridge"
+    ]
     for field in INTERVALS[:-1]:
         widths = [
-            np.diff(getattr(one, f"{field}_range"))[0] for one in (wide, found["ridge"], unsure)
+            np.diff(getattr(one, f"{field}_range"))[0] for one in (wide, found["ridge"], narrow)
         ]
         assert 1.5 < widths[0] / widths[1] < 6, field
         assert 2 < widths[1] / widths[2] < 4, "normal quantiles: 1.96 / .674 = 2.9"
 
 
-def test_an_interval_covers_what_many_episodes_say():
-    """One step beside two, on 20,000 episodes: most 80% intervals of 40 groups of 50 hold that."""
+def test_intervals_cover_the_value_on_many_episodes():
+    """One step compared with two: most of 40 intervals of 80% contain the value on 20,000 episodes."""
     x, y, x_query, _ = (np.asarray(f) for f in TASK.sample(jax.random.key(6), 20_000))
     weights = ETA / 6 * np.einsum("nme,nde->mde", y, x)
     left = y - np.einsum("mde,nde->nme", weights, x)
     further = weights + ETA / 6 * np.einsum("nme,nde->mde", left, x)
     own, other = (np.einsum("mde,de->me", each, x_query) for each in (weights, further))
-    apart, size = ((own - other) ** 2).sum(axis=0), (own**2).sum(axis=0)
-    truth = 1 - apart.sum() / size.sum()
+    distance, size = ((own - other) ** 2).sum(axis=0), (own**2).sum(axis=0)
+    truth = 1 - distance.sum() / size.sum()
     draw, covered = np.random.default_rng(0), 0
     for group in range(40):
         part = slice(50 * group, 50 * group + 50)
-        sums = np.stack([apart, size, size, size, size], axis=-1)[part]
+        sums = np.stack([distance, size, size, size, size], axis=-1)[part]
         picks = draw.multinomial(50, np.full(50, 1 / 50), size=300).astype(float)
-        low, high = np.quantile(confidence_set._statistics(picks, sums)[:, 0], [0.1, 0.9])
+        low, high = np.quantile(module._statistics(picks, sums)[:, 0], [0.1, 0.9])
         covered += low < truth < high
     assert 24 <= covered <= 39
 
 
-def test_a_margin_lets_in_what_is_as_good_as_the_best(found, episodes):
-    close_by = {"GD": RIVALS["GD"], "nearly": GradientDescent(ETA * 1.01)}
-    behind = 1e-4  # of R^2: a rate 1% off
-    for margin, expected in ((1e-3, True), (behind / 2, False)):
-        nearly = explain(MODEL, close_by, episodes, margin=margin)["nearly"]
-        assert nearly.behind == pytest.approx(behind)
+def test_candidates_within_the_margin_of_the_best_are_in_the_set(found, episodes):
+    close_by = {"GD": CANDIDATES["GD"], "nearly": GradientDescent(ETA * 1.01)}
+    deficit = 1e-4  # in R^2, of a rate that is wrong by 1%
+    for margin, expected in ((1e-3, True), (deficit / 2, False)):
+        nearly = confidence_set(MODEL, close_by, episodes, margin=margin)["nearly"]
+        assert nearly.deficit == pytest.approx(deficit)
         assert nearly.in_set == expected
 
 
 def test_the_same_seed_gives_the_same_intervals(found, episodes):
-    rivals = {"GD": RIVALS["GD"], "Newton": RIVALS["Newton"]}
-    one, same, other = (explain(MODEL, rivals, episodes, seed=seed)["Newton"] for seed in (0, 0, 1))
+    candidates = {"GD": CANDIDATES["GD"], "Newton": CANDIDATES["Newton"]}
+    one, same, other = (
+        confidence_set(MODEL, candidates, episodes, seed=seed)["Newton"] for seed in (0, 0, 1)
+    )
     assert one == same == found["Newton"]
     assert one.r_squared_range != other.r_squared_range
 
 
-def test_tuning_finds_the_rate_from_far_away(episodes):
-    tuned = confidence_set.tuned(GradientDescent(2 * ETA), MODEL, episodes)
-    assert isinstance(tuned, GradientDescent)
-    assert abs(float(tuned.learning_rate[...]) / ETA - 1) < 1e-3
+def test_tuning_finds_a_rate_from_twice_its_value(episodes):
+    fitted = tuned(GradientDescent(2 * ETA), MODEL, episodes)
+    assert isinstance(fitted, GradientDescent)
+    assert abs(float(fitted.learning_rate[...]) / ETA - 1) < 1e-3
 
 
-def test_tuning_moves_each_parameter_and_leaves_the_rival_as_it_was(episodes):
-    rival = GradientDescentPlusPlus(1.3 * ETA, 0.0, 2)
+def test_tuning_changes_all_parameters_of_a_copy(episodes):
+    candidate = GradientDescentPlusPlus(1.3 * ETA, 0.0, 2)
     model = as_transformer(GradientDescentPlusPlus(ETA, 0.02, 2), 6, 3, 2)
-    tuned = confidence_set.tuned(rival, model, episodes)
-    assert (float(rival.learning_rate[...]), float(rival.curvature[...])) == (1.3 * ETA, 0.0)
-    assert abs(float(tuned.learning_rate[...]) / ETA - 1) < 1e-2
-    assert abs(float(tuned.curvature[...]) / 0.02 - 1) < 0.1
+    fitted = tuned(candidate, model, episodes)
+    assert (float(candidate.learning_rate[...]), float(candidate.curvature[...])) == (
+        1.3 * ETA,
+        0.0,
+    )
+    assert abs(float(fitted.learning_rate[...]) / ETA - 1) < 1e-2
+    assert abs(float(fitted.curvature[...]) / 0.02 - 1) < 0.1
 
 
 def test_the_number_of_steps_is_found(close, episodes):
@@ -158,7 +165,7 @@ def test_the_number_of_steps_is_found(close, episodes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rivals": {}}, "^rivals must be at least one, got 0$"),
+        ({"candidates": {}}, "^candidates must be at least one, got 0$"),
         ({"confidence": 1.0}, r"^confidence must be between 0 and 1, got 1\.0$"),
         ({"confidence": 0.0}, r"^confidence must be between 0 and 1, got 0\.0$"),
         ({"margin": -0.1}, r"^margin must be at least 0, got -0\.1$"),
@@ -166,44 +173,48 @@ def test_the_number_of_steps_is_found(close, episodes):
     ],
 )
 def test_bad_input_is_named(changes, message, episodes):
-    given = {"model": MODEL, "rivals": RIVALS, "episodes": episodes} | changes
+    given = {"model": MODEL, "candidates": CANDIDATES, "episodes": episodes} | changes
     with pytest.raises(ValueError, match=message):
-        explain(**given)
+        confidence_set(**given)
 
 
 def test_bad_tuning_and_an_empty_family_are_named(episodes):
     with pytest.raises(ValueError, match=r"^steps must be a whole number of at least 1, got 0$"):
-        confidence_set.tuned(RIVALS["GD"], MODEL, episodes, steps=0)
+        tuned(CANDIDATES["GD"], MODEL, episodes, steps=0)
     with pytest.raises(ValueError, match=r"^learning_rate must be a finite number above 0"):
-        confidence_set.tuned(RIVALS["GD"], MODEL, episodes, learning_rate=0.0)
+        tuned(CANDIDATES["GD"], MODEL, episodes, learning_rate=0.0)
     with pytest.raises(ValueError, match=r"^family must be at least one number of steps, got 0$"):
         best_steps(MODEL, {}, episodes)
 
 
-def test_a_model_that_only_predicts_0_has_nothing_to_explain():
+def test_a_model_that_predicts_only_0_is_refused():
     task = LinearRegression(dim=2, context_size=3)
     episodes = task.sample(jax.random.key(0), 5)
     with pytest.raises(BadInput, match="model must be a learner whose predictions are not all 0"):
-        explain(GradientDescent(0.0), {"GD": GradientDescent(1.0)}, episodes)
+        confidence_set(GradientDescent(0.0), {"GD": GradientDescent(1.0)}, episodes)
 
 
-def test_answers_that_are_not_finite_are_refused_with_whose_they_are(episodes):
+def test_a_learner_whose_predictions_are_not_finite_is_named(episodes):
     lost = GradientDescent(float("nan"))
     rule = "a learner whose [0-9]+ predictions are finite, got 'GradientDescent with [0-9]+ that"
     with pytest.raises(BadInput, match=f"^model must be {rule}"):
-        explain(lost, RIVALS, episodes)
-    with pytest.raises(BadInput, match=f"^rival 'lost' must be {rule}"):
-        explain(MODEL, {**RIVALS, "lost": lost}, episodes)
+        confidence_set(lost, CANDIDATES, episodes)
+    with pytest.raises(BadInput, match=f"^candidate 'lost' must be {rule}"):
+        confidence_set(MODEL, {**CANDIDATES, "lost": lost}, episodes)
 
 
-def test_a_rival_whose_parameters_were_not_chosen_is_named(episodes):
-    with pytest.raises(BadInput, match=r"^rival 'GD' must be a learner with its parameters, such"):
-        explain(MODEL, {"GD": GradientDescent}, episodes)
+def test_a_candidate_that_is_a_class_is_named(episodes):
+    with pytest.raises(
+        BadInput, match=r"^candidate 'GD' must be a learner with its parameters, such"
+    ):
+        confidence_set(MODEL, {"GD": GradientDescent}, episodes)
 
 
-def test_rivals_that_ignore_the_query_or_explain_nothing_are_not_in_the_set(episodes):
-    """Their norm ratio is infinite, and the best of several that explain nothing is no explanation."""
-    found = explain(MODEL, {"mean": AveragedLabels(), "far": GradientDescent(-ETA)}, episodes)
+def test_candidates_that_ignore_the_query_or_explain_nothing_are_not_in_the_set(episodes):
+    """The norm ratio of the former is infinite; a candidate with R^2 < 0 is never in the set."""
+    found = confidence_set(
+        MODEL, {"mean": AveragedLabels(), "far": GradientDescent(-ETA)}, episodes
+    )
     assert found["mean"].norm_ratio == np.inf
     assert found["mean"].norm_ratio_range == (np.inf, np.inf)
     assert found["far"].r_squared < 0
@@ -211,21 +222,27 @@ def test_rivals_that_ignore_the_query_or_explain_nothing_are_not_in_the_set(epis
     assert not found["far"].in_set
 
 
-def test_the_number_of_steps_of_a_model_without_answers_is_refused(episodes):
+def test_best_steps_refuses_models_and_candidates_without_predictions(episodes):
     family = {1: GradientDescent(ETA), 2: GradientDescent(ETA, 2)}
     with pytest.raises(BadInput, match="predictions are finite"):
         best_steps(GradientDescent(float("nan")), family, episodes)
     with pytest.raises(BadInput, match="predictions are not all 0"):
         best_steps(GradientDescent(0.0), family, episodes)
-    with pytest.raises(BadInput, match=r"^rival of 1 steps must be a learner with its parameters"):
+    with pytest.raises(
+        BadInput, match=r"^candidate of 1 steps must be a learner with its parameters"
+    ):
         best_steps(MODEL, {1: GradientDescent}, episodes)
 
 
-def test_a_factor_is_tuned_as_any_other_parameter(episodes, close):
-    scaled = confidence_set.tuned(Scaled(GradientDescent(ETA)), as_transformer_of_half(), episodes)
+def test_a_factor_is_tuned_like_any_other_parameter(episodes, close):
+    scaled = tuned(Scaled(GradientDescent(ETA)), half_of_the_model(), episodes)
     close(scaled.factor[...] * scaled.learner.learning_rate[...], ETA / 2, 1e-4)
 
 
-def as_transformer_of_half():
-    """A model whose answers are half of those of the constructed one."""
+def half_of_the_model():
+    """A model whose predictions are half of those of the constructed one."""
     return Scaled(MODEL, 0.5)
+
+
+def test_the_earlier_name_still_works():
+    assert module.explain is confidence_set

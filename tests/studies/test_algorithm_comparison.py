@@ -8,8 +8,7 @@ from flax import nnx
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.algorithms.ridge import Ridge
-from toyicl.analysis import confidence_set
-from toyicl.analysis.confidence_set import explain
+from toyicl.analysis.confidence_set import confidence_set, tuned
 from toyicl.models.construction import as_transformer
 from toyicl.plots import figures
 from toyicl.studies import algorithm_comparison
@@ -56,10 +55,10 @@ def test_each_seed_has_its_own_answer(found):
     assert list(kept.rival.values[kept.isel(seed=0).values]) == ["GD"]
 
 
-def test_it_is_what_explain_says_on_the_second_half(found, models, episodes):
+def test_it_agrees_with_confidence_set_on_the_second_half(found, models, episodes):
     second = jax.tree.map(lambda leaf: leaf[..., 300:], episodes)
     model = jax.tree.map(lambda leaf: leaf[1], models)
-    alone = explain(model, RIVALS, second)
+    alone = confidence_set(model, RIVALS, second)
     for name, answer in alone.items():
         here = found.sel(tuning="own", rival=name).isel(seed=1)
         assert float(here.rival_r_squared) == answer.r_squared
@@ -72,9 +71,9 @@ def test_rivals_are_tuned_on_other_episodes(models, episodes, found):
     """Other answers in the second half leave tuned rivals where they were."""
     first = jax.tree.map(lambda leaf: leaf[..., :300], episodes)
     model = jax.tree.map(lambda leaf: leaf[1], models)
-    ridge = confidence_set.tuned(algorithm_comparison.given_as_many(RIVALS)["ridge"], model, first)
+    ridge = tuned(algorithm_comparison.given_as_many(RIVALS)["ridge"], model, first)
     second = jax.tree.map(lambda leaf: leaf[..., 300:], episodes)
-    alone = explain(model, {"ridge": ridge}, second)["ridge"]
+    alone = confidence_set(model, {"ridge": ridge}, second)["ridge"]
     here = found.sel(tuning="tuned", rival="ridge").isel(seed=1)
     np.testing.assert_allclose(float(here.rival_r_squared), alone.r_squared, rtol=1e-12)
 

@@ -1,7 +1,7 @@
-"""Which of several algorithms explain a model: the set that cannot be told from the best.
+"""Model confidence sets: the candidate algorithms that are not distinguishably worse than the best.
 
-Every rival is set beside the model on the same held-out episodes, by its predictions and by its
-sensitivities; a bootstrap over episodes says which differences are more than chance.
+Every candidate is compared with the model on the same held-out episodes, by its predictions and by its
+sensitivities. A bootstrap over episodes shows which differences exceed sampling error.
 """
 
 from collections.abc import Mapping
@@ -21,91 +21,109 @@ from toyicl.core.episode import Episode, Learner, predict
 NOT_ZERO = "a learner whose predictions are not all 0"
 
 
-class Explanation(NamedTuple):
-    """What one rival says of a model, on held-out episodes."""
+class CandidateFit(NamedTuple):
+    """How well one candidate algorithm agrees with a model on held-out episodes."""
 
     r_squared: float
-    """Share of the model's squared predictions that the rival's account for, 1 - |f - g|^2 / |f|^2."""
+    """Explained fraction of the model's squared predictions, 1 - |f - g|^2 / |f|^2."""
     r_squared_range: tuple[float, float]
-    """Its bootstrap interval over episodes."""
+    """Bootstrap interval of `r_squared` over episodes."""
     model_cosine: float
-    """Mean cosine of sensitivities, and"""
+    """Mean cosine between the sensitivities; it does not depend on their scale."""
     model_cosine_range: tuple[float, float]
-    """its interval; a cosine is blind to scale."""
+    """Bootstrap interval of `model_cosine`."""
     norm_ratio: float
-    """Mean norm of the model's sensitivities over that of the rival's, and"""
+    """Mean norm of the model's sensitivities divided by that of the candidate's."""
     norm_ratio_range: tuple[float, float]
-    """its interval."""
-    behind: float
-    """How much less it accounts for than the best rival: the difference of R^2, and"""
-    behind_range: tuple[float, float]
-    """its interval, of the same resampled episodes for both."""
+    """Bootstrap interval of `norm_ratio`."""
+    deficit: float
+    """R^2 of the best candidate minus that of this one."""
+    deficit_range: tuple[float, float]
+    """Bootstrap interval of `deficit`; both candidates are evaluated on the same resampled episodes."""
     in_set: bool
-    """Whether it cannot be told from the best, the interval reaching below the margin, and accounts
-    for anything at all: R^2 is above 0."""
+    """Whether the candidate is in the confidence set: its deficit is not reliably above the margin,
+    and R^2 is above 0."""
 
 
-def explain(
+def confidence_set(
     model: Learner,
-    rivals: Mapping[str, Learner],
+    candidates: Mapping[str, Learner],
     episodes: Episode,
     *,
     margin: float = 1e-3,
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
-) -> dict[str, Explanation]:
-    """Each rival beside a model on held-out episodes, the best first.
+) -> dict[str, CandidateFit]:
+    """Compare candidate algorithms with a model on held-out episodes; the best candidate comes first.
 
-    The answer is a set: a rival is in it if, on resampled episodes, it does not reliably account for
-    less of the model's predictions than the best one, by more than `margin` of R^2. A single winner
-    would say more than the episodes do, and none may be in it. `confidence` is that of all intervals.
+    The result is a set of candidates, which may be empty, rather than a single best one: a candidate is
+    in the set unless, on resampled episodes, its R^2 is reliably lower than the best candidate's by
+    more than `margin`. `confidence` is the confidence level of all intervals.
 
-    Raises BadInput without rivals, for numbers that are not allowed, for a model that predicts 0, for
-    answers that are not finite, and for a rival that is a class, its parameters not chosen.
+    Raises BadInput if there is no candidate; for numbers out of their bounds; for a model that predicts
+    only 0; for predictions that are not finite; and for a candidate that is a class and not an
+    instance.
     """
-    require(len(rivals) > 0, "rivals", "at least one", len(rivals))
+    require(len(candidates) > 0, "candidates", "at least one", len(candidates))
     require(0 < confidence < 1, "confidence", "between 0 and 1", confidence)
     require(margin >= 0, "margin", "at least 0", margin)
     require_size("resamples", resamples, least=2)
     own = _observed("model", model, episodes)
     require(bool(jnp.any(own.predictions != 0)), "model", NOT_ZERO, type(model).__name__)
     sums = {
-        name: _sums(own, _observed(f"rival {name!r}", one, episodes))
-        for name, one in rivals.items()
+        name: _sums(own, _observed(f"candidate {name!r}", one, episodes))
+        for name, one in candidates.items()
     }
     count = episodes.x_query.shape[-1]
-    draw = np.random.default_rng(seed)
-    picks = draw.multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
+    picks = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
     values = {name: _statistics(np.ones((1, count)), each)[0] for name, each in sums.items()}
-    resampled = {name: _statistics(picks, each) for name, each in sums.items()}
-    order = sorted(rivals, key=lambda name: -values[name][0])
+    resampled = {name: _statistics(picks.astype(float), each) for name, each in sums.items()}
+    order = sorted(candidates, key=lambda name: -values[name][0])
     best = order[0]
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    found = {}
-    for name in order:
-        # Of order statistics, since a ratio is infinite for a rival that ignores the query.
-        ranges = np.quantile(resampled[name], tails, axis=0, method="inverted_cdf").T
-        behind = np.quantile(
-            resampled[best][:, 0] - resampled[name][:, 0], tails, method="inverted_cdf"
-        )
-        r_squared, cosine, ratio = values[name].tolist()
-        found[name] = Explanation(
-            r_squared,
-            _pair(ranges[0]),
-            cosine,
-            _pair(ranges[1]),
-            ratio,
-            _pair(ranges[2]),
-            float(values[best][0]) - r_squared,
-            _pair(behind),
-            bool(behind[0] <= margin) and r_squared > 0,
-        )
-    return found
+    tails = ((1 - confidence) / 2, (1 + confidence) / 2)
+    return {
+        name: _fit(values[name], values[best], resampled[name], resampled[best], tails, margin)
+        for name in order
+    }
+
+
+explain = confidence_set
+"""An earlier name of `confidence_set`."""
+
+
+def _fit(
+    values: np.ndarray,
+    best_values: np.ndarray,
+    resampled: np.ndarray,
+    best_resampled: np.ndarray,
+    tails: tuple[float, float],
+    margin: float,
+) -> CandidateFit:
+    """The fit of a candidate: `values` (3,) and `resampled` (resamples, 3) are its statistics."""
+
+    def interval(samples: np.ndarray) -> tuple[float, float]:
+        # Quantiles without interpolation: the norm ratio of a candidate that ignores the query is inf.
+        low, high = np.quantile(samples, tails, method="inverted_cdf")
+        return float(low), float(high)
+
+    r_squared, cosine, ratio = values.tolist()
+    deficit_range = interval(best_resampled[:, 0] - resampled[:, 0])
+    return CandidateFit(
+        r_squared,
+        interval(resampled[:, 0]),
+        cosine,
+        interval(resampled[:, 1]),
+        ratio,
+        interval(resampled[:, 2]),
+        float(best_values[0]) - r_squared,
+        deficit_range,
+        deficit_range[0] <= margin and r_squared > 0,
+    )
 
 
 class Scaled(nnx.Module):
-    """A learner whose answers are multiplied by a number: one more parameter to tune."""
+    """A learner whose predictions are multiplied by a factor, which is a further parameter."""
 
     def __init__(self, learner: Learner, factor: jax.Array | float = 1.0):
         self.learner = learner
@@ -117,22 +135,25 @@ class Scaled(nnx.Module):
 
 
 def tuned(
-    rival: Learner,
+    candidate: Learner,
     model: Learner,
     episodes: Episode,
     *,
     steps: int = 300,
     learning_rate: float = 0.03,
 ) -> Any:
-    """A rival whose parameters are tuned to a model's predictions on some episodes.
+    """The candidate with its parameters fitted to a model's predictions on some episodes.
 
-    Each parameter is moved in units of its own size by Adam, whose rate falls to 0 along a cosine, so
-    that rivals of any scale get the same care. What a rival's freedom buys shows on other episodes.
+    Adam minimises the squared distance of the predictions. Each parameter is in units of its initial
+    size, so that the result does not depend on its scale, and the step size falls to 0 along a cosine.
+    Candidates with different numbers of parameters should be compared on other episodes.
+
+    Raises BadInput unless `steps` is at least 1 and `learning_rate` is positive.
     """
     require_size("steps", steps)
     require_positive("learning_rate", learning_rate)
     targets = jax.jit(predict)(model, episodes)
-    structure, parameters, *rest = nnx.split(rival, nnx.Param, ...)
+    structure, parameters, *rest = nnx.split(candidate, nnx.Param, ...)
     found = _search(structure, parameters, rest, targets, episodes, steps, learning_rate)
     return nnx.merge(structure, found, *rest)
 
@@ -147,44 +168,48 @@ def _search(
     steps: int,
     learning_rate: float,
 ) -> Any:
-    """The parameters nearest to some targets; rivals of one kind compile once."""
+    """The parameters whose predictions are nearest to targets; candidates of one kind compile once."""
     units = jax.tree.map(lambda leaf: jnp.where(leaf == 0, 1.0, jnp.abs(leaf)), parameters)
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
-    def moved(moves: Any) -> Any:
-        return jax.tree.map(lambda leaf, move, unit: leaf + unit * move, parameters, moves, units)
+    def changed(changes: Any) -> Any:
+        return jax.tree.map(lambda leaf, by, unit: leaf + unit * by, parameters, changes, units)
 
-    def distance(moves: Any) -> jax.Array:
-        rival = nnx.merge(structure, moved(moves), *rest)
-        return jnp.mean(jnp.sum((predict(rival, episodes) - targets) ** 2, axis=0))
+    def distance(changes: Any) -> jax.Array:
+        candidate = nnx.merge(structure, changed(changes), *rest)
+        return jnp.mean(jnp.sum((predict(candidate, episodes) - targets) ** 2, axis=0))
 
     def step(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
-        moves, state = carry
-        updates, state = optimiser.update(jax.grad(distance)(moves), state)
-        return (optax.apply_updates(moves, updates), state), None
+        changes, state = carry
+        updates, state = optimiser.update(jax.grad(distance)(changes), state)
+        return (optax.apply_updates(changes, updates), state), None
 
     start = jax.tree.map(jnp.zeros_like, parameters)
-    (moves, _), _ = jax.lax.scan(step, (start, optimiser.init(start)), length=steps)
-    return moved(moves)
+    (changes, _), _ = jax.lax.scan(step, (start, optimiser.init(start)), length=steps)
+    return changed(changes)
 
 
 def best_steps(
     model: Learner, family: Mapping[int, Learner], episodes: Episode
 ) -> tuple[int, dict[int, float]]:
-    """The number of steps at which an iterative rival is nearest a model, and R^2 at each."""
+    """The number of steps at which an iterative candidate is nearest to a model, and R^2 of each.
+
+    `family` holds the candidate by its number of steps. Raises BadInput as `confidence_set` does.
+    """
     require(len(family) > 0, "family", "at least one number of steps", len(family))
     own = _observed("model", model, episodes).predictions
     require(bool(jnp.any(own != 0)), "model", NOT_ZERO, type(model).__name__)
     found = {}
-    for steps, rival in family.items():
-        answers = _observed(f"rival of {steps} steps", rival, episodes).predictions
-        apart = jnp.sum((own - answers) ** 2)
-        found[steps] = float(1 - apart / jnp.sum(own**2))
+    for steps, candidate in family.items():
+        role = f"candidate of {steps} steps"
+        answers = _observed(role, candidate, episodes).predictions
+        distance = jnp.sum((own - answers) ** 2)
+        found[steps] = float(1 - distance / jnp.sum(own**2))
     return max(found, key=lambda steps: found[steps]), found
 
 
 def _observed(role: str, learner: Learner, episodes: Episode) -> Observation:
-    """A learner on episodes, or an error that says whose answers cannot be compared."""
+    """A learner's observation; raises BadInput that names its role if it cannot be compared."""
     rule = "a learner with its parameters, such as GradientDescent.shared(task)"
     require(not isinstance(learner, type), role, rule, learner)
     found = jax.jit(observe)(learner, episodes)
@@ -195,7 +220,7 @@ def _observed(role: str, learner: Learner, episodes: Episode) -> Observation:
 
 
 def _sums(own: Observation, other: Observation) -> np.ndarray:
-    """What the statistics are made of, one row an episode: (episodes, 5), float64."""
+    """The summands of the statistics for each episode, (episodes, 5), float64."""
     axes = (0, 1)
     norms = [
         np.sqrt(np.sum(np.square(one.sensitivities, dtype=float), axes)) for one in (own, other)
@@ -203,18 +228,14 @@ def _sums(own: Observation, other: Observation) -> np.ndarray:
     products = np.sum(np.asarray(own.sensitivities, float) * np.asarray(other.sensitivities), axes)
     scale = norms[0] * norms[1]
     cosines = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
-    apart = np.sum(np.square(np.asarray(own.predictions, float) - other.predictions), 0)
+    distance = np.sum(np.square(np.asarray(own.predictions, float) - other.predictions), 0)
     size = np.sum(np.square(own.predictions, dtype=float), 0)
-    return np.stack([apart, size, cosines, *norms], axis=-1)
+    return np.stack([distance, size, cosines, *norms], axis=-1)
 
 
 def _statistics(weights: np.ndarray, sums: np.ndarray) -> np.ndarray:
-    """R^2, cosine and norm ratio for each row of episodes' weights, (rows, 3)."""
+    """R^2, cosine and norm ratio for each row of weights of episodes, (rows, 3)."""
     means: np.ndarray = weights @ sums
-    apart, size, cosine, own, other = (means[:, column] for column in range(means.shape[1]))
+    distance, size, cosine, own, other = (means[:, column] for column in range(means.shape[1]))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.stack([1 - apart / size, cosine / weights.sum(axis=1), own / other], axis=-1)
-
-
-def _pair(values: np.ndarray) -> tuple[float, float]:
-    return float(values[0]), float(values[1])
+        return np.stack([1 - distance / size, cosine / weights.sum(axis=1), own / other], axis=-1)

@@ -1,7 +1,7 @@
 """Rivals beside every seed of a trained model: which of them explain it, measured and drawn.
 
-`explain` answers for one model. Here each seed is asked, with every rival as it is and once more tuned
-to that seed, and the residual polynomials of models and rivals are laid over each other.
+`confidence_set` compares one model. Here each seed is compared with every rival as it is and once more
+tuned to that seed, and the residual polynomials of models and rivals are laid over each other.
 """
 
 from collections.abc import Mapping
@@ -16,22 +16,28 @@ from flax import nnx
 from matplotlib.axes import Axes
 
 from toyicl.analysis.black_box import residual_polynomial
-from toyicl.analysis.confidence_set import Explanation, Scaled, best_steps, explain, tuned
+from toyicl.analysis.confidence_set import (
+    CandidateFit,
+    Scaled,
+    best_steps,
+    confidence_set,
+    tuned,
+)
 from toyicl.core.episode import Episode, Learner, predict
 from toyicl.plots import figures, panels
 
 TUNINGS = ("own", "tuned")
 FIELDS = ("r_squared", "r_squared_range", "model_cosine", "norm_ratio", "in_set")
 _UNKNOWN = (np.nan, np.nan)
-NOTHING = Explanation(
+NOTHING = CandidateFit(
     r_squared=np.nan,
     r_squared_range=_UNKNOWN,
     model_cosine=np.nan,
     model_cosine_range=_UNKNOWN,
     norm_ratio=np.nan,
     norm_ratio_range=_UNKNOWN,
-    behind=np.nan,
-    behind_range=_UNKNOWN,
+    deficit=np.nan,
+    deficit_range=_UNKNOWN,
     in_set=False,
 )
 """What is said of a model that has no answers."""
@@ -46,7 +52,7 @@ def beside(models: Any, rivals: Mapping[str, Learner], episodes: Episode) -> xr.
 
     Rivals are tuned on the first half of the episodes, with as many free numbers for each as can be
     had (see `given_as_many`), and all are judged on the second half. Dimensions: seed, tuning ("own",
-    "tuned"), rival; variables: the fields of `Explanation`, with `rival_` in front. A seed that
+    "tuned"), rival; variables: the fields of `CandidateFit`, with `rival_` in front. A seed that
     diverged, or answers nothing but 0, is explained by none, and a rival that diverged while it was
     tuned explains nothing: NaN.
     """
@@ -163,14 +169,14 @@ def _each(models: Any) -> list[Any]:
 
 def _explained(
     model: Learner, group: Mapping[str, Learner], episodes: Episode
-) -> dict[str, Explanation]:
+) -> dict[str, CandidateFit]:
     """What those rivals say whose answers are finite; NOTHING for the others."""
     finite = {
         name: one
         for name, one in group.items()
         if bool(jnp.isfinite(jax.jit(predict)(one, episodes)).all())
     }
-    return dict.fromkeys(group, NOTHING) | explain(model, finite, episodes)
+    return dict.fromkeys(group, NOTHING) | confidence_set(model, finite, episodes)
 
 
 def _answers(model: Learner, episodes: Episode) -> bool:
