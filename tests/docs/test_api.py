@@ -1,0 +1,38 @@
+"""Every public module has an entry on a page of the API, and every entry is a module."""
+
+import pkgutil
+import re
+from pathlib import Path
+
+import toyicl
+
+PAGES = Path(__file__).parents[2] / "docs" / "api"
+DATA = ("toyicl.experiments", "toyicl.figures")
+"""Folders inside an installed package that are no modules."""
+
+
+def modules():
+    found = pkgutil.walk_packages(toyicl.__path__, "toyicl.")
+    names = [module.name for module in found if not module.ispkg]
+    return {name for name in names if "._" not in name and not name.startswith(DATA)}
+
+
+def documented():
+    return {
+        name
+        for page in PAGES.glob("*.md")
+        for name in re.findall(r"^::: (toyicl\.\S+)$", page.read_text(), re.M)
+    }
+
+
+def test_every_public_module_has_an_entry_on_the_page_of_its_package():
+    assert modules() - documented() == set()
+    assert documented() - modules() == set()
+    for page in PAGES.glob("*.md"):
+        entries = re.findall(r"^::: toyicl\.(\w+)\.", page.read_text(), re.M)
+        assert set(entries) == {page.stem}
+
+
+def test_modules_are_found():
+    assert "toyicl.analysis.metrics" in modules()
+    assert "toyicl.__main__" not in modules()
