@@ -58,8 +58,8 @@ def _tasks(settings: Settings) -> dict[str, Task]:
     law = LinearRegression(dim=d, outputs=d, context_size=n)
     return {
         "regression": law,
-        "recall": Recall(law=law),
-        "mixture": Mixture(law=law),
+        "recall": Recall(base=law),
+        "mixture": Mixture(base=law),
         "dynamics": Dynamics(dim=d, context_size=n),
     }
 

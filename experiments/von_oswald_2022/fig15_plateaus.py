@@ -58,7 +58,7 @@ QUICK = Settings(
 
 def trainings(settings: Settings) -> dict[str, Job]:
     """One head, two heads, and the block on fixed tasks."""
-    pool = FixedSet(law=settings.task, count=settings.block_tasks)
+    pool = FixedSet(base=settings.task, count=settings.block_tasks)
     of_heads = {
         f"heads: {heads}": Job(
             replace(settings.model, heads=heads), settings.task, settings.training

@@ -47,7 +47,7 @@ def trainings(settings: Settings) -> dict[str, Job]:
     return {
         f"{size} tasks": Job(
             settings.model,
-            FixedSet(law=settings.task, count=size),
+            FixedSet(base=settings.task, count=size),
             replace(settings.training, batch_size=size),
         )
         for size in settings.pools

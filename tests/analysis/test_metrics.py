@@ -265,11 +265,11 @@ def test_a_bad_number_of_permutations_is_named(permutations):
 
 
 CAUSAL = CausalArchitecture(width=8, heads=2, mlp_size=6)
-SEQUENCE = SequenceRegression(law=LinearRegression(dim=2, context_size=3))
+SEQUENCE = SequenceRegression(base=LinearRegression(dim=2, context_size=3))
 KINDS = {
     "linear regression": (TASK, Architecture(depth=2, attention="softmax")),
     "sine": (SineRegression(), Architecture(embedding_size=4)),
-    "recall": (Recall(law=LinearRegression(dim=2, context_size=3)), Architecture()),
+    "recall": (Recall(base=LinearRegression(dim=2, context_size=3)), Architecture()),
     "dynamics": (Dynamics(dim=2, context_size=3, reflections=1), Architecture()),
     "classification": (Classification(dim=2, outputs=3, context_size=4), CAUSAL),
     "sequence regression": (SEQUENCE, CAUSAL),

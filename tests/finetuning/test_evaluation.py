@@ -153,7 +153,7 @@ def test_what_is_not_finite_is_not_right():
 
 
 def test_regression_is_scored_by_its_error(close):
-    task = SequenceRegression(law=LinearRegression(dim=4, context_size=3))
+    task = SequenceRegression(base=LinearRegression(dim=4, context_size=3))
     trial = evaluation.draw_trial(task, jax.random.key(0), tasks=2, queries=4)
     close(evaluation.minus_error(0 * trial.labels, trial.labels), -np.mean(trial.labels**2) / 2)
     model = CausalArchitecture(width=8, heads=2, mlp_size=6)(task, jax.random.key(1))

@@ -115,7 +115,7 @@ def test_a_model_that_is_the_best_descent_misses_nothing(close):
 
 
 @pytest.mark.parametrize(
-    "task", [TASK, replace(TASK, label_noise=2.0), TeacherRegression(law=TASK)]
+    "task", [TASK, replace(TASK, label_noise=2.0), TeacherRegression(base=TASK)]
 )
 def test_a_plateau_is_told_wherever_descent_gets_away_from_it(task):
     """Also where it gets a tenth of the way only; a model that gets a third of that is off it."""
@@ -128,7 +128,7 @@ def test_a_plateau_is_told_wherever_descent_gets_away_from_it(task):
 
 
 def test_the_exact_floor_is_unknown_for_a_teacher():
-    task = TeacherRegression(law=TASK)
+    task = TeacherRegression(base=TASK)
     assert np.isnan(departure_sweep.exact_losses(task, 1)).all()
     shared = GradientDescent.shared(TASK).learning_rate[...]
     learners = jax.tree.map(lambda _: jnp.full((1, 1), shared / 2), GradientDescent(1.0))
@@ -139,7 +139,7 @@ def test_the_exact_floor_is_unknown_for_a_teacher():
     assert np.isnan(found["exact_gd_loss"])
 
 
-TEACHER = TeacherRegression(law=TASK, gain=3.0)
+TEACHER = TeacherRegression(base=TASK, gain=3.0)
 
 
 @pytest.mark.parametrize("noise", [None, 0.5])

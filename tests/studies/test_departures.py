@@ -64,11 +64,11 @@ PLACES = [
     ("model.recurrent_depth", 2, TASK, Architecture(depth=2, shared=True)),
     ("mlp.gate", 0.5, TASK, Architecture(mlp_size=40, mlp_gate=0.5)),
     ("norm.gate", 0.5, TASK, Architecture(layer_norm=True, norm_gate=0.5)),
-    ("task.sine", 0.2, TeacherRegression(law=TASK, teacher="sine", share=0.2), Architecture()),
+    ("task.sine", 0.2, TeacherRegression(base=TASK, teacher="sine", fraction=0.2), Architecture()),
     (
         "task.network",
         0.2,
-        TeacherRegression(law=TASK, teacher="network", share=0.2),
+        TeacherRegression(base=TASK, teacher="network", fraction=0.2),
         Architecture(),
     ),
     ("tokens.separate", 0, TASK, Architecture()),
@@ -100,8 +100,8 @@ def test_anisotropy_keeps_the_mean_of_the_variances(close):
 
 
 def test_two_dials_go_together_in_either_order():
-    law = turn(("task.anisotropy", 2.0))[0]
-    expected = (TeacherRegression(law=law, teacher="sine", share=0.5), Architecture(heads=2))
+    base = turn(("task.anisotropy", 2.0))[0]
+    expected = (TeacherRegression(base=base, teacher="sine", fraction=0.5), Architecture(heads=2))
     dials = (("task.anisotropy", 2.0), ("task.sine", 0.5), ("attention.heads", 2))
     assert turn(*dials) == turn(*dials[::-1]) == expected
 
@@ -120,23 +120,38 @@ def test_depth_is_that_of_the_layers_after_the_one_that_arranges():
 @pytest.mark.parametrize(
     ("dials", "message"),
     [
-        ([("attention.softmax", 1.5)], r"^attention\.softmax cannot be 1\.5 here: model\.softmax_"),
+        (
+            [("attention.softmax", 1.5)],
+            r"^attention\.softmax cannot be 1\.5 here: Architecture\.softmax_",
+        ),
         (
             [("attention.temperature", 0.0)],
-            r"^attention\.temperature cannot be 0 here: model\.temp",
+            r"^attention\.temperature cannot be 0 here: Architecture\.temp",
         ),
         (
             [("attention.heads", 1.5)],
             r"^values must be whole numbers for attention\.heads, got 1\.5",
         ),
-        ([("attention.heads", 0)], r"^attention\.heads cannot be 0 here: model\.heads must be"),
-        ([("model.depth", 0)], r"^model\.depth cannot be 0 here: model\.depth must be a whole"),
-        ([("task.sine", -0.1)], r"^task\.sine cannot be -0\.1 here: task\.share must be between"),
-        ([("task.noise", -1.0)], r"^task\.noise cannot be -1 here: task\.label_noise must be"),
+        (
+            [("attention.heads", 0)],
+            r"^attention\.heads cannot be 0 here: Architecture\.heads must be",
+        ),
+        (
+            [("model.depth", 0)],
+            r"^model\.depth cannot be 0 here: Architecture\.depth must be a whole",
+        ),
+        (
+            [("task.sine", -0.1)],
+            r"^task\.sine cannot be -0\.1 here: TeacherRegression\.fraction must be between",
+        ),
+        (
+            [("task.noise", -1.0)],
+            r"^task\.noise cannot be -1 here: LinearRegression\.label_noise must be",
+        ),
         ([("task.anisotropy", 0.5)], r"here: the ratio of variances must be at least 1, got 0\.5$"),
         ([("tokens.separate", 2)], r"here: tokens must be 0 \(joint\) or 1 \(separate\), got 2$"),
-        ([("task.noise", 1.0), ("task.sine", 0.5)], r"^task\.sine cannot be 0\.5 here: task\.law"),
-        ([("task.sine", 0.5), ("task.noise", 1.0)], r"^task\.noise cannot be 1 here: task\.law"),
+        ([("task.noise", 1.0), ("task.sine", 0.5)], r"^task\.sine cannot be 0\.5 here: Teacher"),
+        ([("task.sine", 0.5), ("task.noise", 1.0)], r"^task\.noise cannot be 1 here: Teacher"),
         ([("nonsense", 1)], r"^axis must be one of attention\.softmax, .*, got 'nonsense'$"),
     ],
 )
@@ -147,4 +162,4 @@ def test_bad_values_are_named_with_their_axis(dials, message):
 
 def test_a_task_that_is_not_linear_underneath_is_named():
     with pytest.raises(BadInput, match=r"the task must be linear underneath, got Recall$"):
-        turn(("task.sine", 0.5), start=(Recall(law=TASK), Architecture()))
+        turn(("task.sine", 0.5), start=(Recall(base=TASK), Architecture()))

@@ -1,4 +1,4 @@
-"""Tasks: laws of inputs, labels that are exact, sweeps that are vmaps."""
+"""Linear regression: distributions of inputs, exact labels, sweeps by vmap, refused settings."""
 
 import re
 from dataclasses import replace
@@ -43,24 +43,25 @@ def sample_inputs(task, episodes=20_000):
     return np.concatenate([np.ravel(episode.x), np.ravel(episode.x_query)])
 
 
-@pytest.mark.parametrize("law", MOMENTS)
-def test_quantile_functions_are_those_of_scipy(law, close):
+@pytest.mark.parametrize("distribution", MOMENTS)
+def test_quantile_functions_are_those_of_scipy(distribution, close):
     u = np.linspace(-0.999, 0.999, 101)
-    close(QUANTILES[law](u), SCIPY[law].ppf((1 + u) / 2), 1e-12)
+    close(QUANTILES[distribution](u), SCIPY[distribution].ppf((1 + u) / 2), 1e-12)
 
 
-@pytest.mark.parametrize("law", MOMENTS)
-def test_moments_of_the_inputs(law):
-    mean, deviation, kurtosis = MOMENTS[law]
-    x = sample_inputs(replace(SMALL, input_distribution=law, input_range=3.0)) / 3
+@pytest.mark.parametrize("distribution", MOMENTS)
+def test_moments_of_the_inputs(distribution):
+    mean, deviation, kurtosis = MOMENTS[distribution]
+    x = sample_inputs(replace(SMALL, input_distribution=distribution, input_range=3.0)) / 3
     z = (x - mean) / deviation
-    # 200,000 numbers: an error of 1/450 of a deviation; the kurtosis of heavy tails is the worst.
+    # 200,000 numbers: the mean has an error of 1/450 of a deviation; that of the kurtosis of heavy
+    # tails is the largest.
     assert abs(z.mean()) < 0.01
     assert abs(z.var() - 1) < 0.03
     assert abs((z**4).mean() / kurtosis - 1) < 0.1
 
 
-def test_uniform_inputs_fill_their_range_and_do_not_leave_it():
+def test_uniform_inputs_fill_their_range_and_stay_within_it():
     x = sample_inputs(replace(SMALL, input_range=3.0))
     assert -1.5 < x.min() < -1.499
     assert 1.499 < x.max() < 1.5
@@ -73,9 +74,9 @@ def test_exponential_inputs_are_positive_and_laplace_ones_symmetric():
 
 
 @pytest.mark.parametrize("end", ["least", "largest"])
-@pytest.mark.parametrize("law", MOMENTS)
-def test_no_draw_is_infinite_even_in_float32(law, end, monkeypatch):
-    """The uniform draw has its lower bound among its values, but not the upper one."""
+@pytest.mark.parametrize("distribution", MOMENTS)
+def test_no_draw_is_infinite_even_in_float32(distribution, end, monkeypatch):
+    """The uniform draw can return its lower bound, but not its upper bound."""
 
     def uniform(key, shape, dtype, minval, maxval):
         ends = {"least": minval, "largest": np.nextafter(dtype.type(maxval), dtype.type(minval))}
@@ -83,11 +84,11 @@ def test_no_draw_is_infinite_even_in_float32(law, end, monkeypatch):
 
     monkeypatch.setattr(jax.random, "uniform", uniform)
     with jax.enable_x64(False):
-        episode = replace(SMALL, input_distribution=law, input_range=3.0).sample(KEY, 1)
+        episode = replace(SMALL, input_distribution=distribution, input_range=3.0).sample(KEY, 1)
     assert all(np.isfinite(field).all() for field in episode)
 
 
-def test_everything_is_drawn_independently():
+def test_all_inputs_are_independent():
     x, _, x_query, _ = sample(SMALL, 40_000)
     columns = np.concatenate([x.reshape(8, -1), x_query])
     assert np.abs(np.corrcoef(columns) - np.eye(10)).max() < 0.03
@@ -105,10 +106,10 @@ def test_weights_are_standard_normal_times_their_scale():
     assert abs(np.var(y / lengths) - 1) < 0.03
 
 
-@pytest.mark.parametrize("law", ["uniform", "frobenius_laplace"])
+@pytest.mark.parametrize("distribution", ["uniform", "frobenius_laplace"])
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_least_squares_on_the_context_answers_the_query(law, outputs, close):
-    task = LinearRegression(dim=3, outputs=outputs, context_size=5, input_distribution=law)
+def test_least_squares_on_the_context_predicts_the_query(distribution, outputs, close):
+    task = LinearRegression(dim=3, outputs=outputs, context_size=5, input_distribution=distribution)
     x, y, x_query, y_query = (np.asarray(field) for field in sample(task, 20))
     for index in range(20):
         weights = np.linalg.lstsq(x[..., index], y[..., index])[0].T
@@ -130,7 +131,7 @@ def test_covariance_of_normal_inputs(covariance, matrix):
 
 
 @pytest.mark.parametrize("covariance", [(2.0, 0.6, 0.6, 0.5), (2.0, 0.5), MIXED])
-def test_covariance_may_go_through_jit(covariance, close):
+def test_a_covariance_may_pass_through_jit(covariance, close):
     task = replace(SMALL, covariance=covariance)
     close(sample(task, 3).x, task.sample(KEY, 3).x)
 
@@ -140,11 +141,11 @@ def test_one_input_may_have_a_covariance(close):
     close(sample(replace(task, covariance=(4.0,)), 5).x, 2 * sample(task, 5).x)
 
 
-@pytest.mark.parametrize("law", ["normal", "exponential", "laplace"])
-def test_frobenius_laws_rescale_context_and_query_alike(law, close):
-    raw = sample(replace(SMALL, input_distribution=law), 7)
+@pytest.mark.parametrize("distribution", ["normal", "exponential", "laplace"])
+def test_frobenius_distributions_rescale_context_and_query_alike(distribution, close):
+    raw = sample(replace(SMALL, input_distribution=distribution), 7)
     x, _, x_query, _ = sample(
-        replace(SMALL, input_distribution=f"frobenius_{law}", input_range=2.5), 7
+        replace(SMALL, input_distribution=f"frobenius_{distribution}", input_range=2.5), 7
     )
     norms = np.sqrt(np.sum(np.asarray(x) ** 2, axis=(0, 1)))
     np.testing.assert_allclose(norms, 2.5, rtol=1e-12)
@@ -153,7 +154,7 @@ def test_frobenius_laws_rescale_context_and_query_alike(law, close):
     close(x_query, np.asarray(raw.x_query) * factor)
 
 
-def test_label_noise_has_its_variance_and_spares_the_query():
+def test_label_noise_has_its_variance_and_the_query_has_none():
     noisy = sample(replace(SMALL, label_noise=0.3, weight_scale=0.0), 20_000)
     assert abs(np.std(noisy.y) - 0.3) < 0.004
     assert abs(np.mean(noisy.y)) < 0.004
@@ -162,7 +163,7 @@ def test_label_noise_has_its_variance_and_spares_the_query():
 
 
 @pytest.mark.parametrize("quiet", [{"label_noise": 0.0}, {"distractors": 0}])
-def test_no_noise_and_noise_of_scale_zero_are_the_same_law(quiet, close):
+def test_noise_of_scale_zero_leaves_the_labels_exact(quiet, close):
     task = replace(SMALL, **quiet)
     x, y, x_query, y_query = (np.asarray(field) for field in sample(task, 5_000))
     for index in range(5):
@@ -187,7 +188,7 @@ def test_the_first_labels_are_distractors_and_the_others_exact(count, close):
             close(weights @ x_query[:, index], y_query[:, index], 1e-8)
 
 
-def test_a_sweep_is_a_vmap_over_tasks(close):
+def test_a_sweep_by_vmap_equals_single_tasks(close):
     fields = ("input_range", "weight_scale", "label_noise", "distractors", "distractor_scale")
     values = [(0.5, 2.0, 0.1, 0, 1.0), (2.0, 0.0, 1.0, 3, 0.5), (1.0, 1.0, 0.0, 4, 3.0)]
 
@@ -201,7 +202,7 @@ def test_a_sweep_is_a_vmap_over_tasks(close):
             close(together[index], one)
 
 
-def test_another_scale_compiles_nothing():
+def test_another_scale_does_not_compile_again():
     traces = []
 
     @jax.jit
@@ -216,7 +217,7 @@ def test_another_scale_compiles_nothing():
     assert len(traces) == 2
 
 
-def test_the_same_key_draws_the_same_batch_and_another_does_not():
+def test_the_same_key_gives_the_same_batch_and_another_does_not():
     draw = jax.jit(lambda key: SMALL.sample(key, 5))
     one, same, other = (draw(key) for key in (KEY, KEY, jax.random.key(6)))
     for first, second, third in zip(one, same, other, strict=True):
@@ -224,7 +225,7 @@ def test_the_same_key_draws_the_same_batch_and_another_does_not():
         assert not np.any(np.asarray(first) == np.asarray(third))
 
 
-def test_a_scaled_task_is_the_same_batch_scaled(close):
+def test_a_scaled_task_gives_the_same_batch_scaled(close):
     task = replace(SMALL, input_range=2.0)
     large = jax.jit(lambda factor: task.scaled(factor).sample(KEY, 5))(3.0)
     for one, other in zip(sample(SMALL, 5), large, strict=True):
@@ -296,6 +297,6 @@ def test_a_batch_has_at_least_one_episode():
         LinearRegression().sample(jax.random.key(0), 0)
 
 
-def test_a_scale_in_quotes_is_refused():
+def test_a_scale_that_is_text_is_refused():
     with pytest.raises(ValueError, match=r"LinearRegression.input_range must be .* got '1'"):
         LinearRegression(input_range="1")

@@ -1,4 +1,4 @@
-"""Teachers: labels that leave the linear law as far as a dial is turned, against loops in NumPy."""
+"""Labels that mix a linear function with a nonlinear teacher, against loops in NumPy."""
 
 from dataclasses import replace
 
@@ -11,18 +11,18 @@ from toyicl.tasks.nonlinear import TeacherRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 
-LAW = LinearRegression(dim=3, outputs=2, context_size=4, input_range=2.0)
+BASE = LinearRegression(dim=3, outputs=2, context_size=4, input_range=2.0)
 KEY, EPISODES = jax.random.key(3), 5
 sample = jax.jit(lambda task, key: task.sample(key, EPISODES))
 
 
 def task(**changes):
-    return TeacherRegression(law=LAW, gain=1.7, hidden=6, **changes)
+    return TeacherRegression(base=BASE, gain=1.7, hidden=6, **changes)
 
 
 def linear():
-    """What the law itself draws of the key that a teacher gives it."""
-    return sample(LAW, jax.random.split(KEY)[0])
+    """The batch that the base task draws from the key that it is given."""
+    return sample(BASE, jax.random.split(KEY)[0])
 
 
 def network(x, inward, outward, gain):
@@ -34,20 +34,20 @@ def network(x, inward, outward, gain):
 
 
 @pytest.mark.parametrize("teacher", ["sine", "network"])
-def test_with_no_share_labels_are_the_laws_to_the_bit(teacher):
-    drawn = sample(task(teacher=teacher, share=0.0), KEY)
+def test_at_fraction_zero_labels_are_bit_identical_to_the_base_task(teacher):
+    drawn = sample(task(teacher=teacher, fraction=0.0), KEY)
     for own, expected in zip(drawn, linear(), strict=True):
         np.testing.assert_array_equal(own, expected)
 
 
-def test_a_sine_is_that_of_the_linear_label(close):
+def test_the_sine_teacher_is_a_function_of_the_linear_label(close):
     drawn, plain = sample(task(teacher="sine"), KEY), linear()
     np.testing.assert_array_equal(drawn.x, plain.x)
     for own, label in ((drawn.y, plain.y), (drawn.y_query, plain.y_query)):
         close(own, np.sin(1.7 * np.asarray(label)))
 
 
-def test_a_network_is_the_loop_over_its_units(close):
+def test_the_network_teacher_equals_a_loop_over_its_units(close):
     drawn = sample(task(teacher="network"), KEY)
     weights = np.asarray(jax.random.normal(jax.random.split(KEY)[1], (6, 5, EPISODES)))
     x, x_query = np.asarray(drawn.x), np.asarray(drawn.x_query)
@@ -61,24 +61,24 @@ def test_a_network_is_the_loop_over_its_units(close):
 
 
 @pytest.mark.parametrize("teacher", ["sine", "network"])
-def test_between_the_ends_labels_are_mixed(teacher, close):
-    """The share is traced: all three are one program."""
+def test_between_zero_and_one_labels_are_a_weighted_mean(teacher, close):
+    """The fraction is traced, so that all three are one program."""
     none, some, all_of_it = (
-        sample(task(teacher=teacher, share=share), KEY) for share in (0.0, 0.3, 1.0)
+        sample(task(teacher=teacher, fraction=fraction), KEY) for fraction in (0.0, 0.3, 1.0)
     )
     close(some.y, 0.7 * np.asarray(none.y) + 0.3 * np.asarray(all_of_it.y))
     close(some.y_query, 0.7 * np.asarray(none.y_query) + 0.3 * np.asarray(all_of_it.y_query))
 
 
-def test_a_network_is_nearly_its_linear_part_where_its_gain_is_small(close):
-    """Labels are then linear in the inputs: least squares on N > d points leaves nothing."""
+def test_a_network_of_small_gain_is_nearly_linear(close):
+    """Labels are then linear in the inputs: least squares on N > d points has no residual."""
     flat = replace(task(teacher="network"), gain=1e-4)
     x, y, *_ = (np.asarray(field)[..., 0] for field in sample(flat, KEY))
     close(x @ np.linalg.lstsq(x, y)[0], y, 1e-6)
 
 
 @pytest.mark.parametrize("teacher", ["sine", "network"])
-def test_the_same_key_is_the_same_batch_and_another_is_not(teacher):
+def test_the_same_key_gives_the_same_batch_and_another_does_not(teacher):
     one, same, other = (sample(task(teacher=teacher), jax.random.key(seed)) for seed in (1, 1, 2))
     for first, second, third in zip(one, same, other, strict=True):
         np.testing.assert_array_equal(first, second)
@@ -88,7 +88,7 @@ def test_the_same_key_is_the_same_batch_and_another_is_not(teacher):
 @pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])
 @pytest.mark.parametrize("teacher", ["sine", "network"])
 def test_shapes_and_dtypes(teacher, wide, dtype):
-    own = task(teacher=teacher, share=0.5)
+    own = task(teacher=teacher, fraction=0.5)
     assert (own.dim, own.outputs, own.context_size) == (3, 2, 4)
     with jax.enable_x64(wide):
         drawn = jax.eval_shape(lambda: own.sample(jax.random.key(0), 7))
@@ -103,16 +103,16 @@ def test_shapes_and_dtypes(teacher, wide, dtype):
             {"teacher": "cosine"},
             r"\.teacher must be one of sine, network, got 'cosine'$",
         ),
-        ({"share": 1.5}, r"^TeacherRegression\.share must be between 0 and 1, got 1\.5$"),
+        ({"fraction": 1.5}, r"^TeacherRegression\.fraction must be between 0 and 1, got 1\.5$"),
         ({"gain": 0.0}, r"^TeacherRegression\.gain must be a finite number above 0, got 0\.0$"),
         ({"hidden": 0}, r"^TeacherRegression\.hidden must be a whole number of at least 1, got 0$"),
         (
-            {"law": LinearRegression(label_noise=0.1)},
-            r"^TeacherRegression\.law\.label_noise must be None under a teacher, got 0\.1$",
+            {"base": LinearRegression(label_noise=0.1)},
+            r"^TeacherRegression\.base\.label_noise must be None for labels of a teacher, got 0\.1$",
         ),
         (
-            {"law": LinearRegression(distractors=2)},
-            r"^TeacherRegression\.law\.distractors must be None under a teacher, got 2$",
+            {"base": LinearRegression(distractors=2)},
+            r"^TeacherRegression\.base\.distractors must be None for labels of a teacher, got 2$",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Recall, its mixture with regression, and dynamics: what their episodes hold."""
+"""Recall, its mixture with regression, and dynamics: the contents of their episodes."""
 
 import jax
 import numpy as np
@@ -10,10 +10,10 @@ from toyicl.tasks.recall import Mixture, Recall
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 
-LAW = LinearRegression(dim=3, outputs=2, context_size=5)
+BASE = LinearRegression(dim=3, outputs=2, context_size=5)
 TASKS = {
-    "recall": Recall(law=LAW),
-    "mixture": Mixture(law=LAW, recall_share=0.3),
+    "recall": Recall(base=BASE),
+    "mixture": Mixture(base=BASE, recall_fraction=0.3),
     "dynamics": Dynamics(dim=3, context_size=6, reflections=3),
 }
 COUNT = 400
@@ -31,15 +31,17 @@ def asked(episodes):
     return same_input & np.all(np.equal(episodes.y, episodes.y_query[None]), axis=1)
 
 
-def test_recall_asks_for_one_of_the_points(batches):
+def test_the_query_of_recall_is_one_of_the_points(batches):
     found = asked(batches["recall"])
     np.testing.assert_array_equal(found.sum(axis=0), 1)
     often = found.mean(axis=1)
-    assert np.all(np.abs(often - 1 / 5) < 4 * np.sqrt(0.16 / COUNT)), "each as often as the others"
+    assert np.all(np.abs(often - 1 / 5) < 4 * np.sqrt(0.16 / COUNT)), (
+        "all points are equally likely"
+    )
 
 
-def test_labels_to_recall_say_nothing_of_inputs(batches):
-    """Mean 0, variance 1, and no part along any input; inputs are the law's."""
+def test_labels_of_recall_are_independent_of_inputs(batches):
+    """They have mean 0, variance 1 and no correlation with inputs, which are those of the base task."""
     x, y, *_ = (np.asarray(field) for field in batches["recall"])
     assert abs(y.mean()) < 4 / np.sqrt(y.size)
     assert abs(y.var() - 1) < 4 * np.sqrt(2 / y.size)
@@ -49,13 +51,13 @@ def test_labels_to_recall_say_nothing_of_inputs(batches):
     assert abs(12 * x.var() - 1) < 0.1
 
 
-def test_a_mixture_recalls_in_its_share_of_episodes(batches):
+def test_a_mixture_has_its_fraction_of_recall(batches):
     recalls = asked(batches["mixture"]).any(axis=0)
     assert abs(recalls.mean() - 0.3) < 4 * np.sqrt(0.21 / COUNT)
 
 
-def test_a_mixtures_other_episodes_are_regression(batches, close):
-    """Weights from the context answer the query, where they exist: N > d."""
+def test_the_other_episodes_of_a_mixture_are_regression(batches, close):
+    """Least squares on the N > d points of the context predicts the query exactly."""
     x, y, x_query, y_query = (np.moveaxis(np.asarray(f), -1, 0) for f in batches["mixture"])
     recalls = asked(batches["mixture"]).any(axis=0)
     solved = []
@@ -67,31 +69,31 @@ def test_a_mixtures_other_episodes_are_regression(batches, close):
     np.testing.assert_array_equal(solved, ~recalls)
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_the_ends_of_a_mixture_are_its_parts(share):
-    """The share is traced: another compiles nothing."""
-    drawn = sample(Mixture(law=LAW, recall_share=share), jax.random.key(1))
-    assert asked(drawn).any(axis=0).all() == bool(share)
-    assert asked(drawn).any(axis=0).any() == bool(share)
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_a_mixture_at_fraction_zero_or_one_is_one_task(fraction):
+    """The fraction is traced, so that both are one program."""
+    drawn = sample(Mixture(base=BASE, recall_fraction=fraction), jax.random.key(1))
+    assert asked(drawn).any(axis=0).all() == bool(fraction)
+    assert asked(drawn).any(axis=0).any() == bool(fraction)
 
 
-def test_states_follow_each_other_and_the_query_is_the_last(batches):
+def test_labels_are_the_next_states_and_the_query_is_the_last(batches):
     x, y, x_query, _ = (np.asarray(field) for field in batches["dynamics"])
     np.testing.assert_array_equal(x[1:], y[:-1])
     np.testing.assert_array_equal(x_query, y[-1])
 
 
-def test_states_keep_their_norm(batches, close):
+def test_the_norm_of_the_states_is_constant(batches, close):
     x, y, x_query, y_query = (np.asarray(field) for field in batches["dynamics"])
     norms = np.linalg.norm([*x, *y, x_query, y_query], axis=1)
     close(norms, np.broadcast_to(norms[0], norms.shape))
     assert abs((norms[0] ** 2).mean() - 1) < 4 * np.sqrt(2 / 3 / COUNT), "s_0 ~ N(0, I / d)"
 
 
-def test_one_orthogonal_map_leads_from_each_state_to_the_next(batches, close):
-    """Found by least squares on more steps than entries, it is new in every episode.
+def test_one_orthogonal_matrix_maps_each_state_to_the_next(batches, close):
+    """Least squares on more steps than entries finds the matrix, which differs between episodes.
 
-    Three reflections in three dimensions: determinant -1, and states that span the space.
+    Three reflections in three dimensions have determinant -1, and the states span the space.
     """
     x, y, x_query, y_query = (np.moveaxis(np.asarray(f), -1, 0) for f in batches["dynamics"])
     maps = []
@@ -108,7 +110,7 @@ def test_one_orthogonal_map_leads_from_each_state_to_the_next(batches, close):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_same_key_is_the_same_batch_and_another_is_not(name, batches):
+def test_the_same_key_gives_the_same_batch_and_another_does_not(name, batches):
     same, other = (sample(TASKS[name], jax.random.key(seed)) for seed in (0, 1))
     for own, again, third in zip(batches[name], same, other, strict=True):
         np.testing.assert_array_equal(own, again)
@@ -132,8 +134,8 @@ def test_shapes_and_dtypes(name, wide, dtype):
     [
         (
             Mixture,
-            {"recall_share": -0.1},
-            r"^Mixture\.recall_share must be between 0 and 1, got -0",
+            {"recall_fraction": -0.1},
+            r"^Mixture\.recall_fraction must be between 0 and 1, got -0",
         ),
         (Dynamics, {"dim": 0}, r"^Dynamics\.dim must be a whole number of at least 1, got 0$"),
         (Dynamics, {"context_size": 0}, r"^Dynamics\.context_size must be a whole number"),

@@ -1,4 +1,4 @@
-"""Sines: labels are exact, laws are those asked for, and the released code's variant is one number."""
+"""Sine regression: exact labels, distributions, and the released code's variant."""
 
 from functools import partial
 
@@ -34,14 +34,14 @@ def test_shapes_dtypes_and_determinism():
         assert {f.dtype.name for f in SineRegression().sample(KEY, 2)} == {"float32"}
 
 
-def test_every_label_of_an_episode_is_on_one_sine(close):
+def test_all_labels_of_an_episode_are_on_one_sine_wave(close):
     episodes = draw(SineRegression(), KEY, 50)
     amplitude, phase = fitted(episodes)
     close(amplitude * np.sin(np.asarray(episodes.x)[:, 0] + phase), episodes.y[:, 0], 1e-9)
     close(amplitude * np.sin(np.asarray(episodes.x_query)[0] + phase), episodes.y_query[0], 1e-9)
 
 
-def test_amplitudes_phases_and_inputs_have_their_laws():
+def test_amplitudes_phases_and_inputs_are_uniform_in_their_ranges():
     episodes = draw(SineRegression(), KEY, 4000)
     amplitude, phase = fitted(episodes)
     for values, low, high in ((amplitude, 0.1, 0.5), (phase, 0, np.pi), (episodes.x, -5, 5)):
@@ -54,7 +54,7 @@ def test_amplitudes_phases_and_inputs_have_their_laws():
 @pytest.mark.parametrize(
     ("draws", "low", "high"), [("independent", -0.1, 0.1), ("single_key", 0.999, 1)]
 )
-def test_the_variants_differ_in_how_amplitude_and_phase_go_together(draws, low, high):
+def test_amplitude_and_phase_are_independent_or_proportional(draws, low, high):
     amplitude, phase = fitted(draw(SineRegression(draws=draws), KEY, 2000))
     assert low <= np.corrcoef(amplitude, phase)[0, 1] <= high + 1e-12
 
@@ -80,6 +80,10 @@ def test_scales_are_traced():
         (
             {"input_range": 0.0},
             r"\.input_range must be a finite number above 0, got 0\.0$",
+        ),
+        (
+            {"least_amplitude": 0.6},
+            r"^SineRegression\.least_amplitude must be at most greatest_amplitude \(0\.5\), got 0\.6$",
         ),
         (
             {"greatest_amplitude": np.nan},

@@ -23,7 +23,9 @@ import numpy as np
 from toyicl.core.errors import BadSetting
 
 NUMBERS = (int, float, np.integer, np.floating)
-"""Types of numbers whose values can be checked; a scale may also be traced, or an array."""
+"""Types of numbers, whose values are checked."""
+ARRAYS = (np.ndarray, jax.Array)
+"""Types of arrays, possibly traced, which are allowed for a scale and whose values are not checked."""
 
 Class = TypeVar("Class")
 
@@ -127,8 +129,14 @@ def is_number(name: str, rule: str, value: Any) -> bool:
     Raises BadSetting for anything else.
     """
     number = isinstance(value, NUMBERS) and not isinstance(value, bool)
-    require(number or isinstance(value, np.ndarray | jax.Array), name, rule, value)
+    require(number or isinstance(value, ARRAYS), name, rule, value)
     return number
+
+
+def require_at_most(name: str, value: Any, limit_name: str, limit: Any) -> None:
+    """Check that one scale is at most another; the values of arrays are not checked."""
+    if isinstance(value, NUMBERS) and isinstance(limit, NUMBERS):
+        require(bool(value <= limit), name, f"at most {limit_name} ({limit})", value)
 
 
 def require_different(name: str, values: Sequence[Any]) -> None:

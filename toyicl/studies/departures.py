@@ -81,21 +81,21 @@ def _temperature(place: Place, value: float) -> Place:
 def _teacher(kind: Teacher) -> Callable[[Place, float], Place]:
     def turn(place: Place, value: float) -> Place:
         task, model = place
-        return TeacherRegression(law=_law(task), teacher=kind, share=value), model
+        return TeacherRegression(base=_base(task), teacher=kind, fraction=value), model
 
     return turn
 
 
 def _noise(place: Place, value: float) -> Place:
     task, model = place
-    return _with_law(task, label_noise=value), model
+    return _with_base(task, label_noise=value), model
 
 
 def _anisotropy(place: Place, value: float) -> Place:
     task, model = place
     require(value >= 1, "the ratio of variances", "at least 1", value)
     variances = np.geomspace(value, 1.0, task.dim)
-    return _with_law(task, covariance=tuple((variances / variances.mean()).tolist())), model
+    return _with_base(task, covariance=tuple((variances / variances.mean()).tolist())), model
 
 
 def _separate(place: Place, value: float) -> Place:
@@ -107,17 +107,17 @@ def _separate(place: Place, value: float) -> Place:
     return task, replace(separate, depth=model.depth + 1)
 
 
-def _law(task: Task) -> LinearRegression:
-    """The linear law under a task."""
-    law = task.law if isinstance(task, TeacherRegression) else task
-    if not isinstance(law, LinearRegression):
-        raise BadInput(f"the task must be linear underneath, got {type(law).__name__}")
-    return law
+def _base(task: Task) -> LinearRegression:
+    """The linear task that a task is built on."""
+    base = task.base if isinstance(task, TeacherRegression) else task
+    if not isinstance(base, LinearRegression):
+        raise BadInput(f"the task must be linear underneath, got {type(base).__name__}")
+    return base
 
 
-def _with_law(task: Task, **changes: Any) -> Task:
-    law = replace(_law(task), **changes)
-    return replace(task, law=law) if isinstance(task, TeacherRegression) else law
+def _with_base(task: Task, **changes: Any) -> Task:
+    base = replace(_base(task), **changes)
+    return replace(task, base=base) if isinstance(task, TeacherRegression) else base
 
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)

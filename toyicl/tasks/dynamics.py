@@ -9,15 +9,15 @@ from toyicl.core.episode import Episode
 
 @settings
 class Dynamics:
-    """The next state of a linear dynamical system, after a trajectory of N + 1 states.
+    """Prediction of the next state of a linear dynamical system from N + 1 states.
 
         s_{t+1} = A s_t,   A orthogonal and new in every episode,   s_0 ~ N(0, I / d)
 
-    The context's points are (s_t, s_{t+1}), the query is the last state: next-token prediction of the
-    kind that language models are trained on, with as many outputs as inputs. A is a product of
-    reflections, so that states neither grow nor fade.
+    The context's pairs are (s_t, s_{t+1}) and the query is the last state. This is next-token
+    prediction, the task of language models, with as many outputs as inputs. A is a product of
+    Householder reflections, so that the norm of the states is constant.
 
-    Raises ValueError, at construction, for a setting out of its bounds.
+    Raises BadSetting, at construction, for a setting that is not allowed.
     """
 
     dim: int = static(default=5)
@@ -25,7 +25,7 @@ class Dynamics:
     context_size: int = static(default=10)
     """Number of steps in the context, N."""
     reflections: int = static(default=4)
-    """How many reflections make up A."""
+    """Number of reflections whose product is A."""
 
     def __post_init__(self) -> None:
         for name in ("dim", "context_size", "reflections"):
@@ -33,24 +33,24 @@ class Dynamics:
 
     @property
     def outputs(self) -> int:
-        """Number of outputs, that of the state's entries."""
+        """Number of outputs, m: the number of entries of a state."""
         return self.dim
 
     def sample(self, key: jax.Array, episodes: int) -> Episode:
         """Draw a batch of episodes, on the last axis; the same key gives the same batch.
 
-        Raises ValueError unless `episodes` is at least 1.
+        Raises BadInput unless `episodes` is a whole number of at least 1.
         """
         require_size("episodes", episodes)
         shape = (1 + self.reflections, self.dim, episodes)
         start, *normals = jax.random.normal(key, shape, jnp.result_type(float))
-        lines = [normal / jnp.linalg.norm(normal, axis=0, keepdims=True) for normal in normals]
+        units = [normal / jnp.linalg.norm(normal, axis=0, keepdims=True) for normal in normals]
 
         def step(state: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
             following = state
-            for line in lines:
-                along = jnp.sum(line * following, axis=0, keepdims=True)
-                following = following - 2 * line * along
+            for unit in units:
+                along = jnp.sum(unit * following, axis=0, keepdims=True)
+                following = following - 2 * unit * along
             return following, state
 
         first = start / jnp.sqrt(self.dim)

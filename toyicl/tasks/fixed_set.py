@@ -1,41 +1,46 @@
-"""Fixed pools of episodes: what training on the same tasks again and again needs."""
+"""Fixed sets of episodes, for training on the same tasks again and again."""
 
 import jax
 
-from toyicl.core.config import require, require_size, settings, static
+from toyicl.core.config import ARRAYS, require, require_size, settings, static
 from toyicl.core.episode import Episode
 from toyicl.tasks.linear import DerivedTask, LinearRegression
 
 
 @settings
 class FixedSet(DerivedTask):
-    """A fixed set of episodes to train on, all of them in each batch or some drawn anew every time.
+    """A fixed set of episodes; a batch is the whole set, or a random part of it.
 
     The data sets of von Oswald et al. (2022), Figures 15 and 16. A batch as large as the set is the
-    set itself, so that training takes full-batch steps; smaller ones are drawn with replacement.
+    set itself, so that training takes full-batch steps. Smaller batches are drawn with replacement.
 
-    Raises ValueError, at construction, for a setting out of its bounds.
+    Raises BadSetting, at construction, for a setting that is not allowed.
     """
 
-    law: LinearRegression = LinearRegression()
-    """Where the set is drawn from, once."""
+    base: LinearRegression = LinearRegression()
+    """The distribution that the set is drawn from, once."""
     count: int = static(default=8192)
-    """How many episodes are in the set."""
+    """Number of episodes in the set."""
     set_seed: int = 0
-    """Which set: another seed draws another."""
+    """Seed of the set, a whole number of at least 0, which may be traced."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_size("count", self.count)
+        if not isinstance(self.set_seed, ARRAYS):
+            require_size("set_seed", self.set_seed, least=0)
 
     def sample(self, key: jax.Array, episodes: int) -> Episode:
-        """The whole set if it has as many episodes, else so many drawn from it; on the last axis.
+        """Return the whole set, or draw a smaller batch from it; episodes are on the last axis.
 
-        Raises ValueError unless `episodes` is at least 1 and at most the size of the set.
+        The key has no effect where `episodes` is the size of the set. Raises BadInput unless
+        `episodes` is a whole number between 1 and the size of the set.
         """
         require_size("episodes", episodes)
-        require(episodes <= self.count, "episodes", f"at most task.count ({self.count})", episodes)
-        pool = self.law.sample(jax.random.key(self.set_seed), self.count)
+        rule = f"at most the number of episodes in the set, task.count ({self.count})"
+        require(episodes <= self.count, "episodes", rule, episodes)
+        whole = self.base.sample(jax.random.key(self.set_seed), self.count)
         if episodes == self.count:
-            return pool
+            return whole
         chosen = jax.random.randint(key, (episodes,), 0, self.count)
-        return jax.tree.map(lambda values: values[..., chosen], pool)
+        return jax.tree.map(lambda values: values[..., chosen], whole)

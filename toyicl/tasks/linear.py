@@ -1,7 +1,8 @@
-"""Distributions over episodes.
+"""What a task is, and linear regression.
 
-A task is a frozen dataclass with `sample(key, episodes) -> Episode`. Sizes are static and scales are
-leaves, so sampling an out-of-distribution sweep is one `jax.vmap` over tasks with the same sizes.
+A task is a distribution over episodes: a frozen dataclass with `sample(key, episodes) -> Episode`.
+Sizes are static and scales are leaves of a pytree, so that a sweep over scales is one `jax.vmap` over
+tasks of the same sizes.
 """
 
 import functools
@@ -15,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from toyicl.core.config import (
+    ARRAYS,
+    named_in_errors,
     require,
     require_choice,
     require_not_negative,
@@ -35,6 +38,7 @@ InputDistribution = Literal[
     "frobenius_laplace",
 ]
 FROBENIUS = "frobenius_"
+"""Prefix of the distributions whose contexts are rescaled to a given Frobenius norm."""
 
 
 class Task(Protocol):
@@ -62,12 +66,13 @@ class Task(Protocol):
 
 @settings
 class LinearRegression:
-    """Labels y = W x of a new random W in each episode, W ~ N(0, weight_scale^2 I).
+    """Linear regression: labels y = W x, with a new random matrix W in each episode.
 
-    The defaults are those of von Oswald et al. (2022) as released: inputs U(-1/2, 1/2), ten of them,
-    ten context points. Their text writes U(-1, 1); their losses and eigenvalues fit the range 1 only.
+    The entries of W are independent, N(0, weight_scale^2). The defaults are those of the code that von
+    Oswald et al. (2022) released: ten inputs, U(-1/2, 1/2), and ten context points. Their text gives
+    U(-1, 1), but their losses and eigenvalues are those of inputs of range 1.
 
-    Raises ValueError, at construction, for a setting out of its bounds.
+    Raises BadSetting, at construction, for a setting that is not allowed.
     """
 
     dim: int = static(default=10)
@@ -77,21 +82,22 @@ class LinearRegression:
     context_size: int = static(default=10)
     """Number of labelled points in the context, N."""
     input_distribution: InputDistribution = static(default="uniform")
-    """Law of each input coordinate; the frobenius_ laws rescale each context to norm input_range."""
+    """Distribution of each input coordinate. The frobenius_ distributions are those of the same name
+    without the prefix, with each context rescaled to the Frobenius norm input_range."""
     input_range: float = 1.0
-    """Width r of the uniform law U(-r/2, r/2); scale of the other laws (standard deviation, mean of
-    the exponential, b of the Laplace); Frobenius norm of the context for the frobenius_ laws."""
+    """Width r of the uniform distribution U(-r/2, r/2); standard deviation of the normal distribution;
+    mean of the exponential; scale b of the Laplace; Frobenius norm of the context for frobenius_."""
     covariance: tuple[float, ...] | None = None
-    """A d x d matrix C, row by row, or d numbers, its diagonal: inputs are mixed to sqrt(C) x, so that
-    those of a normal law of scale 1 have covariance C."""
+    """A d x d matrix C, row by row, or its diagonal, d numbers. Inputs are multiplied by the Cholesky
+    factor of C, so that normal inputs of scale 1 have the covariance C."""
     weight_scale: float = 1.0
     """Standard deviation of the entries of W."""
     label_noise: float | None = None
     """Standard deviation of the noise on context labels; None draws none. The query has none."""
     distractors: int | None = None
-    """How many of the context labels, the first D, are replaced by noise; None draws none."""
+    """Number D of the context's labels, the first ones, that are replaced by noise; None draws none."""
     distractor_scale: float = 1.0
-    """Standard deviation of the replaced labels."""
+    """Standard deviation of the labels that replace them."""
 
     def __post_init__(self) -> None:
         require_size("dim", self.dim)
@@ -103,7 +109,7 @@ class LinearRegression:
         if self.label_noise is not None:
             require_not_negative("label_noise", self.label_noise)
         require_not_negative("distractor_scale", self.distractor_scale)
-        if self.distractors is not None and not isinstance(self.distractors, jax.Array):
+        if self.distractors is not None and not isinstance(self.distractors, ARRAYS):
             allowed = self.distractors in range(self.context_size + 1)
             rule = f"a whole number between 0 and context_size ({self.context_size})"
             require(allowed, "distractors", rule, self.distractors)
@@ -118,10 +124,11 @@ class LinearRegression:
     def sample(self, key: jax.Array, episodes: int) -> Episode:
         """Draw a batch of episodes, on the last axis; the same key gives the same batch.
 
-        Raises ValueError unless `episodes` is at least 1.
+        Raises BadInput unless `episodes` is a whole number of at least 1.
 
-        Everything comes from ONE uniform draw, each law by its quantile function: most of the compile
-        time, and much of the run time, of a training step is the random number generator.
+        All numbers come from one uniform draw, each distribution by its quantile function, because the
+        random number generator takes most of the compile time, and much of the run time, of a training
+        step.
         """
         require_size("episodes", episodes)
         d, m, n = self.dim, self.outputs, self.context_size
@@ -157,39 +164,44 @@ class LinearRegression:
         return Episode(x, y, x_query, y_query)
 
     def _inputs(self, u: jax.Array) -> jax.Array:
-        """Inputs (..., d, episodes) of the task's law from symmetric uniforms of that shape."""
-        law = self.input_distribution.removeprefix(FROBENIUS)
+        """Inputs (..., d, episodes), from numbers of the same shape that are uniform in (-1, 1)."""
+        distribution = self.input_distribution.removeprefix(FROBENIUS)
         scale = 1.0 if self.input_distribution.startswith(FROBENIUS) else self.input_range
-        x = scale * QUANTILES[law](u)
+        x = scale * QUANTILES[distribution](u)
         if self.covariance is None:
             return x
         factor = jnp.linalg.cholesky(_matrix(jnp.asarray(self.covariance, x.dtype), self.dim))
         return jnp.einsum("ab,...be->...ae", factor, x)
 
 
+@named_in_errors
 class DerivedTask:
-    """The sizes of a task that rests on a linear law."""
+    """Base class of tasks that are built on a linear regression task and have its sizes."""
 
-    law: LinearRegression
+    base: LinearRegression
+
+    def __post_init__(self) -> None:
+        is_linear = isinstance(self.base, LinearRegression)
+        require(is_linear, "base", "a LinearRegression", self.base)
 
     @property
     def dim(self) -> int:
         """Number of inputs, d."""
-        return self.law.dim
+        return self.base.dim
 
     @property
     def outputs(self) -> int:
         """Number of outputs, m."""
-        return self.law.outputs
+        return self.base.outputs
 
     @property
     def context_size(self) -> int:
         """Number of labelled points in the context, N."""
-        return self.law.context_size
+        return self.base.context_size
 
 
 def _symmetric_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """U(-1, 1), both ends excluded, so that no quantile is infinite."""
+    """Draw from U(-1, 1) without both ends, so that no quantile is infinite."""
     dtype = jnp.result_type(float)
     least = np.nextafter(np.array(-1, dtype), np.array(0, dtype))
     return jax.random.uniform(key, shape, dtype, minval=least, maxval=1)
@@ -205,20 +217,21 @@ QUANTILES = {
     "exponential": lambda u: -jnp.log((1 - u) / 2),
     "laplace": lambda u: -jnp.sign(u) * jnp.log1p(-jnp.abs(u)),
 }
-"""Laws of scale 1, as functions of u ~ U(-1, 1)."""
+"""Quantile functions of the input distributions at scale 1, as functions of u ~ U(-1, 1)."""
 
 
 def _sum_products(x: jax.Array, weights: jax.Array) -> jax.Array:
-    """Sum of products over the inputs, the last axis but one; episodes stay last.
+    """Sum of products over the inputs, which are the last axis but one; episodes stay last.
 
-    Unrolled, because XLA's CPU code for a reduction over a middle axis is many times slower.
+    The loop is unrolled, because XLA's CPU code for a reduction over a middle axis is many times
+    slower.
     """
     terms = (x[..., a, :] * weights[..., a, :] for a in range(weights.shape[-2]))
     return functools.reduce(operator.add, terms)
 
 
 def _matrix(covariance: Any, dim: int) -> Any:
-    """The d x d matrix that d numbers (a diagonal) or d x d numbers stand for."""
+    """The d x d matrix that is given by its diagonal, d numbers, or by all its entries."""
     if covariance.size == dim and dim > 1:
         return covariance.reshape(dim, 1) * np.eye(dim)
     return covariance.reshape(dim, dim)

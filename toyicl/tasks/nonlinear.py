@@ -1,4 +1,4 @@
-"""Regression on labels that are not linear, as far as a dial is turned."""
+"""Regression on labels that are a mixture of a linear and a nonlinear function."""
 
 from typing import Literal, get_args
 
@@ -22,45 +22,46 @@ Teacher = Literal["sine", "network"]
 
 @settings
 class TeacherRegression(DerivedTask):
-    """Linear regression whose labels turn into those of a teacher that is not linear.
+    """Regression on labels that mix a linear function with a nonlinear teacher.
 
-        y = (1 - share) w . x + share teacher(x)
+        y = (1 - fraction) w . x + fraction teacher(x)
 
-    The teacher is sin(gain w . x), or a network of one hidden layer, new in every episode:
-    sum_h v_h tanh(gain u_h . x) / sqrt(hidden), with standard normal v and u.
+    The teacher is sin(gain w . x), or a network with one hidden layer whose weights are new in every
+    episode: sum_h v_h tanh(gain u_h . x) / sqrt(hidden), with standard normal v and u.
 
-    Raises ValueError, at construction, for a setting out of its bounds.
+    Raises BadSetting, at construction, for a setting that is not allowed.
     """
 
-    law: LinearRegression = LinearRegression()
-    """Inputs and linear labels, without noise."""
+    base: LinearRegression = LinearRegression()
+    """The distribution of the inputs and the linear labels; noise and distractors must be None."""
     teacher: Teacher = static(default="sine")
-    """What the labels turn into."""
-    share: float = 1.0
-    """How far: 0 is linear, 1 the teacher alone."""
+    """The nonlinear function."""
+    fraction: float = 1.0
+    """Weight of the teacher in the labels: 0 is linear regression, 1 is the teacher alone."""
     gain: float = 2.0
-    """How strongly the teacher bends."""
+    """Factor on the argument of the teacher's nonlinear function."""
     hidden: int = static(default=20)
-    """Hidden units of the network."""
+    """Number of hidden units of the network."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_choice("teacher", self.teacher, get_args(Teacher))
-        require_fraction("share", self.share)
+        require_fraction("fraction", self.fraction)
         require_positive("gain", self.gain)
         require_size("hidden", self.hidden)
         for name in ("label_noise", "distractors"):
-            value = getattr(self.law, name)
-            require(value is None, f"law.{name}", "None under a teacher", value)
+            value = getattr(self.base, name)
+            require(value is None, f"base.{name}", "None for labels of a teacher", value)
 
     def sample(self, key: jax.Array, episodes: int) -> Episode:
         """Draw a batch of episodes, on the last axis; the same key gives the same batch.
 
-        Raises ValueError unless `episodes` is at least 1.
+        Raises BadInput unless `episodes` is a whole number of at least 1.
         """
-        law_key, teacher_key = jax.random.split(key)
-        x, y, x_query, y_query = self.law.sample(law_key, episodes)
+        base_key, teacher_key = jax.random.split(key)
+        x, y, x_query, y_query = self.base.sample(base_key, episodes)
         if self.teacher == "sine":
-            bent, bent_query = jnp.sin(self.gain * y), jnp.sin(self.gain * y_query)
+            taught, taught_query = jnp.sin(self.gain * y), jnp.sin(self.gain * y_query)
         else:
             sizes = (self.hidden, self.dim + self.outputs, episodes)
             drawn = jax.random.normal(teacher_key, sizes, x.dtype)
@@ -70,11 +71,11 @@ class TeacherRegression(DerivedTask):
                 units = jnp.tanh(self.gain * jnp.einsum("hde,de->he", inward, x))
                 return jnp.einsum("hme,he->me", outward, units) / jnp.sqrt(self.hidden)
 
-            bent, bent_query = jax.vmap(network)(x), network(x_query)
-        share = self.share
+            taught, taught_query = jax.vmap(network)(x), network(x_query)
+        fraction = self.fraction
         return Episode(
             x,
-            (1 - share) * y + share * bent,
+            (1 - fraction) * y + fraction * taught,
             x_query,
-            (1 - share) * y_query + share * bent_query,
+            (1 - fraction) * y_query + fraction * taught_query,
         )

@@ -1,7 +1,8 @@
-"""In-context classification with a shared prior, and regression, both told as a sequence.
+"""Classification and regression tasks for sequence models.
 
-BOS x_1 y_1 ... x_N y_N x_q: a learner of sequences answers at every input, at the first of them before
-it has seen any label. Since tasks share part of their weights, that zero-shot answer means something.
+An episode is read as the sequence BOS x_1 y_1 ... x_N y_N x_q. A sequence model predicts a label at
+every input, at the first one before it has seen any label. In classification all episodes share part
+of their weights, so that this zero-shot prediction can be better than chance.
 """
 
 from collections.abc import Callable
@@ -17,46 +18,46 @@ from toyicl.core.episode import Episode
 from toyicl.tasks.linear import DerivedTask, LinearRegression, Task
 
 Cost = Callable[[jax.Array, jax.Array], jax.Array]
-"""What an answer costs beside a label: (m,), (m,) -> ()."""
+"""Loss of one answer, given its label: (m,), (m,) -> ()."""
 
 
 class Sequential(Protocol):
-    """A learner that reads an episode as a sequence and answers at every input."""
+    """A learner that reads an episode as a sequence and predicts a label at every input."""
 
     def answers(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
-        """Answers at x_1, ..., x_N and x_q, each from what stands before: (N + 1, m)."""
+        """Predictions at x_1, ..., x_N and x_q, each from the sequence up to it: (N + 1, m)."""
         ...
 
 
 class PromptTask(Task, Protocol):
-    """A distribution over prompts, as long as one likes."""
+    """A distribution over prompts whose number of demonstrations can be changed."""
 
     def of_size(self, context_size: int) -> "PromptTask":
-        """The task with contexts of another size."""
+        """The same task with another number of demonstrations."""
         ...
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """-sum_c label_c log softmax(logits)_c."""
+    """Cross-entropy of logits, -sum_c label_c log softmax(logits)_c: (m,), (m,) -> ()."""
     return -jnp.sum(label * jax.nn.log_softmax(logits))
 
 
 def half_squared(answer: jax.Array, label: jax.Array) -> jax.Array:
-    """1/2 |answer - label|^2."""
+    """Half the squared error, 1/2 |answer - label|^2: (m,), (m,) -> ()."""
     return jnp.sum((answer - label) ** 2) / 2
 
 
 class Prompt(Episode):
-    """An episode, or a batch, that is told as a sequence: its loss is a mean over every input.
+    """An episode, or a batch, that is read as a sequence; its loss is a mean over all inputs.
 
-    Labels are one-hot, and an answer, logits, costs its cross-entropy.
+    Labels are one-hot. Predictions are logits, whose loss is the cross-entropy.
     """
 
     __slots__ = ()
     cost: ClassVar[Cost] = staticmethod(cross_entropy)
 
     def loss(self, learner: Sequential) -> jax.Array:  # type: ignore[override]
-        """Mean cost of the answers at all inputs, the first without any demonstration."""
+        """Mean loss of the predictions at all inputs, the first without any demonstration."""
         answers = jax.vmap(learner.answers, in_axes=-1, out_axes=-1)(*self[:3])
         labels = jnp.concatenate([self.y, self.y_query[None]])
         over_places = jax.vmap(jax.vmap(type(self).cost), in_axes=-1, out_axes=-1)
@@ -64,7 +65,7 @@ class Prompt(Episode):
 
 
 class RegressionPrompt(Prompt):
-    """A prompt of numbers, whose answers cost half their squared error."""
+    """A prompt whose labels are numbers; the loss is half the squared error."""
 
     __slots__ = ()
     cost: ClassVar[Cost] = staticmethod(half_squared)
@@ -72,13 +73,13 @@ class RegressionPrompt(Prompt):
 
 @settings
 class Classification:
-    """Labels y = argmax_c w_c . x of weights that tasks share in part, as one-hot vectors.
+    """Classification with labels y = argmax_c w_c . x, as one-hot vectors.
 
         W = a W_0 + sqrt(1 - a^2) E,   E new in every episode,   x, W_0, E ~ N(0, I)
 
-    W_0 is the same in all episodes: what can be known of a task before its first label.
+    W_0 is the same in all episodes. It is what can be known about a task before its first label.
 
-    Raises ValueError, at construction, for a setting out of its bounds.
+    Raises BadSetting, at construction, for a setting that is not allowed.
     """
 
     dim: int = static(default=4)
@@ -88,7 +89,7 @@ class Classification:
     context_size: int = static(default=16)
     """Number of demonstrations, N."""
     prior: float = 0.6
-    """a: 0 shares nothing, 1 everything."""
+    """a, between 0 and 1: at 0 the weights of different episodes are independent, at 1 equal."""
     prior_seed: int = static(default=0)
     """Seed of W_0."""
 
@@ -100,13 +101,13 @@ class Classification:
         require_size("prior_seed", self.prior_seed, least=0)
 
     def of_size(self, context_size: int) -> "Classification":
-        """The task with another number of demonstrations."""
+        """The same task with another number of demonstrations."""
         return replace(self, context_size=context_size)
 
     def sample(self, key: jax.Array, episodes: int) -> Prompt:
         """Draw a batch of prompts, on the last axis; the same key gives the same batch.
 
-        Raises ValueError unless `episodes` is at least 1.
+        Raises BadInput unless `episodes` is a whole number of at least 1.
         """
         require_size("episodes", episodes)
         input_key, weight_key = jax.random.split(key)
@@ -122,46 +123,51 @@ class Classification:
 
 @settings
 class SequenceRegression(DerivedTask):
-    """Linear regression told as a sequence, x and y in tokens of their own; tasks share nothing."""
+    """Linear regression for sequence models, with inputs and labels in separate tokens.
 
-    law: LinearRegression = LinearRegression(dim=4, context_size=16, input_distribution="normal")
-    """The law of inputs and labels, and the sizes."""
+    The weights of different episodes are independent.
+
+    Raises BadSetting, at construction, for a setting that is not allowed.
+    """
+
+    base: LinearRegression = LinearRegression(dim=4, context_size=16, input_distribution="normal")
+    """The distribution of inputs and labels, and the sizes."""
 
     def of_size(self, context_size: int) -> "SequenceRegression":
-        """The task with contexts of another size."""
-        return replace(self, law=replace(self.law, context_size=context_size))
+        """The same task with another number of demonstrations."""
+        return replace(self, base=replace(self.base, context_size=context_size))
 
     def sample(self, key: jax.Array, episodes: int) -> RegressionPrompt:
         """Draw a batch of prompts, on the last axis; the same key gives the same batch.
 
-        Raises ValueError unless `episodes` is at least 1.
+        Raises BadInput unless `episodes` is a whole number of at least 1.
         """
-        return RegressionPrompt(*self.law.sample(key, episodes))
+        return RegressionPrompt(*self.base.sample(key, episodes))
 
 
-def with_false_labels(key: jax.Array, y: jax.Array, share: float | jax.Array) -> jax.Array:
-    """One-hot labels (N, m) of which round(share N) are replaced by another class each.
+def with_false_labels(key: jax.Array, y: jax.Array, fraction: float | jax.Array) -> jax.Array:
+    """One-hot labels (N, m) of which round(fraction N) are replaced, each by another class.
 
-    Which demonstrations, and which classes, depends on the key alone: a larger share replaces those
-    of a smaller one and more. Raises BadInput for a share outside [0, 1] and for a single class.
+    Which demonstrations are replaced, and by which classes, depends on the key alone: a larger fraction
+    replaces those of a smaller one and more. Raises BadInput for a fraction outside [0, 1] and for a
+    single class.
     """
-    require_fraction("share of false labels", share)
+    require_fraction("fraction of false labels", fraction)
     count, classes = y.shape
     require(classes > 1, "classes", "at least 2, for a label to be false", classes)
     place_key, class_key = jax.random.split(key)
     rank = jax.random.permutation(place_key, count)
     shift = jax.random.randint(class_key, (count,), 1, classes)
     false = jax.vmap(jnp.roll)(y, shift)
-    replaced = rank < jnp.round(jnp.asarray(share) * count)
+    replaced = rank < jnp.round(jnp.asarray(fraction) * count)
     return jnp.where(replaced[:, None], false, y)
 
 
 def require_each_class(field: str, y: jax.Array) -> None:
-    """Check that every class of one-hot labels (N, m) has a demonstration.
+    """Check that every class of one-hot labels (N, m) has a demonstration, as means over a class need.
 
-    Raises BadInput that names the field, how many there are, and the classes without one: a mean
-    over a class needs it.
+    Raises BadInput, which names the field, the number of demonstrations, and the classes without one.
     """
     missing = np.flatnonzero(np.asarray(y).sum(axis=0) == 0).tolist()
-    rule = f"large enough for a demonstration of each class, of {missing}, too"
+    rule = f"large enough for a demonstration of every class, also of {missing}"
     require(not missing, field, rule, len(y))

@@ -1,7 +1,8 @@
-"""Tasks that are not regression: recall, a mixture with regression, and a linear dynamical system.
+"""Associative recall, and its mixture with linear regression.
 
-A layer trained on them was never asked to take a step of gradient descent; whether it looks as if it
-did is what they are for.
+Associative recall is a standard task of in-context learning: the query repeats one of the context's
+inputs, and the answer is that input's label. It needs no regression. Models that are trained on it are
+a control for measures of similarity to gradient descent.
 """
 
 import jax
@@ -14,23 +15,24 @@ from toyicl.tasks.linear import DerivedTask, LinearRegression
 
 @settings
 class Recall(DerivedTask):
-    """The query is one of the context's inputs, and its label is to be recalled.
+    """Associative recall: the query is one of the context's inputs, the answer is its label.
 
-    Labels are independent of inputs, of variance 1, so nothing can be said of any other input.
+    Labels are standard normal and independent of the inputs, so that they predict nothing about any
+    other input.
 
-    Raises ValueError, at construction, for a setting out of its bounds.
+    Raises BadSetting, at construction, for a setting that is not allowed.
     """
 
-    law: LinearRegression = LinearRegression()
-    """The law of the inputs, and the sizes."""
+    base: LinearRegression = LinearRegression()
+    """The distribution of the inputs, and the sizes. Its labels are not used."""
 
     def sample(self, key: jax.Array, episodes: int) -> Episode:
         """Draw a batch of episodes, on the last axis; the same key gives the same batch.
 
-        Raises ValueError unless `episodes` is at least 1.
+        Raises BadInput unless `episodes` is a whole number of at least 1.
         """
-        law_key, label_key, place_key = jax.random.split(key, 3)
-        x, y, _, _ = self.law.sample(law_key, episodes)
+        base_key, label_key, place_key = jax.random.split(key, 3)
+        x, y, _, _ = self.base.sample(base_key, episodes)
         y = jax.random.normal(label_key, y.shape, y.dtype)
         place = jax.random.randint(place_key, (episodes,), 0, self.context_size)
         asked = (jnp.arange(self.context_size)[:, None] == place[None]).astype(y.dtype)
@@ -39,28 +41,29 @@ class Recall(DerivedTask):
 
 @settings
 class Mixture(DerivedTask):
-    """Recall in a share of the episodes, linear regression in the others.
+    """Associative recall in a fraction of the episodes, linear regression in the others.
 
-    Raises ValueError, at construction, for a setting out of its bounds.
+    Raises BadSetting, at construction, for a setting that is not allowed.
     """
 
-    law: LinearRegression = LinearRegression()
-    """The regression, whose inputs and sizes are those of recall, too."""
-    recall_share: float = 0.5
-    """Share of the episodes that ask to recall."""
+    base: LinearRegression = LinearRegression()
+    """The regression task. Recall has the same inputs and sizes."""
+    recall_fraction: float = 0.5
+    """Probability that an episode is one of recall."""
 
     def __post_init__(self) -> None:
-        require_fraction("recall_share", self.recall_share)
+        super().__post_init__()
+        require_fraction("recall_fraction", self.recall_fraction)
 
     def sample(self, key: jax.Array, episodes: int) -> Episode:
         """Draw a batch of episodes, on the last axis; the same key gives the same batch.
 
-        Raises ValueError unless `episodes` is at least 1.
+        Raises BadInput unless `episodes` is a whole number of at least 1.
         """
         regression_key, recall_key, choice_key = jax.random.split(key, 3)
-        regression = self.law.sample(regression_key, episodes)
-        recall = Recall(law=self.law).sample(recall_key, episodes)
-        recalls = jax.random.uniform(choice_key, (episodes,)) < self.recall_share
+        regression = self.base.sample(regression_key, episodes)
+        recall = Recall(base=self.base).sample(recall_key, episodes)
+        recalls = jax.random.uniform(choice_key, (episodes,)) < self.recall_fraction
 
         def choose(one: jax.Array, other: jax.Array) -> jax.Array:
             return jax.vmap(jnp.where, (0, -1, -1), -1)(recalls, one, other)
