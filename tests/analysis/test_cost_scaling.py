@@ -1,4 +1,4 @@
-"""Operations of products that can be counted by hand, and slopes of power laws."""
+"""Operation counts of products, slopes of power laws, and where costs cross."""
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ def test_operations_of_a_product_are_two_for_each_term():
     assert operations(lambda a, b: a @ b, np.ones((3, 5)), np.ones((5, 7))) == 2 * 3 * 5 * 7
 
 
-def test_a_program_that_computes_nothing_has_no_operations():
+def test_a_program_that_returns_its_argument_has_no_operations():
     assert operations(lambda a: a, np.ones(3)) == 0
 
 
@@ -24,7 +24,7 @@ def test_the_slope_of_a_power_law_is_its_power(power, close):
     close(slope(SIZES, 3 * SIZES**power), power)
 
 
-def test_only_sizes_between_the_bounds_count(close):
+def test_only_sizes_within_the_bounds_are_fitted(close):
     costs = np.where(SIZES < 4, 100.0, SIZES**2.0)
     close(slope(SIZES, costs, 4), 2.0)
     close(slope(SIZES, costs, 4, 8), 2.0)
@@ -39,7 +39,7 @@ def test_only_sizes_between_the_bounds_count(close):
         (SIZES * np.nan, 0, r"^costs must be above 0 for a slope, got \[nan, "),
     ],
 )
-def test_refuses_what_has_no_slope(costs, least, message):
+def test_sizes_and_costs_without_a_slope_are_refused(costs, least, message):
     with pytest.raises(ValueError, match=message):
         slope(SIZES, costs, least)
 

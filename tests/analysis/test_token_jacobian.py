@@ -1,4 +1,4 @@
-"""What tokens depend on, beside derivatives taken pair by pair."""
+"""Token sensitivities compared with derivatives for each pair of tokens."""
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,11 @@ from toyicl.tasks.linear import LinearRegression
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 
 
-def test_token_sensitivity_is_that_of_pairs_of_tokens_one_by_one(close):
+def test_token_sensitivity_is_a_loop_over_pairs_of_tokens(close):
     task = LinearRegression(dim=2, context_size=3)
     model = Architecture(tokens="separate", position_size=2, key_size=4)(task, jax.random.key(0))
     x, y, x_query = np.ones((3, 2)), np.ones((3, 1)), np.ones(2)
-    seen = token_sensitivity(model, x, y, x_query)
+    found = token_sensitivity(model, x, y, x_query)
     context, _ = model.arrange(x, y, x_query)
     rows = np.concatenate(context, axis=1)
     slow = np.zeros((6, 6))
@@ -24,12 +24,12 @@ def test_token_sensitivity_is_that_of_pairs_of_tokens_one_by_one(close):
         for j in range(6):
 
             def one(row, i=i, j=j):
-                moved = jnp.asarray(rows).at[j].set(row)
-                after = model.after_first_layer((moved[:, :2], moved[:, 2:]))
+                changed = jnp.asarray(rows).at[j].set(row)
+                after = model.after_first_layer((changed[:, :2], changed[:, 2:]))
                 return jnp.concatenate(after, axis=1)[i]
 
             slow[i, j] = np.linalg.norm(jax.jacobian(one)(jnp.asarray(rows[j])))
-    close(seen.itself, np.mean([slow[i, i] for i in (0, 2, 4)]), 1e-10)
-    close(seen.following, np.mean([slow[i, i + 1] for i in (0, 2, 4)]), 1e-10)
+    close(found.itself, np.mean([slow[i, i] for i in (0, 2, 4)]), 1e-10)
+    close(found.following, np.mean([slow[i, i + 1] for i in (0, 2, 4)]), 1e-10)
     others = [np.delete(slow[i], [i, i + 1]).mean() for i in (0, 2, 4)]
-    close(seen.others, np.mean(others), 1e-10)
+    close(found.others, np.mean(others), 1e-10)

@@ -1,15 +1,15 @@
-"""Constructed weights do what they claim, and can be read back out of any weights."""
+"""Constructed transformers compared with the algorithms that they implement, and interpolation."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from circuits import answer, random_context, random_model, rescale, reweigh
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.algorithms.ridge import Ridge
-from toyicl.analysis.weights import implied_step, read_layer
 from toyicl.models.construction import (
     as_transformer,
     gradient_descent_circuits,
@@ -25,50 +25,13 @@ from toyicl.models.transformer import Architecture, Transformer
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 
-# Every size is compiled anew: few examples, and a failing one is not searched for a smaller one.
+# Every size is compiled anew, so there are few examples and failing ones are not shrunk.
 few = settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
 SIZES = {"d": st.integers(1, 4), "m": st.integers(1, 3), "n": st.integers(1, 7)}
-answer = jax.jit(lambda learner, x, y, x_query: learner(x, y, x_query))
-CIRCUIT_WEIGHTS = ("query", "key", "value", "output")
-
-
-def random_context(d, m, n):
-    draw = np.random.default_rng([d, m, n])
-    return draw.normal(size=(n, d)), draw.normal(size=(n, m)), draw.normal(size=d)
 
 
 def random_weights(m, d):
     return jnp.asarray(np.random.default_rng([m, d]).normal(size=(m, d)))
-
-
-def random_model(heads, dim=3, depth=1, seed=0, damping=1.0):
-    """A linear model with one output and circuits of order 1."""
-    architecture = Architecture(heads=heads, depth=depth, damping=damping, init_scale=4.0 * depth)
-    return Transformer(architecture, dim, 1, jax.random.key(seed))
-
-
-def reweigh(model, change):
-    """The model with the weights (query, key, value, output) of each head of each layer changed."""
-    copy = jax.tree.map(jnp.asarray, model)
-    for block in copy.blocks:
-        attention = block.attention
-        heads = zip(*(getattr(attention, name)[...] for name in CIRCUIT_WEIGHTS), strict=True)
-        changed = [change(index, *head) for index, head in enumerate(heads)]
-        for name, weights in zip(CIRCUIT_WEIGHTS, zip(*changed, strict=True), strict=True):
-            getattr(attention, name)[...] = jnp.stack(weights)
-    return copy
-
-
-def split_at_random(index, query, key, value, output):
-    """Other weights with the same circuits: W_K -> M W_K, W_Q -> M^-T W_Q, and so P and W_V."""
-    draw = np.random.default_rng(index)
-    mixed, other = (draw.normal(size=(len(key),) * 2) + 3 * np.eye(len(key)) for _ in range(2))
-    return np.linalg.inv(mixed).T @ query, mixed @ key, other @ value, output @ np.linalg.inv(other)
-
-
-def rescale(factor):
-    """Circuits times c and 1 / c."""
-    return lambda index, query, key, value, output: (factor * query, key, value, output / factor)
 
 
 @few
@@ -91,7 +54,7 @@ def test_proposition_1(d, m, n, depth, rate, started, close):
 @few
 @given(**SIZES, started=st.booleans())
 def test_labels_of_the_context_become_residuals(d, m, n, started, close):
-    """One layer moves y_i to y_i - dW x_i, and no input: moving data is moving weights."""
+    """One layer changes labels y_i to y_i - dW x_i and no input: a data update is a weight update."""
     x, y, _ = random_context(d, m, n)
     start = random_weights(m, d) if started else jnp.zeros((m, d))
 
@@ -122,7 +85,7 @@ def test_plus_plus_construction(d, m, n, depth, close):
     close(*both(*context), 1e-11)
 
 
-def test_layers_may_have_steps_of_their_own(close):
+def test_layers_may_have_different_steps(close):
     context, rates, curvatures = random_context(3, 2, 5), [0.5, 0.2, 0.9], [0.03, 0.05, 0.4]
     pairs = [
         gradient_descent_circuits(rate, 5, 3, 2, curvature=curvature)
@@ -154,7 +117,7 @@ def test_one_pair_of_circuits_is_shared(depth):
     assert len(model.blocks) == 1
 
 
-def test_circuits_must_fit_the_depth():
+def test_the_number_of_circuits_must_match_the_depth():
     pair = gradient_descent_circuits(0.5, 4, 2)
     rule = "circuits must be one pair, or one for each of 3 layers, got 2"
     with pytest.raises(ValueError, match=f"^{rule}$"):
@@ -168,83 +131,11 @@ def test_a_construction_may_have_a_traced_rate(close):
     close(jax.jit(swept)(jnp.array([0.1, 0.7])), np.array(expected))
 
 
-@pytest.mark.parametrize("heads", [1, 2])
-@pytest.mark.parametrize("damping", [1.0, 0.5])
-def test_implied_step_is_the_odd_part_of_the_prediction(heads, damping, close):
-    """For any weights (f(w) - f(-w)) / 2 = w^T S G x_q: its Jacobian in x_q and w is S G."""
-    x, _, x_query = random_context(3, 1, 5)
-    model = random_model(heads, damping=damping)
-
-    def odd(weights, query):
-        above, below = (model(x, sign * x @ weights[:, None], query) for sign in (1, -1))
-        return (above - below)[0] / 2
-
-    step = np.asarray(implied_step(model, 3))
-    weights = np.array([0.5, -1.0, 2.0])
-    close(jax.jit(odd)(weights, x_query), weights @ x.T @ x @ step @ x_query, 1e-10)
-    mixed = jax.jit(jax.jacobian(jax.jacobian(odd), argnums=1))(weights, x_query)
-    close(mixed, x.T @ x @ step, 1e-10)
-
-
-def test_implied_step_is_that_of_the_layer_asked_for(close):
-    model = random_model(1, depth=2)
-    attention = model.blocks[1].attention
-    scores, written = np.asarray(attention.key_query[0]), np.asarray(attention.value_output[0])
-    expected = np.zeros((3, 3))
-    for a in range(3):
-        for b in range(3):
-            expected[a, b] = -(written[3, a] * scores[3, b] + written[3, 3] * scores[a, b])
-    close(implied_step(model, 3, layer=1), expected)
-
-
-CHANGES = {
-    "as constructed": lambda index, *weights: weights,
-    "rescaled": rescale(3.7),
-    "rescaled with a sign": rescale(-0.2),
-    "split at random": split_at_random,
-}
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_construction_is_read_back(name, close):
-    model = gradient_descent_transformer(0.6, 4, 3, curvature=0.05)
-    reading = read_layer(reweigh(model, CHANGES[name]), 3)
-    close(reading.step, 0.15)
-    close(reading.curvature, 0.05)
-    assert reading.off_construction < 1e-12
-
-
-def test_two_heads_are_read_as_their_sum(close):
-    """The construction in two heads, each with a share of the step and of the curvature."""
-    key_query, value_output = gradient_descent_circuits(0.6, 4, 3, curvature=0.05)
-    attention = (model := random_model(2)).layer(0).attention
-    attention.key[...] = attention.value[...] = jnp.stack([jnp.eye(4)] * 2)
-    attention.query[...] = jnp.stack([key_query, 2 * key_query])
-    attention.output[...] = jnp.stack([0.5 * value_output, 0.25 * value_output])
-    reading = read_layer(model, 3)
-    close(reading.step, 0.15)
-    close(reading.curvature, 0.05)
-    assert reading.off_construction < 1e-12
-    context = random_context(3, 1, 4)
-    close(answer(model, *context), GradientDescent(0.6)(*context))
-
-
-def test_distance_from_the_construction_is_relative(close):
-    """||G - c I|| / ||G|| for a step matrix of diagonal (1, 3): 1.414 / 3.162."""
-    _, value_output = gradient_descent_circuits(2.0, 2, 2)
-    model = with_circuits([(jnp.diag(jnp.array([1.0, 3.0, 0.0])), value_output)], 2)
-    reading = read_layer(model, 2)
-    close(reading.step, 2.0)
-    close(reading.off_construction, np.sqrt(2 / 10))
-
-
-def test_random_weights_are_far_from_the_construction():
-    assert read_layer(random_model(1), 3).off_construction > 0.5
-
-
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("factor", [0.3, -5.0])
-def test_scalings_of_a_construction_interpolate_to_itself(depth, factor, close):
+def test_interpolating_a_rescaled_construction_with_the_original_gives_the_original(
+    depth, factor, close
+):
     context = random_context(3, 1, 5)
     model = gradient_descent_transformer(0.6, 5, 3, depth=depth, curvature=0.05)
     blend = interpolate(reweigh(model, rescale(factor)), model, 3)
@@ -261,7 +152,7 @@ def test_interpolation_takes_the_mean_of_the_circuits(close):
     close(blend.value_output, (mine.value_output / scale + theirs.value_output) / 2)
 
 
-def test_a_damped_model_interpolates_with_itself_to_itself(close):
+def test_interpolating_a_damped_model_with_itself_gives_itself(close):
     context, model = random_context(3, 1, 5), random_model(1, depth=2, damping=0.5)
     close(answer(interpolate(model, model, 3), *context), answer(model, *context), 1e-10)
 
@@ -284,7 +175,7 @@ def test_shared_and_separate_layers_interpolate(close):
         close(answer(blend, *context), GradientDescent(0.6, 2)(*context))
 
 
-def test_the_mean_of_weights_is_clipped_as_the_model_was(close):
+def test_tokens_of_the_interpolated_model_are_clipped_like_the_models(close):
     context = random_context(3, 1, 5)
     pair = gradient_descent_circuits(0.6, 5, 3)
     clipped = with_circuits([pair], 3, depth=2, token_clip=0.01)
@@ -294,12 +185,12 @@ def test_the_mean_of_weights_is_clipped_as_the_model_was(close):
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_references_become_transformers_that_answer_alike(close, steps):
+def test_references_become_transformers_with_the_same_predictions(close, steps):
     context = random_context(3, 1, 5)
-    rates, bends = np.linspace(0.3, 0.6, steps), np.linspace(0.1, 0.2, steps)
+    rates, curvatures = np.linspace(0.3, 0.6, steps), np.linspace(0.1, 0.2, steps)
     for reference in (
         GradientDescent(rates, steps),
-        GradientDescentPlusPlus(rates, bends, steps),
+        GradientDescentPlusPlus(rates, curvatures, steps),
     ):
         model = as_transformer(reference, 5, 3)
         close(answer(model, *context), reference(*context))
@@ -331,7 +222,7 @@ def test_subtracted_heads_tend_to_the_covariance():
     assert errors[1] < errors[0] / 50, "the error is of second order"
 
 
-def test_interpolation_refuses_what_it_cannot_do():
+def test_models_that_cannot_be_interpolated_are_refused():
     with pytest.raises(ValueError, match=r"^depth must be that of the reference, got 1$"):
         interpolate(random_model(1), random_model(1, depth=2), 3)
     with pytest.raises(ValueError, match=r"^heads must be 1 to interpolate weights, got 2$"):
@@ -339,9 +230,9 @@ def test_interpolation_refuses_what_it_cannot_do():
     softmax = Transformer(Architecture(attention="softmax"), 3, 1, jax.random.key(0))
     with pytest.raises(ValueError, match=r"^attention must be linear to interpolate weights, got"):
         interpolate(softmax, random_model(1), 3)
-    moved = gradient_descent_transformer(0.6, 5, 3, initial_weights=np.ones((1, 3)))
+    started = gradient_descent_transformer(0.6, 5, 3, initial_weights=np.ones((1, 3)))
     with pytest.raises(ValueError, match=r"^initial_weights must be in both models"):
-        interpolate(random_model(1), moved, 3)
+        interpolate(random_model(1), started, 3)
 
 
 @pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])
@@ -349,7 +240,7 @@ def test_dtypes(wide, dtype):
     def values(x, y, x_query, start):
         model = gradient_descent_transformer(0.6, 5, 3, depth=3, initial_weights=start)
         blend = interpolate(model, model, 3)
-        return [model(x, y, x_query), *read_layer(model, 3), blend(x, y, x_query)]
+        return [model(x, y, x_query), blend(x, y, x_query)]
 
     with jax.enable_x64(wide):
         shapes = jax.eval_shape(values, *random_context(3, 1, 5), np.ones((1, 3)))
@@ -368,7 +259,7 @@ def test_softmax_heads_are_weighted_averages_of_labels(d, m, n, close):
 
 @few
 @given(**SIZES, depth=st.integers(1, 3))
-def test_stacked_softmax_heads_average_what_is_left(d, m, n, depth, close):
+def test_stacked_softmax_heads_average_residuals(d, m, n, depth, close):
     x, y, x_query = random_context(d, m, n)
     rows, labels = np.concatenate([x, x_query[None]]), np.concatenate([y, np.zeros((1, m))])
     near = np.exp(0.7 * rows @ x.T)
@@ -386,6 +277,6 @@ def test_softmax_heads_may_be_traced(close):
 
 
 @pytest.mark.parametrize("gains", [[1.0, 2.0], [], 1.0])
-def test_softmax_heads_have_a_gain_each(gains):
+def test_each_softmax_head_needs_a_gain(gains):
     with pytest.raises(ValueError, match=r"^gains must be a number for each head, "):
         softmax_heads([1.0], gains, 3)

@@ -1,4 +1,4 @@
-"""A step of gradient descent on learned features, beside the definition and beside a plain step."""
+"""Gradient descent on learned features compared with its definition and with a plain step."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ X, Y, QUERY = DRAW.normal(size=(6, 2)), DRAW.normal(size=(6, 3)), DRAW.normal(si
 
 
 class Twice:
-    """Features that are the inputs, doubled."""
+    """Features that are twice the inputs."""
 
     def __call__(self, tokens):
         return (2 * tokens[0],)
@@ -32,7 +32,7 @@ def test_it_is_gradient_descent_on_the_features(close):
     close(learner.before(X, Y, QUERY), start @ (2 * QUERY))
 
 
-def test_the_step_is_minus_the_gradient_of_the_contexts_loss(close):
+def test_the_step_follows_the_negative_gradient_of_the_context_loss(close):
     learner = MetaLearner(width=5, hidden=7, learning_rate=0.2)(SineRegression(), jax.random.key(0))
     x, y, query = X[:, :1], Y[:, :1], QUERY[:1]
     start = DRAW.normal(size=(1, 5))
@@ -46,7 +46,7 @@ def test_the_step_is_minus_the_gradient_of_the_contexts_loss(close):
     close(learner(x, y, query), expected)
 
 
-def test_training_moves_features_and_start_but_not_the_step():
+def test_training_changes_features_and_initial_weights_but_not_the_step_size():
     training = Training(steps=20, batch_size=16, snapshot_every=20, clip_norm=None)
     history = fit(MetaLearner(width=4, hidden=4), SineRegression(), training)
     learners = history.learners

@@ -1,4 +1,4 @@
-"""Tokens: blocks side by side are the concatenated matrix of the paper."""
+"""Tokens as blocks, compared with the concatenated matrices of the paper."""
 
 import jax
 import numpy as np
@@ -61,7 +61,7 @@ def test_sum_of_adds_all_terms(close):
     close(tokens.sum_of([X, 2 * X, 4 * X]), 7 * X)
 
 
-def test_separate_tokens_alternate_and_have_positions_beside_them(close):
+def test_separate_tokens_alternate_and_have_positions(close):
     context, query = tokens.separate_tokens(X, Y, X_QUERY, 4)
     rows = np.zeros((8, 3))
     rows[::2], rows[1::2, :2] = X, Y
@@ -72,7 +72,7 @@ def test_separate_tokens_alternate_and_have_positions_beside_them(close):
     close(query[1], places[8])
 
 
-def test_positions_are_the_sines_and_cosines_of_vaswani(close):
+def test_positions_are_those_of_vaswani_et_al(close):
     places = np.asarray(tokens.sinusoids(21, 10, X.dtype))
     for position in (0, 7, 20):
         for pair in range(5):

@@ -1,1 +1,1 @@
-"""Measures of learners: losses, comparisons, what weights and predictions reveal, and costs."""
+"""Measures of learners: losses, comparisons, analyses of weights and of predictions, and costs."""

@@ -1,7 +1,7 @@
-"""What a model computes, read from outside: its residual polynomial, implicit weights, and circuits.
+"""Analyses of a learner by its predictions only: its residual polynomial and its implicit weights.
 
-Unlike `construction.read_layer`, nothing here supposes that a model is gradient descent: any learner
-can be asked for its residuals and weights, and any attention layer for its circuit scores.
+They apply to every learner. Unlike `weights.read_layer`, they do not assume that the learner takes
+steps of gradient descent.
 """
 
 from typing import NamedTuple
@@ -14,24 +14,26 @@ from toyicl.core.episode import Learner
 
 
 class Residuals(NamedTuple):
-    """What a learner leaves, in each direction of a context's scatter matrix."""
+    """A learner's relative residual in each eigendirection of a context's scatter matrix."""
 
     eigenvalues: jax.Array
     """Eigenvalues s of S = sum_i x_i x_i^T, (d, contexts), ascending."""
     residuals: jax.Array
-    """1 - f / (w . x_q) with weights and query along the eigenvalue's direction, (d, contexts)."""
+    """1 - f / (w . x_q), for weights w and a query x_q along the eigenvector, (d, contexts)."""
 
 
 def residual_polynomial(
     learner: Learner, x: jax.Array, *, weight: float = 1.0, query: float = 0.5
 ) -> Residuals:
-    """R(s) of a learner, on contexts x (N, d, contexts): what it leaves of the weights to be found.
+    """The residual R(s) of a learner at each eigenvalue s of contexts x, (N, d, contexts).
 
-    For each eigenvector v of S the learner gets labels x_i . (weight v) and the query (query v). A
-    learner whose prediction is x_q . q(S) sum_i y_i x_i then answers weight query (1 - R(s)), with
-    R(s) = 1 - s q(s): (1 - eta s / N)^K for gradient descent, the residual of `descent` for GD++,
-    penalty / (s + penalty) for ridge. For any other learner it is what it leaves at that size of
-    weights and query. Outputs: one, or the first of several.
+    For each eigenvector v of S = sum_i x_i x_i^T the learner receives the labels x_i . (weight v) and
+    the query (query v). A learner whose prediction is x_q . q(S) sum_i y_i x_i then predicts
+    weight query (1 - R(s)) with R(s) = 1 - s q(s). This is (1 - eta s / N)^K for gradient descent, the
+    polynomial of `theory.step_search.residuals` for GD++, and penalty / (s + penalty) for ridge. For
+    other learners R depends on `weight` and `query`. Only the first output is used.
+
+    Raises BadInput for x of another shape.
     """
     require(x.ndim == 3, "x", "contexts of shape (N, d, contexts)", x.shape)
 
@@ -50,15 +52,17 @@ def residual_polynomial(
 def implicit_weights(
     learner: Learner, x: jax.Array, y: jax.Array, queries: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The linear map that fits a learner's answers to many queries on one context best.
+    """The least-squares linear map from queries to a learner's predictions on one context.
 
-    Shapes (N, d), (N, m), (queries, d) -> weights (m, d), and the share of the answers' squares that
-    they leave, a number: 0 for a learner that is linear in its query. Needs more than d queries; cf.
-    Fu et al. (2023).
+    Shapes (N, d), (N, m), (queries, d) -> weights (m, d), and the unexplained fraction of the squared
+    predictions, a scalar: 0 for a learner that is linear in its query. Cf. Fu et al. (2023).
+
+    Raises BadInput unless there are more than d queries.
     """
-    enough = queries.shape[0] > x.shape[1]  # any answers to d queries are those of a linear map
-    require(enough, "queries", f"more than there are inputs ({x.shape[1]})", queries.shape[0])
+    enough = queries.shape[0] > x.shape[1]  # a linear map fits any predictions for d queries
+    rule = f"more than the number of inputs ({x.shape[1]})"
+    require(enough, "queries", rule, queries.shape[0])
     answers = jax.vmap(learner, (None, None, 0))(x, y, queries)
     weights = jnp.linalg.lstsq(queries, answers)[0]
-    left = jnp.sum((answers - queries @ weights) ** 2) / jnp.sum(answers**2)
-    return weights.T, left
+    unexplained = jnp.sum((answers - queries @ weights) ** 2) / jnp.sum(answers**2)
+    return weights.T, unexplained

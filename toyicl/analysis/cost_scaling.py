@@ -1,4 +1,4 @@
-"""How costs and errors grow: operations as XLA counts them, and slopes on logarithmic axes."""
+"""Scaling of costs and errors: operation counts by XLA, and slopes on logarithmic axes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,20 +10,19 @@ from toyicl.core.config import require
 
 
 def operations(function: Callable, *arguments: Any) -> float:
-    """Floating-point operations of a program, as XLA counts them before it optimises it.
+    """Number of floating-point operations of a program, as counted by XLA before optimisation.
 
-    Arguments may be shapes (`jax.ShapeDtypeStruct`): nothing is computed. Exponentials and the like are
-    not among them.
+    Nothing is computed, so that arguments may be shapes (`jax.ShapeDtypeStruct`). Transcendental
+    functions such as the exponential are not counted.
     """
     found: Any = jax.jit(function).lower(*arguments).cost_analysis() or {}
     return float(found.get("flops", 0.0))
 
 
 def slope(sizes: Any, costs: Any, least: float = 0, most: float = np.inf) -> float:
-    """Slope of log cost over log size, fitted to the sizes from `least` to `most`.
+    """Slope of a linear fit of log cost to log size, for sizes from `least` to `most`.
 
-    Raises ValueError unless there are two such sizes or more, and all of them and their costs are
-    positive.
+    Raises BadInput unless there are at least two such sizes and they and their costs are positive.
     """
     sizes, costs = np.asarray(sizes, float), np.asarray(costs, float)
     kept = (sizes >= least) & (sizes <= most)
@@ -35,9 +34,9 @@ def slope(sizes: Any, costs: Any, least: float = 0, most: float = np.inf) -> flo
 
 
 def crossing(sizes: Any, first: Any, second: Any) -> float:
-    """The size at which a first cost first rises above a second, between sizes on log axes.
+    """The smallest size at which the first cost rises above the second, interpolated on log axes.
 
-    NaN if it does so nowhere between two of the sizes.
+    NaN if the costs do not cross between two of the sizes.
     """
     ahead = np.log(np.asarray(first, float)) - np.log(np.asarray(second, float))
     above = (ahead[:-1] <= 0) & (ahead[1:] > 0)

@@ -1,4 +1,4 @@
-"""What a transformer's first layer looks at: how its tokens depend on those before it."""
+"""Jacobian of a transformer's first layer: the dependence of tokens after it on tokens before it."""
 
 from typing import NamedTuple
 
@@ -10,29 +10,32 @@ from toyicl.models.transformer import Transformer
 
 
 class TokenSensitivity(NamedTuple):
-    """How far a token after the first layer depends on tokens before it: norms of derivatives."""
+    """Mean norms of derivatives of tokens after the first layer with respect to tokens before it."""
 
     itself: jax.Array
+    """With respect to the same token."""
     following: jax.Array
+    """With respect to the next token, which is its label."""
     others: jax.Array
+    """With respect to the other tokens, a mean over them."""
 
 
 def token_sensitivity(
     model: Transformer, x: jax.Array, y: jax.Array, x_query: jax.Array
 ) -> TokenSensitivity:
-    """How far an input's token after the first layer depends on each token before it, on one episode.
+    """Dependence of an input's token after the first layer on the tokens before it, on one episode.
 
-    For a transformer on separate tokens: means over the N inputs of the Frobenius norm of the
-    derivative of token e_j by itself, by the next, e_(j+1), which is its label, and of the mean norm
-    by the others; von Oswald et al. (2022), Figure 5.
+    For a transformer on separate tokens, with shapes (N, d), (N, m), (d,): Frobenius norms of the
+    derivative of token e_j with respect to itself, to the next token e_(j+1), and to the others, as
+    means over the N inputs; von Oswald et al. (2022), Figure 5.
     """
     context, _ = model.arrange(x, y, x_query)
     sizes = block_sizes(context)
 
-    def after(rows: jax.Array) -> jax.Array:
+    def first_layer(rows: jax.Array) -> jax.Array:
         return merge(model.after_first_layer(split(rows, sizes)))
 
-    norms = jnp.sqrt(jnp.sum(jax.jacobian(after)(merge(context)) ** 2, axis=(1, 3)))[::2]
+    norms = jnp.sqrt(jnp.sum(jax.jacobian(first_layer)(merge(context)) ** 2, axis=(1, 3)))[::2]
     own = jnp.arange(0, norms.shape[1], 2)
     rows = jnp.arange(len(own))
     itself, following = norms[rows, own], norms[rows, own + 1]

@@ -1,4 +1,4 @@
-"""What can be read out of trained weights: implied steps, curvatures and circuit scores."""
+"""Analyses of trained weights: implied step matrices, step sizes, curvatures and circuit scores."""
 
 from typing import NamedTuple
 
@@ -11,12 +11,12 @@ from toyicl.models.transformer import Transformer
 
 
 class LayerReading(NamedTuple):
-    """What one layer's circuits say if they are read as a step of GD++."""
+    """The circuits of one layer, interpreted as a step of GD++."""
 
     step: jax.Array
-    """(eta / N): mean diagonal of the implied d x d step matrix."""
+    """eta / N: mean diagonal of the implied d x d step matrix."""
     curvature: jax.Array
-    """gamma: mean diagonal of minus the input block of P W_V, times that of W_K^T W_Q."""
+    """gamma: minus the mean diagonal of the input block of P W_V, times that of W_K^T W_Q."""
     off_construction: jax.Array
     """Relative Frobenius distance of the step matrix from (eta / N) I: 0 for the construction."""
 
@@ -26,6 +26,7 @@ def implied_step(model: Transformer, dim: int, layer: int = 0) -> jax.Array:
 
     G = -sum_heads (u_x a^T + u_y A), with (u_x, u_y) the last row of P W_V, A the input block of
     W_K^T W_Q and a the input part of its last row. Only this part of a linear layer is odd in w.
+    Shapes: w and x_q (d,), S and G (d, d).
     """
     key_query, value_output = layer_circuits(model, layer)
     last_row = value_output[:, -1]
@@ -35,7 +36,7 @@ def implied_step(model: Transformer, dim: int, layer: int = 0) -> jax.Array:
 
 
 def read_layer(model: Transformer, dim: int, layer: int = 0) -> LayerReading:
-    """Read eta / N and gamma out of a layer of a one-output transformer on joint tokens."""
+    """The step size eta / N and gamma of a layer of a one-output transformer on joint tokens."""
     step_matrix = implied_step(model, dim, layer)
     step = jnp.trace(step_matrix) / dim
     key_query, value_output = layer_circuits(model, layer)
@@ -45,19 +46,22 @@ def read_layer(model: Transformer, dim: int, layer: int = 0) -> LayerReading:
 
 
 class CircuitScores(NamedTuple):
-    """How far a layer's circuits are from multiples of the identity, for each head, (heads,).
+    """Relative distance of a layer's circuits from multiples of the identity, of each head, (heads,).
 
-    0 for the construction; `random_circuit_score` for weights that are all independent.
+    0 for the construction; about `random_circuit_score` for independent random weights.
     """
 
     key_query: jax.Array
-    """Of the input block of W_K^T W_Q."""
+    """Distance of the input block of W_K^T W_Q."""
     value_output: jax.Array
-    """Of the label block of P W_V; 0 if there is one output."""
+    """Distance of the label block of P W_V; 0 if there is one output."""
 
 
 def circuit_scores(model: Transformer, dim: int, layer: int = 0) -> CircuitScores:
-    """|M - (tr M / d) I| / |M| of a layer's two circuits on joint tokens, Frobenius norms."""
+    """|M - (tr M / d) I| / |M| of the two circuits M of a layer on joint tokens, in Frobenius norms.
+
+    Raises BadInput for separate tokens and for tokens with an embedding.
+    """
     attention = model.layer(layer).attention
     width = attention.key_query.shape[-1]
     rule = "that of a model on joint tokens without an embedding"
@@ -69,11 +73,12 @@ def circuit_scores(model: Transformer, dim: int, layer: int = 0) -> CircuitScore
 
 
 def random_circuit_score(dim: int) -> float:
-    """The score of a d x d matrix of independent entries, in root mean square: sqrt(1 - 1/d^2)."""
+    """Root mean square score of d x d matrices with independent entries: sqrt(1 - 1/d^2)."""
     return (1 - 1 / dim**2) ** 0.5
 
 
 def _distance_from_identity(matrices: jax.Array) -> jax.Array:
+    """Relative distance of matrices (heads, d, d) from multiples of the identity, (heads,)."""
     size = matrices.shape[-1]
     means = jnp.trace(matrices, axis1=-2, axis2=-1) / size
     rest = matrices - jnp.einsum("h,ab->hab", means, jnp.eye(size, dtype=matrices.dtype))

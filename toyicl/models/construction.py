@@ -1,4 +1,4 @@
-"""Weights that make attention do gradient descent, and reading it back out of trained ones."""
+"""Constructed weights with which attention takes steps of gradient descent, and their interpolation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,17 +28,18 @@ def gradient_descent_circuits(
 
         W_K^T W_Q = [[I, 0], [0, 0]]        P W_V = [[-gamma I, 0], [(eta / N) W_0, -(eta / N) I]]
 
-    both (d + m, d + m); von Oswald et al. (2022), Proposition 1 and, for the curvature gamma,
-    appendix A.10. The same circuits in each of K layers take K steps, exactly for GD; with a
-    curvature and W_0 != 0 only the first step is exact, since the inputs move under W_0.
+    Both have shape (d + m, d + m); von Oswald et al. (2022), Proposition 1 and, for the curvature
+    gamma, appendix A.10. `learning_rate` is eta, `initial_weights` is W_0, (m, d), zero by default.
+    The same circuits in each of K layers take K steps. For GD all steps are exact. With a curvature
+    and W_0 != 0 only the first step is exact, because later layers have changed inputs.
     """
     weights = jnp.zeros((outputs, dim)) if initial_weights is None else jnp.asarray(initial_weights)
     step = jnp.asarray(learning_rate, weights.dtype) / context_size
-    eye, none = jnp.eye(dim, dtype=weights.dtype), jnp.zeros_like(weights)
+    eye, zeros = jnp.eye(dim, dtype=weights.dtype), jnp.zeros_like(weights)
     square = jnp.zeros((outputs, outputs), weights.dtype)
     labels = jnp.eye(outputs, dtype=weights.dtype)
-    key_query = jnp.block([[eye, none.T], [none, square]])
-    value_output = jnp.block([[-curvature * eye, none.T], [step * weights, -step * labels]])
+    key_query = jnp.block([[eye, zeros.T], [zeros, square]])
+    value_output = jnp.block([[-curvature * eye, zeros.T], [step * weights, -step * labels]])
     return key_query, value_output
 
 
@@ -53,14 +54,14 @@ def with_circuits(
 ) -> Transformer:
     """A linear one-head transformer whose layers have the given circuits.
 
-    `circuits` holds (W_K^T W_Q, P W_V) of each layer; a single pair is shared by all `depth` layers.
-    `token_clip` bounds token entries after each layer.
-    `initial_weights` is the W_0 in the query's token (x_q, -W_0 x_q), (m, d).
+    `circuits` holds (W_K^T W_Q, P W_V) of each layer; all `depth` layers share a single pair.
+    `initial_weights` is W_0, (m, d), in the query's token (x_q, -W_0 x_q). `token_clip` bounds token
+    entries after each layer. Raises BadInput if the number of pairs is neither 1 nor `depth`.
     """
     count = len(circuits)
     depth = count if depth is None else depth
     require(count in (1, depth), "circuits", f"one pair, or one for each of {depth} layers", count)
-    clip: Any = token_clip  # which may be traced
+    clip: Any = token_clip  # may be traced
     architecture = Architecture(depth=depth, shared=count == 1, token_clip=clip)
     start = None if initial_weights is None else jnp.asarray(initial_weights)
     model = Transformer(architecture, dim, outputs, jax.random.key(0), initial_weights=start)
@@ -79,7 +80,10 @@ def gradient_descent_transformer(
     initial_weights: jax.Array | None = None,
     curvature: float | jax.Array = 0.0,
 ) -> Transformer:
-    """A transformer of `depth` equal layers, each one step of GD (or GD++) with the same rate."""
+    """A transformer of `depth` equal layers, each of which takes the same step of GD or GD++.
+
+    See `gradient_descent_circuits` for the arguments.
+    """
     circuits = gradient_descent_circuits(
         learning_rate,
         context_size,
@@ -99,12 +103,13 @@ def softmax_heads(
     *,
     depth: int = 1,
 ) -> Transformer:
-    """Layers of softmax attention that all average labels, each head by scores of its own scale.
+    """Equal layers of softmax attention that average labels, with a scale of scores for each head.
 
         y_j <- y_j - sum_h g_h sum_i softmax_i(b_h x_i . x_j) y_i
 
-    `logit_scales` are the b_h and `gains` the g_h, as many, and both may be traced. One layer with one
-    head of gain 1 is the average of Nadaraya and Watson with an exponential kernel.
+    `logit_scales` are the b_h and `gains` the g_h, both (heads,), and both may be traced. One layer
+    with one head of gain 1 is the Nadaraya-Watson estimator with an exponential kernel. Raises BadInput
+    unless there are as many gains as scales.
     """
     scales, factors = jnp.asarray(logit_scales, float), jnp.asarray(gains, float)
     rule = "a number for each head, as many as logit_scales"
@@ -116,18 +121,19 @@ def softmax_heads(
     size = dim + outputs
     inputs = jnp.diag(jnp.arange(size) < dim).astype(float)
     scores = jnp.sqrt(float(size)) * scales[:, None, None] * inputs[None]
-    written = -factors[:, None, None] * (jnp.eye(size) - inputs)[None]
-    _set_circuits(model.blocks[0].attention, scores, written)
+    values = -factors[:, None, None] * (jnp.eye(size) - inputs)[None]
+    _set_circuits(model.blocks[0].attention, scores, values)
     return model
 
 
 def subtracted_heads(logit_scale: float | jax.Array, dim: int, outputs: int = 1) -> Transformer:
-    """One layer of softmax attention with two heads of opposite logits, one minus the other.
+    """One layer of softmax attention with two heads of opposite logits, whose outputs are subtracted.
 
         [softmax(e z) - softmax(-e z)] y / 2 e,   z_i = x_i . x_q
 
-    As `logit_scale`, e, falls to 0 this becomes the covariance of z and y over the context: a step of
-    gradient descent on the centred scatter; cf. von Oswald et al. (2022), appendix A.9.
+    As `logit_scale`, e, tends to 0, this tends to the covariance of z and y over the context, which is
+    a step of gradient descent on the centred scatter matrix; cf. von Oswald et al. (2022), appendix
+    A.9.
     """
     signs = jnp.array([1.0, -1.0])
     return softmax_heads(logit_scale * signs, signs / (2 * logit_scale), dim, outputs)
@@ -136,16 +142,17 @@ def subtracted_heads(logit_scale: float | jax.Array, dim: int, outputs: int = 1)
 def as_transformer(
     reference: Learner, context_size: int, dim: int, outputs: int = 1
 ) -> Transformer:
-    """The transformer that takes the same steps as gradient descent, or GD++, from W_0 = 0.
+    """The transformer that takes the same steps as gradient descent or GD++ from W_0 = 0.
 
     Raises BadInput for any other learner.
     """
     if not isinstance(reference, GradientDescent | GradientDescentPlusPlus):
         kind = type(reference).__name__
         raise BadInput(f"reference must be gradient descent or GD++, got {kind}")
-    bend = reference.curvature[...] if isinstance(reference, GradientDescentPlusPlus) else 0.0
+    curvature = 0.0 if isinstance(reference, GradientDescent) else reference.curvature[...]
     rates, curvatures = (
-        jnp.broadcast_to(values, reference.steps) for values in (reference.learning_rate[...], bend)
+        jnp.broadcast_to(values, reference.steps)
+        for values in (reference.learning_rate[...], curvature)
     )
     circuits = [
         gradient_descent_circuits(rate, context_size, dim, outputs, curvature=curvature)
@@ -155,9 +162,10 @@ def as_transformer(
 
 
 def repeated(model: Transformer, depth: int, damping: float | jax.Array = 1.0) -> Transformer:
-    """A one-layer transformer applied `depth` times to its own label entries, damped.
+    """A one-layer transformer whose layer is applied `depth` times, damped, to label entries only.
 
-    The roll-outs of von Oswald et al. (2022), Figures 1 and 10: inputs stay as they are.
+    The roll-outs of von Oswald et al. (2022), Figures 1 and 10. Raises BadInput for a model with more
+    than one layer.
     """
     require(model.depth == 1, "depth", "1 to be repeated", model.depth)
     structure, *states = nnx.split(model, nnx.Param, ...)
@@ -170,8 +178,8 @@ def repeated(model: Transformer, depth: int, damping: float | jax.Array = 1.0) -
 def require_one_linear_layer(architecture: Architecture) -> None:
     """Check that a model is one layer with one head of linear attention on plain tokens.
 
-    Raises BadInput that names the setting: only such a layer can be read, and interpolated, as one
-    step of gradient descent.
+    Only such a layer can be read and interpolated as one step of gradient descent. Raises BadInput
+    that names the setting.
     """
     plain = Architecture()
     names = (
@@ -185,18 +193,19 @@ def require_one_linear_layer(architecture: Architecture) -> None:
     )
     for name in names:
         value, allowed = getattr(architecture, name), getattr(plain, name)
-        require(value == allowed, f"model.{name}", f"{allowed!r} for this experiment", value)
+        rule = f"{allowed!r} for this experiment"
+        require(value == allowed, name, rule, value, owner=Architecture)
 
 
 def interpolate(model: Transformer, reference: Transformer, dim: int) -> Transformer:
-    """The mean of a trained linear one-head transformer's weights and a constructed one's.
+    """The mean of the circuits of a trained linear one-head transformer and of a constructed one.
 
-    Only the products of the circuits matter: scaling one by c and the other by 1/c changes nothing.
-    The trained circuits are therefore first scaled so that the input blocks of W_K^T W_Q have the
-    same mean diagonal in both, the one scalar correction of von Oswald et al. (2022), section 3.
+    Multiplying one circuit of a layer by c and the other by 1/c changes no prediction. The trained
+    circuits are therefore scaled first, so that the input blocks of W_K^T W_Q have the same mean
+    diagonal in both models: the scalar correction of von Oswald et al. (2022), section 3.
 
-    Tokens of the mean are clipped as the model's. Raises BadInput for softmax attention, another
-    depth than the reference's, several heads, and a W_0 in one of the two alone.
+    Tokens are clipped as in `model`. Raises BadInput for softmax attention, different depths, several
+    heads, and initial weights in only one of the models.
     """
     starts = [one.initial_weights for one in (model, reference) if one.initial_weights is not None]
     require(
@@ -227,18 +236,18 @@ def interpolate(model: Transformer, reference: Transformer, dim: int) -> Transfo
 
 
 def layer_circuits(model: Transformer, layer: int) -> tuple[jax.Array, jax.Array]:
-    """Circuits (W_K^T W_Q, P W_V) of a layer's heads; damping is part of what it writes."""
+    """Circuits (W_K^T W_Q, P W_V) of a layer, each (heads, size, size); P W_V includes the damping."""
     attention = model.layer(layer).attention
     return attention.key_query, model.damping[...] * attention.value_output
 
 
 def mean_diagonal(circuits: jax.Array, dim: int) -> jax.Array:
-    """Mean diagonal of each head's input block, (heads,)."""
+    """Mean diagonal of the input blocks of circuits (heads, size, size): (heads,)."""
     return jnp.trace(circuits[:, :dim, :dim], axis1=1, axis2=2) / dim
 
 
 def _set_circuits(attention: Attention, key_query: jax.Array, value_output: jax.Array) -> None:
-    """Give an attention layer its circuits, by weights W_K = W_V = I, W_Q and P the circuits."""
+    """Set the circuits of an attention layer: W_K = W_V = I, and W_Q and P are the circuits."""
     eye = jnp.broadcast_to(jnp.eye(key_query.shape[-1], dtype=key_query.dtype), key_query.shape)
     attention.key[...], attention.query[...] = eye, key_query
     attention.value[...], attention.output[...] = eye, value_output

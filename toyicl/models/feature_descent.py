@@ -1,4 +1,4 @@
-"""Gradient descent on learned features: the reference of a transformer that has an MLP first."""
+"""Gradient descent on learned features: the reference for transformers with an MLP before attention."""
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,10 @@ from toyicl.tasks.linear import Task
 
 @settings
 class MetaLearner:
-    """Settings of a meta-learned step; called with a task and a key, it builds one.
+    """Settings of a meta-learned step; calling them with a task and a key builds one.
 
-    The reference of von Oswald et al. (2022), Figure 4: an embedding with an MLP, as wide as the
-    transformer's, whose last layer takes one step of gradient descent of a fixed size on the context.
+    The reference of von Oswald et al. (2022), Figure 4: features from an embedding with an MLP, as
+    wide as the transformer's, and one step of gradient descent of a fixed size on the last layer.
 
     Raises ValueError, at construction, for a setting out of its bounds.
     """
@@ -25,7 +25,7 @@ class MetaLearner:
     hidden: int = static(default=160)
     """Hidden width of the residual GELU MLP."""
     learning_rate: float = 1.0
-    """eta of the step on (eta / N) sum_i; the released code's .1 is eta / N, at ten points."""
+    """The step size eta in (eta / N) sum_i; the released code's .1 is eta / N for ten points."""
 
     def __post_init__(self) -> None:
         require_size("width", self.width)
@@ -33,7 +33,7 @@ class MetaLearner:
         require_positive("learning_rate", self.learning_rate)
 
     def __call__(self, task: Task, key: jax.Array) -> "FeatureDescent":
-        """Build one with fresh weights for the episodes of a task."""
+        """Build a learner with fresh weights for the episodes of a task."""
         features = Embedding(task.dim, self.width, self.hidden, key)
         start = jnp.zeros((task.outputs, self.width))
         return FeatureDescent(features, start, self.learning_rate)
@@ -45,7 +45,7 @@ class FeatureDescent(nnx.Module):
         W = W_0 - (eta / N) sum_i (W_0 m(x_i) - y_i) m(x_i)^T
 
     for features m; von Oswald et al. (2022), section 4 and Proposition 2. `features` and
-    `initial_weights`, (outputs, width), are trained; the step size stays as it is.
+    `initial_weights`, (outputs, width), are trained; the step size is fixed.
     """
 
     def __init__(
@@ -63,5 +63,5 @@ class FeatureDescent(nnx.Module):
         return (start - self.learning_rate[...] * gradient) @ query
 
     def before(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
-        """The prediction before the step, which the context does not change: (m,)."""
+        """The prediction before the step, which does not depend on the context: (m,)."""
         return self.initial_weights[...] @ self.features((x_query,))[0]

@@ -1,9 +1,9 @@
-"""From an episode to tokens and back.
+"""Tokens of an episode, and predictions from tokens.
 
-A token matrix is kept as its column blocks, side by side but not concatenated: the joint token
-e_j = (x_j, y_j) of von Oswald et al. (2022) is the pair of blocks (x, y). A product with a matrix is
-then a sum over blocks. XLA would concatenate anew, and slowly, inside every consumer; this way the
-first layer reads the data where they lie.
+A token matrix is kept as a tuple of its column blocks, which are not concatenated: the joint tokens
+e_j = (x_j, y_j) of von Oswald et al. (2022) are the pair of blocks (x, y). A product with a matrix is
+then a sum over blocks. XLA would repeat a concatenation, slowly, in every operation that uses it;
+with blocks the first layer reads the data in place.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Tokens = tuple[jax.Array, ...]
 
 
 def joint_tokens(x: jax.Array, y: jax.Array) -> Tokens:
-    """Tokens e_j = (x_j, y_j), one row for each labelled point: blocks (N, d) and (N, m)."""
+    """Tokens e_j = (x_j, y_j), one row for each labelled point, as blocks (N, d) and (N, m)."""
     return (x, y)
 
 
@@ -30,10 +30,10 @@ def query_token(x_query: jax.Array, outputs: int, weights: jax.Array | None = No
 def separate_tokens(
     x: jax.Array, y: jax.Array, x_query: jax.Array, position_size: int
 ) -> tuple[Tokens, Tokens]:
-    """Tokens x_1, y_1, ..., x_N, y_N, and the query's: each its content (d) and its position.
+    """Tokens x_1, y_1, ..., x_N, y_N of the context, and the query's: content (d) and position.
 
     Labels are padded with zeros to the width of the inputs. The context has blocks (2N, d) and
-    (2N, position_size), the query's token, which stands behind them, (d,) and (position_size,).
+    (2N, position_size). The query's token comes last and has blocks (d,) and (position_size,).
     """
     count, dim = x.shape
     labels = jnp.pad(y, ((0, 0), (0, dim - y.shape[1])))
@@ -43,9 +43,9 @@ def separate_tokens(
 
 
 def sinusoids(count: int, size: int, dtype: jnp.dtype) -> jax.Array:
-    """Positions 0, 1, ... as sines and cosines of falling frequency, (count, size); size is even.
+    """Sinusoidal encodings of positions 0, 1, ..., (count, size), for an even size.
 
-    The encoding of Vaswani et al. (2017), section 3.5.
+    Vaswani et al. (2017), section 3.5.
     """
     rates = 10_000.0 ** (-np.arange(0, size, 2) / size)
     angles = np.arange(count)[:, None] * rates
@@ -54,23 +54,23 @@ def sinusoids(count: int, size: int, dtype: jnp.dtype) -> jax.Array:
 
 
 def read_label(tokens: Tokens, outputs: int) -> jax.Array:
-    """The prediction: minus the last `outputs` entries of each token (section 2 of the paper)."""
+    """The prediction: minus the last `outputs` entries of each token (von Oswald et al., section 2)."""
     return -tokens[-1][..., -outputs:]
 
 
 def block_sizes(tokens: Tokens) -> tuple[int, ...]:
-    """Sizes of the blocks."""
+    """The size of each block."""
     return tuple(block.shape[-1] for block in tokens)
 
 
 def split(rows: jax.Array, sizes: Sequence[int]) -> Tokens:
-    """Cut rows (..., token size) into blocks of the given sizes."""
+    """Split rows (..., token size) into blocks of the given sizes."""
     starts = [sum(sizes[:index]) for index in range(len(sizes))]
     return tuple(rows[..., start : start + size] for start, size in zip(starts, sizes, strict=True))
 
 
 def merge(tokens: Tokens) -> jax.Array:
-    """Rows (..., token size) of the blocks side by side."""
+    """Concatenate blocks to rows (..., token size)."""
     return tokens[0] if len(tokens) == 1 else jnp.concatenate(tokens, axis=-1)
 
 
@@ -86,7 +86,7 @@ def add(tokens: Tokens, update: Tokens) -> Tokens:
 
 
 def sum_of(terms: Sequence[jax.Array]) -> jax.Array:
-    """Sum without the zero that Python's `sum` starts from."""
+    """Sum of at least one array, without adding the 0 that Python's `sum` starts from."""
     first, *rest = terms
     for term in rest:
         first = first + term
