@@ -20,7 +20,7 @@ from toyicl.demo.build import CLASSROOM, contents, place, render, shipped, write
 from toyicl.harness import report
 from toyicl.harness.results import load_results, save_results
 
-RUN = shipped() / CLASSROOM
+RUN = shipped() / "teaching" / CLASSROOM
 SIZES = {"projector": (1280, 800), "phone": (390, 844)}
 MOST_BYTES = 1_500_000
 
@@ -104,8 +104,8 @@ def test_a_quick_run_is_shown_where_nothing_else_is(tmp_path, monkeypatch):
 
 def test_other_results_are_refused():
     results = load_results(RUN)
-    with pytest.raises(BadInput, match=r"a run of classroom, got one of fig2"):
-        contents(results.assign_attrs(experiment="fig2"), [])
+    with pytest.raises(BadInput, match=r"a run of classroom, got one of fig02_one_step"):
+        contents(results.assign_attrs(experiment="fig02_one_step"), [])
     with pytest.raises(BadInput, match=r"one run of classroom, got a sweep"):
         contents(results.assign_attrs(sweep='{"task.dim": [3]}'), [])
     settings = json.loads(results.attrs["settings"])
@@ -123,7 +123,7 @@ def test_what_an_installed_package_needs_is_carried():
         "targets"
     ]
     carried = wheel["wheel"]["force-include"]
-    for source in ("figures/classroom/results.nc", f"figures/{report.RECORDS}"):
+    for source in ("figures/teaching/classroom/results.nc", f"figures/{report.RECORDS}"):
         assert carried[source] == f"toyicl/{source}"
         assert (root / source).is_file()
 
@@ -413,8 +413,9 @@ def test_verdicts_are_filtered_and_linked(page):
         assert shown.count() == verdicts.count(verdict)
     page.click("#watch .source a >> nth=0")  # hidden by the filter, which has no more say then
     assert page.is_checked("input[name='claims-show'] >> nth=0")
-    page.wait_for_selector("#claims-fig2[open]")
-    assert "toyicl run fig2" in page.locator("#claims-fig2").inner_text()
+    page.wait_for_selector("#claims-fig02_one_step[open]")
+    command = "toyicl run fig02_one_step"
+    assert command in page.locator("#claims-fig02_one_step").inner_text()
 
 
 def test_light_and_dark_follow_the_system_and_the_button(browser, page_file):
