@@ -1,4 +1,4 @@
-// Where it breaks: the dial from linear to softmax attention, heads, larger inputs; and the cosine's trap.
+// Limitations: from linear to softmax attention, number of heads, larger inputs; and what the cosine does not measure.
 
 const breaks = { share: 0, heads: 1, scale: 1, context: 6, multiple: 1, episodes: null, base: null };
 const EPISODES = 200;
@@ -12,20 +12,20 @@ function dialSeeds(kind) {
   return data.dial[kind].heads[breaks.heads].keyQuery[0].map((_, seed) => seed);
 }
 
-// The seed that lost least at the chosen share: the others may still be on their plateau.
+// The seed with the lowest loss at the chosen softmax fraction; other seeds may have remained on a plateau.
 function leading(kind) {
   const losses = data.dial[kind].heads[breaks.heads].loss[breaks.share];
   return losses.indexOf(Math.min(...losses));
 }
 
-// In words, which seeds are still on their plateau here.
+// A sentence that lists the seeds whose loss remained on a plateau at these settings.
 function plateaus() {
   const stuck = data.dial.wide.heads[breaks.heads].stuck[breaks.share];
   const names = stuck.flatMap((is, seed) => (is ? [`seed ${data.dial.seeds[seed]}`] : []));
-  return names.length ? `All inputs: ${names.join(", ")} still on the plateau at this share.` : "";
+  return names.length ? `All input dimensions: ${names.join(", ")} ${names.length === 1 ? "remains" : "remain"} on a plateau at this softmax fraction.` : "";
 }
 
-// Fresh episodes of ten inputs, at the training range; they are scaled where they are used.
+// New episodes with the task's input dimensions and range; the inputs are scaled where they are used.
 function episodes() {
   const { dim, count, range } = data.task;
   breaks.episodes ??= Array.from({ length: EPISODES }, (_, i) => sampleEpisode(generator(9000 + i), dim, count, range));
@@ -37,7 +37,7 @@ function scaledUp(episode, factor) {
   return { x: episode.x.map(times), y: times(episode.y), query: times(episode.query), label: factor * episode.label };
 }
 
-// A model beside one step of gradient descent on the page's own episodes, inputs scaled.
+// Compares a model with one step of gradient descent on the page's own episodes, with scaled inputs.
 function beside(model, factor) {
   const rate = data.references.rate[0];
   const all = episodes().map((episode) => scaledUp(episode, factor));
@@ -67,32 +67,33 @@ function drawBreaks() {
   announce(
     "breaks-live",
     `${Math.round(100 * share)} percent softmax, ${breaks.heads} head${breaks.heads === 1 ? "" : "s"}, inputs times ${shown(breaks.scale, 1)}: ` +
-      `cosine ${shown(found.cosine, 2)}, norm ratio ${shown(found.ratio, 2)}, loss over gradient descent's ` +
+      `cosine ${shown(found.cosine, 2)}, norm ratio ${shown(found.ratio, 2)}, loss relative to gradient descent ` +
       `${shown(found.loss / found.descent, 2)}. ${caution}`,
   );
 }
 
-// Far from training the step that was best there overshoots: to lose less than it is then no merit.
+// Far outside the training range the step size that was best there is too large: GD's loss exceeds that of
+// predicting 0, so a lower loss than GD's is then no sign of a good prediction.
 function overshoots({ descent, zero }) {
   if (descent <= zero) return "";
-  return `Gradient descent's step is too large for these inputs: it loses ${shown(descent, 2)}, answering 0 ${shown(zero, 2)}.`;
+  return `Gradient descent's step is too large for these inputs: its loss is ${shown(descent, 2)}, and the loss of predicting 0 is ${shown(zero, 2)}.`;
 }
 
-// One input: what the trained layer answers to every query, on one context.
+// One input dimension: the trained layer's prediction as a function of the query, on one context.
 function drawCurve() {
   const { count, range } = data.task;
   const episode = scaledUp(sampleEpisode(generator(300 + breaks.context), 1, count, range), breaks.scale);
   const slope = episode.label / episode.query[0];
   const reach = 3 * (range / 2) * 1.05;
   const high = Math.max(1, Math.abs(slope) * reach);
-  const area = frame(byId("breaks-curve"), "One input: the answer of the trained layer to every query", {
+  const area = frame(byId("breaks-curve"), "One input dimension: prediction of the trained layer as a function of the query", {
     x: [-reach, reach], y: [-high, high], xticks: [-3, -1, 0, 1, 3].map((k) => ({ at: (k * range) / 2, text: String((k * range) / 2).replace("-", "\u2212") })),
-    yticks: [-1, 0, 1], xlabel: "query x", ylabel: "answer",
+    yticks: [-1, 0, 1], xlabel: "query x", ylabel: "prediction",
   });
   const [left, right] = [area.X(-range / 2), area.X(range / 2)];
   area.layer.append(
     svg("rect", { x: left, y: area.inside.y, width: right - left, height: area.inside.height, class: "band" }),
-    svg("text", { x: (left + right) / 2, y: area.inside.y + 18, class: "tick", "text-anchor": "middle" }, "trained here"),
+    svg("text", { x: (left + right) / 2, y: area.inside.y + 18, class: "tick", "text-anchor": "middle" }, "training range"),
   );
   line(area, [[-reach, -reach * slope], [reach, reach * slope]], "query thin");
   const weight = descentWeights(episode.x, episode.y, data.dial.line.rate, 1)[0];
@@ -107,13 +108,13 @@ function drawCurve() {
   episode.x.forEach(([x], i) => mark(area, x, episode.y[i], "circle", "plain", 5));
 }
 
-// All inputs: what the run measured at every share, every seed.
+// All input dimensions: measurements of the run at every softmax fraction, for every seed.
 function drawDial() {
   const { shares } = data.dial;
   const part = data.dial.wide.heads[breaks.heads];
-  const area = frame(byId("breaks-dial"), "All inputs: cosine, norm ratio and loss over GD's at every share", {
+  const area = frame(byId("breaks-dial"), "All input dimensions: cosine, norm ratio and loss relative to GD at every softmax fraction", {
     x: [-0.04, 1.04], y: [-0.2, 2.1], xticks: [{ at: 0, text: "linear" }, 0.5, { at: 1, text: "softmax" }],
-    yticks: [0, 0.5, 1, 1.5, 2], xlabel: "share of softmax", ylabel: "beside one GD step", right: 30,
+    yticks: [0, 0.5, 1, 1.5, 2], xlabel: "fraction of softmax", ylabel: "compared with GD step", right: 30,
   });
   line(area, [[-1, 1], [2, 1]], "quiet thin");
   line(area, [[shares[breaks.share], -1], [shares[breaks.share], 2]], "quiet dotted");
@@ -129,12 +130,12 @@ function drawDial() {
   curve(part.cosine, "model", "circle");
 }
 
-// Cosine, norm ratio and loss as bars against the line at 1, with their numbers.
+// Bars for cosine, norm ratio and loss relative to GD, with a line at 1.
 function bars(id, cosine, ratio, loss) {
-  const area = frame(byId(id), `Cosine ${shown(cosine, 2)}, norm ratio ${shown(ratio, 2)}, loss ${shown(loss, 2)} of gradient descent's`, {
+  const area = frame(byId(id), `Cosine ${shown(cosine, 2)}, norm ratio ${shown(ratio, 2)}, loss relative to gradient descent ${shown(loss, 2)}`, {
     x: [0, 2.6], y: [0, 3], xticks: [0, 1, 2], yticks: [], xlabel: "1 is agreement with one GD step", ylabel: "", height: 260, left: 14,
   });
-  const rows = [["cosine", cosine, "model"], ["norm ratio", ratio, "third"], ["loss over GD's", loss, "reference"]];
+  const rows = [["cosine", cosine, "model"], ["norm ratio", ratio, "third"], ["loss relative to GD", loss, "reference"]];
   line(area, [[1, 0], [1, 3]], "ink dashed");
   rows.forEach(([name, value, kind], i) => {
     const [top, bottom] = [area.Y(2.5 - i), area.Y(2.1 - i)];
@@ -146,13 +147,13 @@ function bars(id, cosine, ratio, loss) {
   });
 }
 
-// The trap: the trained linear layer with its update multiplied.
+// The trained linear layer with its update multiplied by a factor: the cosine does not change.
 function drawTrap() {
   const seed = Math.max(0, data.learn.stuck.indexOf(false));
   const part = [data.learn.keyQuery[seed].at(-1), data.learn.valueOutput[seed].at(-1)];
   const model = (factor) =>
     modelOf(part[0], part[1].map((matrix) => matrix.map((row) => row.map((entry) => factor * entry))));
-  const found = beside(model(breaks.multiple), 1); // from the multiplied weights, not from those of 1
+  const found = beside(model(breaks.multiple), 1); // computed from the multiplied weights, not from those of factor 1
   const { zero } = found;
   drawMultiples(model, found, zero);
   write("trap-multiple-out", `\u00d7 ${shown(breaks.multiple, 2)}`);
@@ -162,12 +163,12 @@ function drawTrap() {
   write("trap-zero", shown(zero));
   const verdict =
     Math.abs(found.ratio - 1) < 0.1
-      ? "Cosine and norm ratio agree: this is the step."
+      ? "Cosine and norm ratio are both close to 1: the layer performs the step."
       : found.loss > zero
-        ? `The cosine is still ${shown(found.cosine, 2)}, yet answering 0 would lose less.`
-        : `The cosine is still ${shown(found.cosine, 2)}, yet this is not the step.`;
+        ? `The cosine is still ${shown(found.cosine, 2)}, but predicting 0 would have a lower loss.`
+        : `The cosine is still ${shown(found.cosine, 2)}, but the norm ratio shows that this is not the step.`;
   write("trap-say", verdict);
-  announce("trap-live", `Update times ${shown(breaks.multiple, 2)}: cosine ${shown(found.cosine, 2)}, norm ratio ${shown(found.ratio, 2)}. ${verdict}`);
+  announce("trap-live", `Factor on the update ${shown(breaks.multiple, 2)}: cosine ${shown(found.cosine, 2)}, norm ratio ${shown(found.ratio, 2)}. ${verdict}`);
 }
 
 function drawMultiples(model, found, zero) {
@@ -180,8 +181,8 @@ function drawMultiples(model, found, zero) {
   const base = breaks.base;
   const grid = Array.from({ length: 61 }, (_, i) => i / 20);
   const loss = (factor) => 0.5 * mean(all.map(({ label }, i) => (factor * base.answers[i] - label) ** 2));
-  const area = frame(byId("trap-curve"), "Cosine, norm ratio and loss as the update is multiplied", {
-    x: [0, 3], y: [0, 3.2], xticks: [0, 1, 2, 3], yticks: [0, 1, 2, 3], xlabel: "update, times", ylabel: "beside the step",
+  const area = frame(byId("trap-curve"), "Cosine, norm ratio and loss as functions of the factor on the update", {
+    x: [0, 3], y: [0, 3.2], xticks: [0, 1, 2, 3], yticks: [0, 1, 2, 3], xlabel: "factor on the update", ylabel: "relative value",
   });
   line(area, [[0, 1], [3, 1]], "quiet thin");
   line(area, grid.map((c) => [c, loss(c) / zero]), "reference dashed");
@@ -218,18 +219,18 @@ function startBreaks() {
     ["model thick", "trained layer, best seed"],
     ["other", "other seeds"],
     ["reference dashed", "one GD step"],
-    ["query thin", "the true line"],
+    ["query thin", "true line"],
   ]);
   legend("breaks-dial-legend", [
     ["model", "cosine", "circle"],
     ["third", "norm ratio", "triangle"],
-    ["reference", "loss over GD's", "square"],
-    ["other", "cosine, untrained"],
+    ["reference", "loss relative to GD", "square"],
+    ["other", "cosine of the untrained layer"],
   ]);
   legend("trap-legend", [
     ["model", "cosine", "circle"],
     ["third", "norm ratio", "triangle"],
-    ["reference", "loss over that of answering 0", "square"],
+    ["reference", "loss relative to predicting 0", "square"],
   ]);
   drawBreaks();
   drawTrap();

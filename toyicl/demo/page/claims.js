@@ -1,4 +1,4 @@
-// What is claimed: every verdict of the project's report, by experiment, with the command that gives it.
+// Claims: every verdict of the project's report, by experiment, with the command that reproduces it.
 
 const MARKS = { holds: "\u2713 holds", fails: "\u2717 fails", "not run": "\u2013 not run" };
 
@@ -7,7 +7,7 @@ function number(value) {
 }
 
 function ours(record) {
-  if (record.measured === null) return record.verdict === "not run" ? "not run" : "no seed to judge";
+  if (record.measured === null) return record.verdict === "not run" ? "not run" : "no seed to evaluate";
   const [low, high] = record.spread;
   return number(record.measured) + (high > low ? ` (${number(low)} to ${number(high)})` : "");
 }
@@ -32,12 +32,12 @@ function claimGroup(chapter) {
     .map((verdict) => [chapter.records.filter((record) => record.verdict === verdict).length, verdict])
     .filter(([count]) => count)
     .map(([count, verdict]) => `${count} ${verdict}`);
-  const head = ["verdict", "claim", "ours (over seeds)", "holds"];
+  const head = ["verdict", "claim", "measured value (range over seeds)", "accepted range"];
   return html(
     "details",
     { id: `claims-${chapter.experiment}`, class: "chapter" },
     html("summary", {}, html("b", {}, chapter.experiment), ` ${chapter.claim} `, html("span", { class: "counts" }, counts.join(", "))),
-    html("p", {}, "Figure and numbers: ", html("code", {}, chapter.command), chapter.cut ? ` ${chapter.cut}` : ""),
+    html("p", {}, "Command for the figure and the numbers: ", html("code", {}, chapter.command), chapter.cut ? ` ${chapter.cut}` : ""),
     html(
       "div",
       { class: "scroll", tabindex: 0, role: "region", "aria-label": `Verdicts of ${chapter.experiment}` },
@@ -62,10 +62,10 @@ function filterClaims(verdict) {
     if (verdict !== "all") group.open = left > 0;
   });
   const seen = rows.filter((row) => !row.hidden).length;
-  write("claims-live", `${seen} of ${rows.length} verdicts shown.`);
+  write("claims-live", `${seen} of ${rows.length} verdicts are shown.`);
 }
 
-// Opens an experiment's verdicts where a section links to them.
+// Opens an experiment's verdicts when a link to them is followed.
 function openClaims() {
   const found = document.getElementById(location.hash.slice(1));
   if (!found || found.tagName !== "DETAILS") return;
@@ -81,8 +81,8 @@ function startClaims() {
   write(
     "claims-count",
     records.length
-      ? `${count("holds")} values hold, ${count("fails")} do not, ${count("not run")} were not run.`
-      : "There are no verdicts in this file: toyicl verify writes them.",
+      ? `Claims that hold: ${count("holds")}; that fail: ${count("fails")}; not run: ${count("not run")}.`
+      : "This file contains no verdicts. They are written by toyicl verify --out.",
   );
   const kinds = [["all", "all"], ["holds", "\u2713 holds"], ["fails", "\u2717 fails"], ["not run", "\u2013 not run"]];
   choices("claims-filter", "claims-show", kinds, "all", filterClaims);
@@ -90,7 +90,7 @@ function startClaims() {
     const names = node.dataset.claims.split(" ").filter((name) => chapters.some((chapter) => chapter.experiment === name));
     if (names.length) {
       node.append("Claims: ", ...names.flatMap((name, i) => [i ? ", " : "", html("a", { href: `#claims-${name}` }, name)]));
-      node.addEventListener("click", () => setTimeout(openClaims)); // also where the hash stays the same
+      node.addEventListener("click", () => setTimeout(openClaims)); // also when the address does not change
     }
   });
   addEventListener("hashchange", openClaims);

@@ -1,4 +1,4 @@
-// What the runs left: JSON in the page, with arrays as {shape, float32 in base64}.
+// Results of the run, stored in the page as JSON; an array is {shape, base64}, with float32 numbers in base64.
 
 function unpack({ shape, base64 }) {
   const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
@@ -23,7 +23,7 @@ function unpackAll(value) {
 
 const data = unpackAll(JSON.parse(document.getElementById("data").textContent));
 
-// A model from circuits (head, row, column).
+// A model from its circuits, each indexed [head][row][column]; `share` is the fraction of softmax attention.
 function modelOf(keyQuery, valueOutput, share = 0, depth = 1) {
   const heads = keyQuery.map((matrix, head) => ({ keyQuery: matrix, valueOutput: valueOutput[head] }));
   return { layers: new Array(depth).fill(heads), share };

@@ -1,6 +1,6 @@
-// Deeper: layers as steps; GD, GD++ and a trained model of two layers with the same weights.
+// Several layers: GD, GD++ and a trained model of two layers with the same weights.
 
-// Contexts whose eigenvalues the histogram counts.
+// Number of contexts whose eigenvalues are counted in the histogram.
 const CONTEXTS = 60;
 const deeper = { steps: 2, context: 21, seed: 0, spectrum: null };
 
@@ -13,7 +13,7 @@ function deepEpisode() {
   return sampleEpisode(generator(1000 + deeper.context), dim, count, range);
 }
 
-// Best shared step sizes for K steps, as the runs' closed forms have them.
+// Best parameters of K steps that all have the same ones, from the closed forms in the run's results.
 function best(steps) {
   const { rate, curvedRate, curvedGamma } = data.references;
   return { rate: rate[steps - 1], curvedRate: curvedRate[steps - 1], gamma: curvedGamma[steps - 1] };
@@ -30,21 +30,21 @@ function drawDeeper() {
   write("deeper-gd", shown(now[0], 4));
   write("deeper-gdpp", shown(now[1], 4));
   write("deeper-model", shown(data.deep.loss[deeper.seed], 4));
-  const nearer = deeper.steps === 1 ? "One step: GD and GD++ are the same." : "GD++ also bends the inputs, and gets further.";
-  write("deeper-say", data.deep.stuck[deeper.seed] ? `${nearer} This seed is still on its plateau.` : nearer);
+  const nearer = deeper.steps === 1 ? "With one step, GD and GD++ are identical." : "GD++ also transforms the inputs and reaches a lower loss.";
+  write("deeper-say", data.deep.stuck[deeper.seed] ? `${nearer} This seed remains on a plateau of the loss.` : nearer);
   announce(
     "deeper-live",
-    `${deeper.steps} steps: gradient descent loses ${shown(now[0])}, GD++ ${shown(now[1])}; ` +
-      `the trained two layers ${shown(data.deep.loss[deeper.seed])}.`,
+    `${deeper.steps} step${deeper.steps === 1 ? "" : "s"}: gradient descent has loss ${shown(now[0])} and GD++ has loss ${shown(now[1])}; ` +
+      `the two trained layers have loss ${shown(data.deep.loss[deeper.seed])}.`,
   );
 }
 
 function drawDepths() {
   const { loss, curvedLoss, zero } = data.references;
   const most = loss.length;
-  const area = frame(byId("deeper-losses"), "Exact loss after K steps, and that of the trained two layers", {
+  const area = frame(byId("deeper-losses"), "Exact loss after K steps, and loss of the two trained layers", {
     x: [-0.3, most + 0.3], y: [0, 1.1 * zero], xticks: loss.map((_, i) => i + 1), ylabel: "loss",
-    yticks: [0, 0.1, 0.2, 0.3, 0.4].filter((tick) => tick < 1.1 * zero), xlabel: "steps K",
+    yticks: [0, 0.1, 0.2, 0.3, 0.4].filter((tick) => tick < 1.1 * zero), xlabel: "number of steps K",
   });
   line(area, [[deeper.steps, 0], [deeper.steps, 1]], "quiet dotted");
   const curve = (values) => [[0, zero], ...values.map((value, i) => [i + 1, value])];
@@ -62,9 +62,9 @@ function drawResiduals(episode) {
   ).flat();
   const found = residualPolynomial((x, y, query) => transformer(deepModel(deeper.seed), x, y, query), episode.x);
   const top = Math.max(1, Math.ceil(2 * Math.max(...deeper.spectrum, ...found.values)) / 2);
-  const area = frame(byId("deeper-residuals"), "What is left along each eigenvalue of the context", {
+  const area = frame(byId("deeper-residuals"), "Remaining error at each eigenvalue of the context", {
     x: [0, top], y: [-1.1, 1.15], xticks: [0, top / 2, top], yticks: [-1, 0, 1],
-    xlabel: "eigenvalue s of the context", ylabel: "left over, R(s)",
+    xlabel: "eigenvalue s", ylabel: "remaining error R(s)",
   });
   const bins = new Array(30).fill(0);
   deeper.spectrum.forEach((s) => {
@@ -98,9 +98,9 @@ function drawAnswers(episode) {
   const values = [label, ...Object.values(curves).flat().map(([, value]) => value)];
   const reach = Math.max(1, Math.ceil(Math.max(...values.map(Math.abs))));
   const most = data.references.loss.length;
-  const area = frame(byId("deeper-answers"), "The answer to one query after each step or layer", {
+  const area = frame(byId("deeper-answers"), "Prediction for one query after each step or layer", {
     x: [-0.3, most + 0.3], y: [-reach, reach], xticks: [0, ...data.references.loss.map((_, i) => i + 1)],
-    yticks: [-reach, 0, reach], xlabel: "steps or layers taken", ylabel: "answer",
+    yticks: [-reach, 0, reach], xlabel: "number of steps or layers", ylabel: "prediction",
   });
   line(area, [[-1, label], [most + 1, label]], "query thick");
   line(area, curves.gd, "reference dashed");
@@ -130,9 +130,9 @@ function startDeeper() {
   legend("deeper-legend", [
     ["reference", "gradient descent, K steps", "circle"],
     ["third", "GD++, K steps", "square"],
-    ["model", "trained, two layers", "triangle"],
-    ["query thick", "true answer"],
-    ["bin", "how often an eigenvalue occurs", "square"],
+    ["model", "two trained layers", "triangle"],
+    ["query thick", "true label"],
+    ["bin", "distribution of the eigenvalues", "square"],
   ]);
   drawDeeper();
 }

@@ -1,4 +1,4 @@
-// Small helpers: elements, numbers as text, axes of a figure, and announcements.
+// Helper functions: elements, number formatting, axes of a figure, and screen-reader announcements.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -29,13 +29,13 @@ function shown(value, digits = 3) {
   return text.replace(/^-(?=[0.]*$)/, "").replace("-", "\u2212");
 }
 
-// Axes in a figure of the page: a frame with ticks, and maps from values to pixels.
+// Axes of a figure: a frame with ticks, and functions that map values to pixels. WIDTH is in pixels.
 const WIDTH = 400;
 
 function frame(root, label, options) {
   const { x, y, xlabel, ylabel, xticks, yticks, height = 320, left = 62, bottom = 62, right = 12 } = options;
   const top = 16;
-  // Only the drawing is made anew: what lies above it, handles, keeps its focus.
+  // Only the drawing is replaced; the handles above it are kept, so that they do not lose keyboard focus.
   const node = svg("g", { class: "drawing" });
   root.querySelector(".drawing")?.remove();
   root.prepend(node);
@@ -87,7 +87,7 @@ function line(area, points, kind) {
   return node;
 }
 
-// Marks differ in shape as well as in colour.
+// Marks differ in shape as well as in colour, so that colour is not needed to distinguish them.
 const SHAPES = {
   circle: (r) => `M${-r} 0a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0Z`,
   diamond: (r) => `M0 ${-1.3 * r}L${1.3 * r} 0L0 ${1.3 * r}L${-1.3 * r} 0Z`,
@@ -113,7 +113,7 @@ function arrow(area, x, from, to, kind) {
   );
 }
 
-// A legend says what a figure's lines and marks are, in the figure's own looks.
+// A legend shows each line and mark in the style of the figure, with its description.
 function legend(id, entries) {
   byId(id).replaceChildren(
     ...entries.map(([kind, text, shape]) => {
@@ -126,7 +126,7 @@ function legend(id, entries) {
   );
 }
 
-// One sentence for screen readers, once the hand rests.
+// One sentence for screen readers, half a second after the last change of a control.
 const waiting = {};
 function announce(id, sentence) {
   clearTimeout(waiting[id]);
@@ -139,7 +139,7 @@ function write(id, text) {
   byId(id).textContent = text;
 }
 
-// A group of choices as radio buttons; calls back with the chosen value.
+// A group of radio buttons; `then` is called with the chosen value.
 function choices(id, name, values, chosen, then) {
   byId(id).append(
     ...values.map(([value, text]) => {

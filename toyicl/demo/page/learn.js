@@ -1,8 +1,9 @@
-// Watch it learn: one linear layer, every seed, from its run's snapshots.
+// During training: one linear layer at the snapshots of its training, for every seed.
 
 const learn = { seed: 0, snapshot: 0, playing: null };
 
-// A scale for a seed's circuits: only their product counts, so W_K^T W_Q is shown with final mean diagonal 1.
+// Scale of a seed's circuits. The prediction depends only on their product, so W_K^T W_Q is drawn with a mean
+// diagonal entry of 1 at the end of training.
 function balance(seed) {
   const last = data.learn.keyQuery[seed].at(-1)[0];
   const dim = last.length - 1;
@@ -24,10 +25,10 @@ function drawLearn() {
   const dim = heads[0].keyQuery.length - 1;
   const target = constructedHead(exact, 1, dim);
   const scaled = (matrix, by) => matrix.map((row) => row.map((entry) => entry * by));
-  heat("learn-kq", "W_K^T W_Q", scaled(heads[0].keyQuery, 1 / factor), 1);
-  heat("learn-pv", "P W_V", scaled(heads[0].valueOutput, factor), exact);
-  heat("learn-kq-target", "W_K^T W_Q of the construction", target.keyQuery, 1);
-  heat("learn-pv-target", "P W_V of the construction", target.valueOutput, exact);
+  heat("learn-kq", "W_K^T W_Q, learned", scaled(heads[0].keyQuery, 1 / factor), 1);
+  heat("learn-pv", "P W_V, learned", scaled(heads[0].valueOutput, factor), exact);
+  heat("learn-kq-target", "W_K^T W_Q, constructed", target.keyQuery, 1);
+  heat("learn-pv-target", "P W_V, constructed", target.valueOutput, exact);
   byId("learn-step").value = now;
   byId("learn-step").setAttribute("aria-valuetext", `training step ${steps[now]}`);
   write("learn-step-out", String(steps[now]));
@@ -37,7 +38,7 @@ function drawLearn() {
   write("learn-ratio", shown(at(data.learn.ratio)));
   write("learn-eta", shown(learned));
   write("learn-eta-exact", shown(exact));
-  write("learn-say", data.learn.stuck[learn.seed] ? "This seed is still on its plateau when training ends." : phase());
+  write("learn-say", data.learn.stuck[learn.seed] ? "This seed remains on a plateau of the loss until training ends." : phase());
   announce(
     "learn-live",
     `Seed ${seeds[learn.seed]}, training step ${steps[now]}: loss ${shown(at(data.learn.loss), 3)}, ` +
@@ -45,16 +46,16 @@ function drawLearn() {
   );
 }
 
-// In words, how far down the loss has come from predicting 0 to the floor.
+// A sentence on the progress of the loss, from that of predicting 0 to the best loss of one GD step.
 function phase() {
   const done = (data.learn.zero - data.learn.loss[learn.seed][learn.snapshot]) / (data.learn.zero - data.learn.floor);
-  if (done < 0.2) return "Plateau: it has learned next to nothing.";
-  if (done < 0.97) return "The drop: both matrices grow together.";
+  if (done < 0.2) return "Plateau: the loss is still close to that of predicting 0.";
+  if (done < 0.97) return "The loss decreases fast: both matrices grow together.";
   const [cosine, ratio] = [data.learn.cosine, data.learn.ratio].map((values) => values[learn.seed][learn.snapshot]);
   const alike = Math.abs(cosine - 1) < 0.02 && Math.abs(ratio - 1) < 0.05;
   return alike
-    ? "At the floor, with its cosine and norm ratio: the layer is one step of gradient descent."
-    : "Near the floor, and not yet the step: see cosine and norm ratio.";
+    ? "Loss, cosine and norm ratio match those of the best step: the layer performs one step of gradient descent."
+    : "The loss is close to that of the best step, but the cosine or the norm ratio still differs from 1.";
 }
 
 function timeAxis() {
@@ -62,7 +63,7 @@ function timeAxis() {
   return { x: [0, last], xticks: [0, last / 2, last], xlabel: "training step" };
 }
 
-// Every seed is drawn; the chosen one comes later, and thick.
+// Draws the other seeds first, so that the selected seed's thick curve lies on top.
 function eachSeed(area, values) {
   values.forEach((one, seed) => {
     if (seed !== learn.seed) line(area, one.map((value, i) => [data.learn.steps[i], value]), "other");
@@ -71,7 +72,7 @@ function eachSeed(area, values) {
 
 function drawLosses() {
   const { steps, loss, floor, zero } = data.learn;
-  const area = frame(byId("learn-losses"), "Loss of every seed while training", {
+  const area = frame(byId("learn-losses"), "Loss of every seed during training", {
     ...timeAxis(), y: [0, 1.1 * zero], yticks: [0, 0.1, 0.2, 0.3, 0.4].filter((tick) => tick < 1.1 * zero), ylabel: "loss", right: 28,
   });
   line(area, [[0, zero], [steps.at(-1), zero]], "quiet dotted");
@@ -83,8 +84,8 @@ function drawLosses() {
 
 function drawLikeness() {
   const { steps, cosine, ratio } = data.learn;
-  const area = frame(byId("learn-likeness"), "Cosine and norm ratio of every seed while training", {
-    ...timeAxis(), y: [-0.1, 1.3], yticks: [0, 0.5, 1], ylabel: "against the GD step", right: 28,
+  const area = frame(byId("learn-likeness"), "Cosine and norm ratio of every seed during training", {
+    ...timeAxis(), y: [-0.1, 1.3], yticks: [0, 0.5, 1], ylabel: "compared with GD step", right: 28,
   });
   line(area, [[0, 1], [steps.at(-1), 1]], "reference dashed");
   eachSeed(area, cosine);
@@ -96,7 +97,7 @@ function drawLikeness() {
   mark(area, steps[learn.snapshot], ratio[learn.seed][learn.snapshot], "triangle", "third", 8);
 }
 
-// A matrix as squares whose area is the entry's size: filled above 0, hollow below.
+// A matrix as squares whose area is proportional to the entry's absolute value: filled if positive, hollow if negative.
 function heat(id, name, matrix, bound) {
   const node = byId(id);
   const size = matrix.length;
@@ -107,7 +108,7 @@ function heat(id, name, matrix, bound) {
   const diagonal = mean(matrix.slice(0, -1).map((row, a) => row[a]));
   node.setAttribute(
     "aria-label",
-    `${name}, ${size} by ${size}: mean of the input diagonal ${shown(diagonal, 2)}, last entry ${shown(corner, 2)}`,
+    `${name}, ${size} by ${size}: mean diagonal entry of the inputs ${shown(diagonal, 2)}, last diagonal entry ${shown(corner, 2)}`,
   );
   const cells = matrix.flatMap((row, a) =>
     row.map((entry, b) => {
@@ -141,7 +142,7 @@ function play() {
   }
   if (learn.snapshot >= data.learn.steps.length - 1) learn.snapshot = 0;
   write("learn-play", "Pause");
-  // With reduced motion it goes on like slides, not like a film.
+  // With reduced motion the animation shows fewer snapshots, each for longer.
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   learn.playing = setInterval(() => {
     learn.snapshot = Math.min(learn.snapshot + (calm ? 5 : 1), data.learn.steps.length - 1);
@@ -163,10 +164,10 @@ function startLearn() {
   });
   byId("learn-play").addEventListener("click", play);
   legend("learn-losses-legend", [
-    ["model thick", "chosen seed"],
+    ["model thick", "selected seed"],
     ["other", "other seeds"],
-    ["reference dashed", "exact floor: one GD step"],
-    ["quiet dotted", "answering 0"],
+    ["reference dashed", "best loss of one GD step (exact)"],
+    ["quiet dotted", "loss of predicting 0"],
   ]);
   legend("learn-likeness-legend", [
     ["model thick", "cosine", "circle"],

@@ -1,4 +1,4 @@
-// Starts the sections. window.toyicl holds the maths and the data, for tests and for the curious.
+// Starts the sections. window.toyicl exposes the formulas and the data, for the tests and the browser's console.
 
 function startTheme() {
   const root = document.documentElement;

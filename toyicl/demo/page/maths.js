@@ -1,5 +1,5 @@
-// The maths of the page, in double precision, for one episode at a time: x is N rows of d numbers, y is N
-// labels, a query is d numbers. Names and conventions are those of toyicl's references and transformer.
+// The formulas of the page, in double precision, for one episode at a time: x has N rows of d numbers, y has
+// N labels, and a query has d numbers. Names and conventions follow toyicl's algorithms and models.
 
 function dot(a, b) {
   let sum = 0;
@@ -27,7 +27,7 @@ function eachStep(rates, steps) {
   return Array.isArray(rates) ? rates : new Array(steps).fill(rates);
 }
 
-// W <- W - (eta_k / N) sum_i (W x_i - y_i) x_i, from W = 0; the weights after the last step.
+// W <- W - (eta_k / N) sum_i (W x_i - y_i) x_i, from W = 0. Returns the weights after the last step.
 function descentWeights(x, y, rates, steps) {
   let weights = zeros(x[0].length);
   for (const rate of eachStep(rates, steps)) {
@@ -44,13 +44,13 @@ function gradientDescent(x, y, query, rates, steps) {
   return dot(descentWeights(x, y, rates, steps), query);
 }
 
-// Labels after one step, y_j - W_1 x_j, and the query's, which starts at 0: the view of the data.
+// Labels after one step, y_j - W_1 x_j, and the query's label, which starts at 0: the step as a change of the data.
 function movedLabels(x, y, query, rate) {
   const move = (point) => (rate / x.length) * x.reduce((sum, other, i) => sum + y[i] * dot(other, point), 0);
   return { labels: x.map((point, j) => y[j] - move(point)), query: 0 - move(query) };
 }
 
-// GD++: labels move as in gradient descent, and inputs by -gamma_k sum_i x_i x_i . x_j.
+// GD++: labels change as in gradient descent, and each input x_j changes by -gamma_k sum_i x_i (x_i . x_j).
 function gdpp(x, y, query, rates, curvatures, steps) {
   const count = x.length;
   const gammas = eachStep(curvatures, steps);
@@ -73,7 +73,7 @@ function gdpp(x, y, query, rates, curvatures, steps) {
   return -answer;
 }
 
-// What linear attention reads for a row: sum_i (row . e_i) e_i.
+// Output of linear attention for one row, before the value matrix is applied: sum_i (row . e_i) e_i.
 function linearAttention(row, context) {
   return context.reduce((sum, token) => plus(sum, token, dot(row, token)), zeros(row.length));
 }
@@ -86,7 +86,8 @@ function softmaxWeights(row, context, scale) {
   return raised.map((value) => value / total);
 }
 
-// What softmax attention reads for a row: the mean of e_i weighted by softmax_i(scale row . e_i).
+// Output of softmax attention for one row, before the value matrix is applied: the mean of e_i with
+// the weights softmax_i(scale row . e_i).
 function softmaxAttention(row, context, scale) {
   const weights = softmaxWeights(row, context, scale);
   return context.reduce((sum, token, i) => plus(sum, token, weights[i]), zeros(row.length));
@@ -101,7 +102,7 @@ function mixedAttention(row, context, scale, share) {
 }
 
 // A model is {layers: [heads], share}; a head is {keyQuery, valueOutput}, its circuits W_K^T W_Q and P W_V,
-// (d + 1) x (d + 1); share is that of softmax. Layers that share their weights are given again.
+// (d + 1) x (d + 1); share is the fraction of softmax attention. Layers with the same weights are listed repeatedly.
 function update(heads, share, token, context) {
   const scale = 1 / Math.sqrt(token.length);
   return heads.reduce((sum, { keyQuery, valueOutput }) => {
@@ -127,7 +128,7 @@ function transformer(model, x, y, query) {
   return answers[answers.length - 1];
 }
 
-// Derivative of a one-layer model's prediction by the query.
+// Gradient of a one-layer model's prediction with respect to the query.
 function sensitivity(model, x, y, query) {
   const share = model.share;
   const context = x.map((point, i) => [...point, y[i]]);
@@ -139,7 +140,8 @@ function sensitivity(model, x, y, query) {
     const written = context.map((e) => dot(valueOutput[valueOutput.length - 1], e));
     const weights = share > 0 ? softmaxWeights(row, context, scale) : zeros(context.length);
     const average = dot(weights, written);
-    // What is read changes by d (row . e_i) = e_i . W_K^T W_Q d query, each with a factor of its own.
+    // factor: derivative of the update's last entry with respect to the score row . e_i. By the chain rule,
+    // d (row . e_i) = e_i . W_K^T W_Q d query.
     const read = context.reduce((sum, e, i) => {
       const factor = (1 - share) * written[i] + share * scale * weights[i] * (written[i] - average);
       return plus(sum, e, factor);
@@ -149,7 +151,7 @@ function sensitivity(model, x, y, query) {
   return found;
 }
 
-// Proposition 1: the circuits of one head that takes one step of gradient descent.
+// Proposition 1: the circuits of one head that performs one step of gradient descent.
 function constructedHead(rate, count, dim) {
   const empty = () => Array.from({ length: dim + 1 }, () => zeros(dim + 1));
   const [keyQuery, valueOutput] = [empty(), empty()];
@@ -158,7 +160,7 @@ function constructedHead(rate, count, dim) {
   return { keyQuery, valueOutput };
 }
 
-// eta / N as a one-layer model's weights have it: the mean diagonal of the implied step matrix.
+// eta / N of a one-layer model, computed from its weights: the mean diagonal entry of the implied step matrix.
 function learnedStep(heads) {
   const dim = heads[0].keyQuery.length - 1;
   return heads.reduce((sum, { keyQuery, valueOutput }) => {
@@ -169,7 +171,7 @@ function learnedStep(heads) {
   }, 0);
 }
 
-// Eigenvalues, ascending, and eigenvectors (rows) of a symmetric matrix, by Jacobi's rotations.
+// Eigenvalues (ascending) and eigenvectors (rows) of a symmetric matrix, by Jacobi rotations.
 function eigen(matrix) {
   const size = matrix.length;
   const a = matrix.map((row) => [...row]);
@@ -217,7 +219,8 @@ function scatter(x) {
   return x[0].map((_, a) => x[0].map((_, b) => x.reduce((sum, point) => sum + point[a] * point[b], 0)));
 }
 
-// R(s) of any learner (x, y, query) -> answer on one context: what it leaves along each eigenvector of S.
+// R(s) of a learner (x, y, query) -> prediction on one context: the remaining error along each eigenvector of
+// S = sum_i x_i x_i^T.
 function residualPolynomial(learner, x, weight = 1, query = 0.5) {
   const { values, vectors } = eigen(scatter(x));
   const residuals = vectors.map((vector) => {
@@ -227,7 +230,7 @@ function residualPolynomial(learner, x, weight = 1, query = 0.5) {
   return { values, residuals };
 }
 
-// R <- R (1 - h s), s <- s (1 - gamma s)^2, K times; h = eta / N. GD has gamma = 0.
+// R(s) of K steps: R <- R (1 - h s), s <- s (1 - gamma s)^2, K times, with h = eta / N. For GD, gamma = 0.
 function residual(s, h, gamma, steps) {
   let left = 1;
   let value = s;
@@ -238,7 +241,7 @@ function residual(s, h, gamma, steps) {
   return left;
 }
 
-// Mean cosine of two learners' sensitivities, and the ratio of their mean norms.
+// Mean cosine similarity of two learners' sensitivities, and the ratio of their mean norms.
 function alignment(own, other) {
   const norm = (vector) => Math.sqrt(dot(vector, vector));
   const cosines = own.map((vector, i) => {
@@ -248,7 +251,7 @@ function alignment(own, other) {
   return { cosine: mean(cosines), ratio: mean(own.map(norm)) / mean(other.map(norm)) };
 }
 
-// Numbers in [0, 1) from a seed: mulberry32.
+// Random numbers in [0, 1) from a seed: the generator mulberry32.
 function generator(seed) {
   let state = seed >>> 0;
   return () => {
@@ -264,7 +267,7 @@ function normal(random) {
   return Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
 }
 
-// An episode of linear regression: inputs U(-r/2, r/2), weights N(0, 1).
+// An episode of linear regression: inputs from U(-r/2, r/2), weights from N(0, 1).
 function sampleEpisode(random, dim, count, range) {
   const point = () => Array.from({ length: dim }, () => range * (random() - 0.5));
   const weights = Array.from({ length: dim }, () => normal(random));

@@ -1,4 +1,4 @@
-// One step: the same prediction as a line that moves, as attention, and as labels that move.
+// One step: the same prediction computed as gradient descent on a line, as attention, and as a change of the labels.
 
 const step = {
   points: [[-0.9, -0.95], [-0.55, -0.2], [-0.2, -0.35], [0.3, 0.05], [0.62, 0.75], [0.92, 0.7]],
@@ -7,10 +7,10 @@ const step = {
   drawn: 0,
 };
 const REACH = 1.6;
-const MOST = { x: 1.1, y: 1.5 }; // how far points can be moved
+const MOST = { x: 1.1, y: 1.5 }; // largest coordinates of a dragged point
 const PLANE = { x: [-1.15, 1.15], y: [-REACH, REACH], xticks: [-1, 0, 1], yticks: [-1, 0, 1] };
 
-// The prediction by each of the three ways, each computed as that way computes.
+// The prediction by each of the three methods, each computed by its own formula.
 function threeWays() {
   const x = step.points.map(([x]) => [x]);
   const y = step.points.map(([, y]) => y);
@@ -36,13 +36,13 @@ function drawStep() {
   const answers = [found.descent, found.attention, found.data];
   ["descent", "attention", "data"].forEach((name, i) => write(`step-${name}-out`, shown(answers[i], 4)));
   const gap = Math.max(...answers) - Math.min(...answers);
-  const apart = gap === 0 ? "not at all" : `by ${gap.toExponential(0).replace("-", "\u2212")}`;
-  write("step-agree", `The same answer three times: ${shown(found.descent, 4)}. They differ ${apart}.`);
+  const apart = gap === 0 ? "0" : gap.toExponential(0).replace("-", "\u2212");
+  write("step-agree", `All three views predict ${shown(found.descent, 4)}. The largest difference between them is ${apart}.`);
   write("step-rate-out", shown(step.rate, 2));
   byId("step-rate").value = step.rate;
   announce(
     "step-live",
-    `Step size ${shown(step.rate, 2)}. All three predict ${shown(found.descent, 3)} at the query ${shown(step.query, 2)}.`,
+    `Step size ${shown(step.rate, 2)}. All three views predict ${shown(found.descent, 3)} at the query ${shown(step.query, 2)}.`,
   );
 }
 
@@ -60,7 +60,7 @@ function drawDescent(found) {
 
 function drawAttention(found) {
   const strip = 96;
-  const area = frame(byId("step-attention"), "Weights of the points, and what each adds to the query's y-entry", {
+  const area = frame(byId("step-attention"), "Attention weights of the points, and the term that each adds to the query's y-entry", {
     ...PLANE, xlabel: "input x", ylabel: "y-entry of the token", right: strip + 14,
   });
   line(area, [[step.query, -2], [step.query, 2]], "query thin");
@@ -75,11 +75,11 @@ function drawAttention(found) {
       );
     }
   });
-  // The stairs: the query's y-entry starts at 0, and each point moves it by minus its weight times its label.
+  // Cumulative sum: the query's y-entry starts at 0, and each point adds minus its weight times its label.
   const stairs = svg("g", {});
   area.node.append(
     svg("rect", { x: WIDTH - strip, y: area.inside.y, width: strip - 8, height: area.inside.height, class: "frame" }),
-    svg("text", { x: WIDTH - strip / 2 - 4, y: area.inside.y + area.inside.height + 20, class: "tick", "text-anchor": "middle" }, "parts"),
+    svg("text", { x: WIDTH - strip / 2 - 4, y: area.inside.y + area.inside.height + 20, class: "tick", "text-anchor": "middle" }, "terms"),
     stairs,
   );
   const bounded = (value) => area.Y(Math.max(-REACH, Math.min(REACH, value)));
@@ -121,7 +121,7 @@ function drawData(found) {
   handles(area, false, found.moved.query);
 }
 
-// What can be dragged: every point, and the query along x. One figure's handles also take the keyboard.
+// The handles: every point can be dragged, and the query along x. Those of one figure also accept the keyboard.
 function handles(area, keyboard, queryAt) {
   const { root } = area;
   root.area = area;
@@ -144,7 +144,7 @@ function handles(area, keyboard, queryAt) {
 function handle(node, index, keyboard) {
   const isQuery = index === step.points.length;
   const reach = isQuery ? MOST.x : MOST.y;
-  const spoken = isQuery ? "Query: left and right move it" : `Point ${index + 1}: arrow keys move it`;
+  const spoken = isQuery ? "Query: move it with the left and right arrow keys" : `Point ${index + 1}: move it with the arrow keys`;
   const attributes = keyboard
     ? {
         tabindex: 0, role: "slider", "aria-label": spoken, "aria-valuemin": -reach, "aria-valuemax": reach,
@@ -205,8 +205,8 @@ function startStep() {
     drawStep();
   });
   legend("step-legend", [
-    ["plain", "labelled point (drag it)", "circle"],
-    ["query", "query, at its answer or its y-entry (drag it)", "diamond"],
+    ["plain", "labelled point (can be dragged)", "circle"],
+    ["query", "query, at its prediction or its y-entry (can be dragged)", "diamond"],
     ["reference dashed", "before the step"],
     ["model thick", "after the step"],
   ]);
