@@ -8,7 +8,7 @@ import xarray as xr
 from programs import here, toyicl
 
 from toyicl.core.errors import BadInput
-from toyicl.harness import experiment
+from toyicl.harness import experiment, trainings
 from toyicl.models.causal import CausalArchitecture
 
 FEW = "--settings.evaluation-episodes=50"
@@ -29,11 +29,11 @@ OPTIONS = {
     " --settings.separate-training.batch-size=8",
     "context_sizes": f"{SHORT} {FEW}",
     "cosine_blindness": "--settings.episodes=50 --settings.depth=2",
-    "dai_maps": f"{SHORT} {FEW_TASKS}",
-    "dai_momentum": f"{SHORT} {FEW}",
-    "dai_regression": f"{SHORT} {FEW_TASKS}",
-    "dai_similarity": f"{SHORT} {FEW_TASKS}",
-    "dials": " ".join(
+    "attention_maps": f"{SHORT} {FEW_TASKS}",
+    "momentum_attention": f"{SHORT} {FEW}",
+    "regression_finetuning": f"{SHORT} {FEW_TASKS}",
+    "update_similarity": f"{SHORT} {FEW_TASKS}",
+    "single_factors": " ".join(
         f"--settings.probe.{option}"
         for option in (
             "training.steps=4",
@@ -43,56 +43,56 @@ OPTIONS = {
         )
     ),
     "dual_form": "--settings.episodes=5 --settings.epochs=2",
-    "explained": f"{SHORT} {FEW}",
+    "confidence_sets": f"{SHORT} {FEW}",
     "false_labels": f"{SHORT} {FEW_TASKS} --settings.shares 0 1",
-    "fig1": f"{SHORT} {FEW} --settings.depth=3",
-    "fig2": f"{SHORT} {FEW} --settings.sizes 3 4 --settings.size-training.steps=2"
+    "fig01_roll_out": f"{SHORT} {FEW} --settings.depth=3",
+    "fig02_one_step": f"{SHORT} {FEW} --settings.sizes 3 4 --settings.size-training.steps=2"
     " --settings.size-training.snapshot-every=2 --settings.size-training.batch-size=8",
-    "fig3a": f"{SHORT} {FEW}",
-    "fig3b": f"{SHORT} {FEW} --settings.robust-episodes=50 --settings.model.depth=3"
+    "fig03_two_layers": f"{SHORT} {FEW}",
+    "fig03_five_layers": f"{SHORT} {FEW} --settings.robust-episodes=50 --settings.model.depth=3"
     " --settings.unclipped-training.steps=2 --settings.unclipped-training.snapshot-every=2",
-    "fig4": f"{SHORT} {FEW} --settings.reference-training.steps=4"
+    "fig04_sine": f"{SHORT} {FEW} --settings.reference-training.steps=4"
     " --settings.reference-training.snapshot-every=2 --settings.reference-training.batch-size=8",
-    "fig5": f"{SHORT} {FEW} --settings.sensitivity-episodes=2 --settings.joint-training.steps=2"
-    " --settings.joint-training.snapshot-every=2 --settings.joint-training.batch-size=8",
-    "fig6": f"{SHORT} {FEW} --settings.deep-training.steps=2 --settings.deep-model.depth=3"
+    "fig05_separate_tokens": f"{SHORT} {FEW} --settings.sensitivity-episodes=2"
+    " --settings.joint-training.steps=2 --settings.joint-training.snapshot-every=2 --settings.joint-training.batch-size=8",
+    "fig06_shifts": f"{SHORT} {FEW} --settings.deep-training.steps=2 --settings.deep-model.depth=3"
     " --settings.deep-training.snapshot-every=2 --settings.deep-training.batch-size=8",
-    "fig7": f"{SHORT} {FEW} --settings.model.depth=6",
-    "fig8": f"{SHORT} {FEW} --settings.model.depth=3",
-    "fig9": f"{SHORT} {FEW} --settings.most-heads=2 --settings.random-layers=3",
-    "fig10": f"{SHORT} {FEW} --settings.many-episodes=50",
-    "fig11": f"{SHORT} {FEW}",
-    "fig12": f"{SHORT} {FEW} --settings.limit-episodes=50 --settings.two-head-training.steps=6"
+    "fig07_ten_layers": f"{SHORT} {FEW} --settings.model.depth=6",
+    "fig08_twelve_blocks": f"{SHORT} {FEW} --settings.model.depth=3",
+    "fig09_weights": f"{SHORT} {FEW} --settings.most-heads=2 --settings.random-layers=3",
+    "fig10_damping": f"{SHORT} {FEW} --settings.many-episodes=50",
+    "fig11_two_heads": f"{SHORT} {FEW}",
+    "fig12_softmax": f"{SHORT} {FEW} --settings.limit-episodes=50 --settings.two-head-training.steps=6"
     " --settings.two-head-training.snapshot-every=2 --settings.two-head-training.batch-size=8",
-    "fig13": f"{SHORT} {FEW} --settings.spectrum-tasks=100",
-    "fig14": f"{SHORT} {FEW}",
-    "fig15": f"{SHORT} {FEW} --settings.block-tasks=16 --settings.block-training.batch-size=16"
+    "fig13_curvature": f"{SHORT} {FEW} --settings.spectrum-tasks=100",
+    "fig14_layer_norm": f"{SHORT} {FEW}",
+    "fig15_plateaus": f"{SHORT} {FEW} --settings.block-tasks=16 --settings.block-training.batch-size=16"
     " --settings.block-training.steps=2 --settings.block-training.snapshot-every=2",
-    "fig16": f"--settings.training.steps=4 --settings.training.snapshot-every=2 {FEW}",
-    "labels": f"{SHORT} {FEW}",
+    "fig16_fixed_tasks": f"--settings.training.steps=4 --settings.training.snapshot-every=2 {FEW}",
+    "noisy_labels": f"{SHORT} {FEW}",
     "linearised_finetuning": f"{SHORT} {FEW_TASKS} --settings.factors 1 0.1 0.01",
     "preconditioned": f"{SHORT} {FEW}",
-    "probe": f"{SHORT} {FEW} --settings.values 0 1 --settings.second-values 0 1",
-    "prop1": "",
-    "prop2": "--settings.episodes=5",
-    "prop3": "",
+    "departure_map": f"{SHORT} {FEW} --settings.values 0 1 --settings.second-values 0 1",
+    "prop1_equivalence": "",
+    "prop2_features": "--settings.episodes=5",
+    "prop3_copying": "",
     "softmax_identities": "--settings.episodes=5 --settings.depth=2",
-    "softmax_rivals": f"{SHORT} {FEW} --settings.rival-training.steps=2"
+    "softmax_candidates": f"{SHORT} {FEW} --settings.rival-training.steps=2"
     " --settings.rival-training.snapshot-every=2 --settings.rival-training.batch-size=8",
-    "untaught": f"{SHORT} {FEW}",
+    "other_tasks": f"{SHORT} {FEW}",
     "views": "--settings.episodes=5 --settings.steps=3",
 }
 UNJUDGED = {
-    "dai_similarity": {"CR-10-1024"},
-    "fig6": {"VO-6-2"},
-    "fig13": {"VO-13-1-N50", "VO-13-1-N100"},
+    "update_similarity": {"CR-10-1024"},
+    "fig06_shifts": {"VO-6-2"},
+    "fig13_curvature": {"VO-13-1-N50", "VO-13-1-N100"},
 }
 """Claims that need more than a quick run, or more than one as short as these."""
 QUICKEST = (
     "dual_form",
-    "fig1",
-    "prop1",
-    "prop2",
+    "fig01_roll_out",
+    "prop1_equivalence",
+    "prop2_features",
 )
 NAMES = [
     name if name in QUICKEST else pytest.param(name, marks=pytest.mark.slow) for name in OPTIONS
@@ -100,7 +100,18 @@ NAMES = [
 
 
 def test_every_experiment_is_run():
-    assert [listing.name for listing in experiment.listings()] == list(OPTIONS)
+    names = [listing.name for listing in experiment.listings()]
+    assert sorted(names) == sorted(OPTIONS)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_trainings_are_declared_for_full_and_quick_settings(name):
+    """Each in a kind of its own or with others, and at least one seed of it in a run."""
+    one = experiment.load(experiment.find(name))
+    for settings in (one.full, one.quick):
+        declared = trainings.declared(one, [settings], {})
+        assert all(len(training.job.seeds(1)) == 1 for training in declared)
+        assert sum(map(len, trainings.grouped(declared))) == len(declared)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -128,10 +139,22 @@ def test_runs_saves_judges_and_draws(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "bad", "message"),
     [
-        ("dai_similarity", {"draws": (64, 64)}, "draws must be one value or more, each once"),
-        ("dai_maps", {"lengths": (1, 3)}, r"lengths must be divisors of task.dim \(4\), got 3"),
-        ("dai_maps", {"lengths": (0,)}, "lengths must be a whole number of at least 1, got 0"),
-        ("dai_maps", {"model": CausalArchitecture(input_tokens=2)}, "model.input_tokens must be 1"),
+        ("update_similarity", {"draws": (64, 64)}, "draws must be one value or more, each once"),
+        (
+            "attention_maps",
+            {"lengths": (1, 3)},
+            r"lengths must be divisors of task.dim \(4\), got 3",
+        ),
+        (
+            "attention_maps",
+            {"lengths": (0,)},
+            "lengths must be a whole number of at least 1, got 0",
+        ),
+        (
+            "attention_maps",
+            {"model": CausalArchitecture(input_tokens=2)},
+            "model.input_tokens must be 1",
+        ),
         ("false_labels", {"shares": (0.0,)}, "shares must be two or more, from 0"),
     ],
 )

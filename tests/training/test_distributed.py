@@ -121,7 +121,7 @@ import contextlib, jax
 missed = []
 jax.monitoring.register_event_listener(
     lambda event, **_: missed.append(event) if event.endswith("cache_misses") else None)
-from toyicl.cli import main
+from toyicl.cli.main import main
 with contextlib.suppress(SystemExit):
     main(["run", {str(SMALL)!r}, "--fresh", "--seeds=1", "--out", {str(tmp_path / "out")!r}])
 print(len(missed))
@@ -159,6 +159,46 @@ def test_what_was_used_longest_ago_is_removed_first(tmp_path):
     compilation_cache.remove_oldest(tmp_path, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
     compilation_cache.remove_oldest(tmp_path / "nothing", 0)
+
+
+def test_the_files_of_an_entry_are_removed_together(tmp_path):
+    for age, name in enumerate(["new", "old"]):
+        for end in ("-cache", "-atime"):
+            path = tmp_path / f"{name}{end}"
+            path.write_bytes(bytes(100))
+            os.utime(path, (1e9 - age, 1e9 - age))
+    os.utime(tmp_path / "new-atime", (1e9 - 9, 1e9 - 9))
+    compilation_cache.remove_oldest(tmp_path, 399)
+    assert {path.name for path in tmp_path.iterdir()} == {"new-cache", "new-atime"}
+
+
+@pytest.mark.slow
+def test_a_limited_cache_is_written_though_an_access_time_is_missing(tmp_path):
+    """And though the folder was filled before its size was limited."""
+    code = """
+import jax, sys
+from toyicl.training import compilation_cache
+compilation_cache.keep_compiled()
+jax.jit(lambda x: x + float(sys.argv[1]))(1.0)
+"""
+
+    def compile_program(number, **limit):
+        answer = subprocess.run(
+            [sys.executable, "-c", code, str(number)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment(XDG_CACHE_HOME=tmp_path, **limit),
+        )
+        assert answer.stderr == ""
+        return {path.name for path in tmp_path.rglob("*-cache")}
+
+    limit = {"JAX_COMPILATION_CACHE_MAX_SIZE": 10**8}
+    first = compile_program(1)
+    second = compile_program(2, **limit)
+    next(tmp_path.rglob("*-atime")).unlink()
+    third = compile_program(3, **limit)
+    assert first < second < third
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):

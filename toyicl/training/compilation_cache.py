@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import re
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,73 +14,104 @@ from typing import Any
 import jax
 
 CACHE_BYTES = 2**30
-"""Size of the folder of compiled programs at each start; what was used longest ago goes first."""
+"""Size to which the folder of compiled programs is reduced at each start, least recently used first."""
+PROGRAM, ACCESS_TIME = "-cache", "-atime"
+"""Ends of the names of the two files of an entry; JAX writes the second only if it limits the size."""
 
 
 def keep_compiled() -> None:
     """Keep compiled programs in the user's cache folder, so that a second start need not compile.
 
-    Programs are kept apart by the kind of CPU, since those of one may not run on another that shares
-    the folder. To be called before JAX's first compilation; JAX_COMPILATION_CACHE_DIR goes first.
+    Each kind of CPU has its own folder, since programs of one may not run on another that shares the
+    home folder. Must be called before JAX's first compilation. JAX_COMPILATION_CACHE_DIR takes
+    precedence; if JAX_COMPILATION_CACHE_MAX_SIZE is set, JAX limits the size of the folder.
     """
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = caches / "toyicl" / _kind_of_cpu()
-        # JAX's own limit reads the whole folder for each program that it adds: of thousands, that takes
-        # several times as long as compiling. Once a start is enough.
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = caches / "toyicl" / kind_of_cpu()
+    if jax.config.values["jax_compilation_cache_max_size"] == -1:
+        # JAX's own limit reads the whole folder for each program that it adds. With thousands of
+        # programs this takes several times as long as compiling, so it is done once at each start.
         remove_oldest(folder, CACHE_BYTES)
-        _remove_broken(folder)
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    else:
+        add_access_times(folder)
+    _repair_on_warnings(folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def remove_oldest(folder: Path, most_bytes: int) -> None:
-    """Remove the files of a folder that were used longest ago, until the others fit `most_bytes`.
+    """Remove the least recently used entries of a cache folder until the others fit `most_bytes`.
 
-    A folder that cannot be read, and files that cannot be removed, or that another process removes
-    meanwhile, are left as they are: a cache is worth no error.
+    The files of an entry are removed together. A folder that cannot be read, and files that cannot be
+    removed or that another process removes meanwhile, raise no error.
     """
-    files = []
+    entries: dict[str, list[tuple[float, int, Path]]] = {}
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             with contextlib.suppress(OSError):
                 status = path.stat()
-                if path.is_file():
+                if path.is_file() and not path.name.startswith("."):
                     used = max(status.st_atime, status.st_mtime)
-                    files.append((used, status.st_size, path))
-    surplus = sum(size for _, size, _ in files) - most_bytes
-    for _, size, path in sorted(files):
+                    entries.setdefault(_key(path), []).append((used, status.st_size, path))
+    surplus = sum(size for files in entries.values() for _, size, _ in files) - most_bytes
+    for files in sorted(entries.values(), key=lambda files: max(used for used, _, _ in files)):
         if surplus <= 0:
             break
+        _remove([path for _, _, path in files])
+        surplus -= sum(size for _, size, _ in files)
+
+
+def add_access_times(folder: Path) -> None:
+    """Add the access times that are missing in a cache folder.
+
+    If JAX limits the size of the folder, a program without its access time makes every later write
+    fail. Such programs are left by a process that does not limit the size, or that was killed.
+    """
+    with contextlib.suppress(OSError):
+        for program in folder.glob(f"*{PROGRAM}"):
+            access_time = program.with_name(_key(program) + ACCESS_TIME)
+            with contextlib.suppress(OSError):
+                if not access_time.exists():
+                    access_time.write_bytes(time.time_ns().to_bytes(8, "little"))
+
+
+def _key(path: Path) -> str:
+    """What the names of the files of an entry have in common."""
+    return path.name.removesuffix(PROGRAM).removesuffix(ACCESS_TIME)
+
+
+def _remove(paths: list[Path]) -> None:
+    """Remove the files of an entry, the program before its access time."""
+    for path in sorted(paths, key=lambda path: path.name.endswith(ACCESS_TIME)):
         with contextlib.suppress(OSError):
             path.unlink()
-            surplus -= size
 
 
-def _remove_broken(folder: Path) -> None:
-    """From now on, remove kept programs that JAX warns that it cannot read, and pass the warning over.
+def _repair_on_warnings(folder: Path) -> None:
+    """From now on, repair the cache when JAX warns that it cannot use it, and drop the warning.
 
-    A kill or a full disk leaves half a file, which JAX would neither read nor write again. It names the
-    program; what is left of it is compiled and kept anew.
+    A killed process or a full disk leaves half a program, which JAX would neither read nor replace. It
+    is removed, so that the program is compiled and kept again.
     """
     shown = warnings.showwarning
 
     def show(message: Warning | str, *more: Any, **options: Any) -> None:
-        broken = re.match(
-            r"Error reading persistent compilation cache entry for '(\w+)'", str(message)
-        )
-        if broken is None:
+        pattern = r"Error (reading|writing) persistent compilation cache entry for '(\w+)'"
+        found = re.match(pattern, str(message))
+        if found is None:
             shown(message, *more, **options)
-            return
-        for path in folder.glob(f"{broken[1]}-*"):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        elif found[1] == "reading":
+            _remove(list(folder.glob(f"{found[2]}-*")))
+        elif jax.config.values["jax_compilation_cache_max_size"] != -1:
+            add_access_times(folder)
 
     warnings.showwarning = show
 
 
-def _kind_of_cpu() -> str:
-    """A short name for what the machine's CPU can do."""
+def kind_of_cpu() -> str:
+    """A short name for the instructions of the machine's CPU."""
     words = platform.machine()
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -88,10 +120,10 @@ def _kind_of_cpu() -> str:
 
 
 def forget_programs() -> None:
-    """Let go of all compiled programs of this process; those kept on disk are loaded again if needed.
+    """Release all compiled programs of this process; those kept on disk are loaded again if needed.
 
-    Each maps memory of its own, and a process may have only so many maps (65,530 on Linux, unless it is
-    told otherwise): some thirty experiments' programs are more, and the compiler then crashes.
+    Each program maps memory, and the number of maps of a process is limited (65,530 on Linux by
+    default). The programs of some thirty experiments exceed it, and the compiler then crashes.
     """
     jax.clear_caches()
     gc.collect()
