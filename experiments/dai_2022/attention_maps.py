@@ -77,7 +77,7 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     found = []
     for length in settings.lengths:
         history = histories[f"inputs in {length} tokens"]
-        found.append(evaluation.before_and_after(look, history, settings.trials()))
+        found.append(evaluation.before_and_after(look, history, settings.evaluation_sets()))
     return dataset(
         {
             name: (
@@ -105,10 +105,11 @@ def _look(
     tuned = evaluation.finetuned(model, trial, rate, **PUBLISHED)
     ways = evaluation.zero_shot(model, trial), evaluation.in_context(model, trial)
     scores = (
-        evaluation.own_scores(model, seen) for seen in (*ways, evaluation.with_models(tuned, trial))
+        evaluation.own_scores(model, seen)
+        for seen in (*ways, evaluation.zero_shot_per_task(tuned, trial))
     )
     maps = similarity.map_similarity(*scores)
-    ranks = similarity.kendall(*evaluation.demonstrations_ranked(model, tuned, trial))
+    ranks = similarity.kendall(*evaluation.demonstration_weights(model, tuned, trial))
     return {
         **maps._asdict(),
         "kendall": jnp.nanmean(ranks, axis=(0, 1)),

@@ -63,7 +63,9 @@ trainings = FinetuningStudy.trainings
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train the vehicle, and tell it false labels."""
     history = histories["model"]
-    found = evaluation.before_and_after(partial(_look, settings), history, settings.trials())
+    found = evaluation.before_and_after(
+        partial(_look, settings), history, settings.evaluation_sets()
+    )
     return dataset(
         {
             "in_context": (("seed", "model", "share"), found["in_context"]),
@@ -97,13 +99,13 @@ def _look(
         labels = jax.vmap(with_false_labels, (0, 0, None))(keys, trial.y, share)
         told = trial._replace(y=labels)
         tuned = evaluation.finetuned(model, told, rate, **PUBLISHED)
-        both = evaluation.in_context(model, told), evaluation.with_models(tuned, told)
+        both = evaluation.in_context(model, told), evaluation.zero_shot_per_task(tuned, told)
         return tuple((one.logits, one.attended) for one in both)
 
     (told, tuned) = jax.lax.map(seen, jnp.asarray(settings.shares))
 
     def alike(one: jax.Array, other: jax.Array) -> jax.Array:
-        return evaluation.likeness(zero.attended, one, other).similarity
+        return evaluation.update_similarity(zero.attended, one, other).similarity
 
     pairs = {
         "in context": (told[1], jnp.broadcast_to(tuned[1][:1], tuned[1].shape)),

@@ -30,11 +30,11 @@ from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.similarity import cosine
 from toyicl.finetuning.updates import (
-    WHICH,
+    PARAMETERS,
     label_step,
+    linearised_activations,
     parts,
     published,
-    see_linearised,
     tangent_steps,
 )
 from toyicl.harness import claims
@@ -43,7 +43,7 @@ from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import cross_entropy
 from toyicl.training.loop import Histories
 
-KEYS_AND_VALUES = WHICH["keys and values"]
+KEYS_AND_VALUES = PARAMETERS["keys and values"]
 PUBLISHED = published(cross_entropy)
 
 
@@ -71,7 +71,9 @@ trainings = FinetuningStudy.trainings
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train the vehicle, and finetune it and its linearisation."""
     history = histories["model"]
-    found = evaluation.before_and_after(partial(_look, settings), history, settings.trials())
+    found = evaluation.before_and_after(
+        partial(_look, settings), history, settings.evaluation_sets()
+    )
     trained = {name: values[:, 1] for name, values in found.items()}
     dims: dict[str, tuple[str, ...]] = {
         "logit_error": ("factor",),
@@ -102,11 +104,11 @@ def _look(
 
     def both(factor: jax.Array) -> dict[str, jax.Array]:
         tuned = evaluation.finetuned(model, trial, factor * best, **PUBLISHED)
-        seen = evaluation.with_models(tuned, trial), _linearised(model, trial, factor * best)
+        seen = evaluation.zero_shot_per_task(tuned, trial), _linearised(model, trial, factor * best)
         gap = jnp.linalg.norm(seen[1].logits - seen[0].logits, axis=-1)
         moved = jnp.linalg.norm(seen[0].logits - zero.logits, axis=-1)
         alike = [
-            evaluation.likeness(zero.attended, told.attended, one.attended).similarity
+            evaluation.update_similarity(zero.attended, told.attended, one.attended).similarity
             for one in seen
         ]
         return {
@@ -130,7 +132,7 @@ def _linearised(model: CausalTransformer, trial: EvaluationSet, rate: jax.Array)
 
     def one(x: jax.Array, y: jax.Array, queries: jax.Array) -> Activations:
         change = tangent_steps(model, x, y, rate, which=KEYS_AND_VALUES, cost=cross_entropy)
-        see = partial(see_linearised, model, change, which=KEYS_AND_VALUES)
+        see = partial(linearised_activations, model, change, which=KEYS_AND_VALUES)
         return jax.vmap(see)(queries)
 
     return jax.vmap(one)(trial.x, trial.y, trial.queries)
@@ -164,7 +166,7 @@ def _steps(model: CausalTransformer, trial: EvaluationSet) -> dict[str, jax.Arra
 
     gap, cosines, ratios, apart = jax.vmap(steps)(trial.x[:, 0], trial.y[:, 0])
     still = jax.tree.map(jnp.zeros_like, divided.chosen)
-    see = partial(see_linearised, model, still, which=KEYS_AND_VALUES)
+    see = partial(linearised_activations, model, still, which=KEYS_AND_VALUES)
     query = trial.queries[0, 0]
     begins = jnp.max(jnp.abs(see(query).logits - model.zero_shot(query).logits))
     return {

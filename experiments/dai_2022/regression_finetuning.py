@@ -54,7 +54,7 @@ trainings = FinetuningStudy.trainings
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train the model, and measure its errors and similarities."""
     history = histories["model"]
-    found = evaluation.trained(partial(_look, settings.rates), history, settings.trials())
+    found = evaluation.trained(partial(_look, settings.rates), history, settings.evaluation_sets())
     return dataset(
         {
             "error": (("way", "seed"), np.transpose(found["error"])),
@@ -73,12 +73,12 @@ def _look(
 ) -> dict[str, Any]:
     """Errors of the three ways at the best rate, and similarities."""
     rate = evaluation.choose_rate(
-        model, held_out, rates, **PUBLISHED, score=evaluation.minus_error
+        model, held_out, rates, **PUBLISHED, score=evaluation.negative_error
     ).best
     ways = evaluation.three_ways(model, trial, rate, **PUBLISHED)
     return {
-        "error": -jnp.stack([evaluation.minus_error(w.logits, trial.labels) for w in ways]),
-        "similarity": evaluation.likeness(*(seen.attended for seen in ways)).similarity,
+        "error": -jnp.stack([evaluation.negative_error(w.logits, trial.labels) for w in ways]),
+        "similarity": evaluation.update_similarity(*(seen.attended for seen in ways)).similarity,
         "rate": rate,
     }
 

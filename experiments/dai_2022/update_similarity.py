@@ -31,7 +31,7 @@ from toyicl.core.config import require_different, require_size
 from toyicl.core.datasets import dataset
 from toyicl.finetuning import baselines, evaluation, similarity
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
-from toyicl.finetuning.updates import WHICH, Method, layer_causal, plain, published
+from toyicl.finetuning.updates import PARAMETERS, Method, layer_causal, plain, published
 from toyicl.harness import claims
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import panels
@@ -64,10 +64,10 @@ OWN = "keys and values"
 PUBLISHED = published(cross_entropy)
 WAYS: dict[str, Method] = {
     OWN: PUBLISHED,
-    "layer-causal": {"which": WHICH[OWN], "objective": layer_causal(cross_entropy)},
-    "queries": {"which": WHICH["queries"], "objective": plain(cross_entropy)},
-    "MLPs": {"which": WHICH["MLPs"], "objective": plain(cross_entropy)},
-    "all": {"which": WHICH["all"], "objective": plain(cross_entropy)},
+    "layer-causal": {"which": PARAMETERS[OWN], "objective": layer_causal(cross_entropy)},
+    "queries": {"which": PARAMETERS["queries"], "objective": plain(cross_entropy)},
+    "MLPs": {"which": PARAMETERS["MLPs"], "objective": plain(cross_entropy)},
+    "all": {"which": PARAMETERS["all"], "objective": plain(cross_entropy)},
 }
 """Ways of finetuning: what changes, and by which objective."""
 DIMS: dict[str, tuple[str, ...]] = {
@@ -97,7 +97,7 @@ trainings = FinetuningStudy.trainings
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Train the vehicle, and compare finetuning with what demonstrations do in it."""
     history = histories["model"]
-    trials = settings.trials()
+    trials = settings.evaluation_sets()
     found = evaluation.before_and_after(partial(_look, settings), history, trials)
     rates = found["chosen_rate"][:, -1, 0]
     progress = metrics.over_snapshots(_progress(settings.rates), history.learners, trials)
@@ -141,20 +141,20 @@ def _look(
     for name, way in WAYS.items():
         searches.append(evaluation.choose_rate(model, held_out, settings.rates, **way))
         models[name] = evaluation.finetuned(model, trial, searches[-1].best, **way)
-    models |= baselines.of_weights(
+    models |= baselines.weight_baselines(
         jax.random.key(1), model, models[OWN], trial, draws=settings.draws, **PUBLISHED
     )
-    seen = {name: evaluation.with_models(each, trial) for name, each in models.items()}
+    seen = {name: evaluation.zero_shot_per_task(each, trial) for name, each in models.items()}
     alike = {
-        name: evaluation.likeness(zero.attended, told.attended, one.attended)
+        name: evaluation.update_similarity(zero.attended, told.attended, one.attended)
         for name, one in seen.items()
-    } | baselines.of_outputs(jax.random.key(2), zero.attended, told.attended)
+    } | baselines.output_baselines(jax.random.key(2), zero.attended, told.attended)
     right = {
-        name: evaluation.right(one.logits, trial.labels)
+        name: evaluation.correct(one.logits, trial.labels)
         for name, one in ({"zero": zero, "told": told} | seen).items()
     }
     recoveries = [similarity.recovery(right["zero"], right["told"], right[name]) for name in WAYS]
-    likenesses: evaluation.Likeness = _stacked(alike.values())
+    likenesses: evaluation.UpdateSimilarity = _stacked(alike.values())
     recovery: similarity.Recovery = _stacked(recoveries)
     search = _stacked(searches)
     return {
@@ -187,7 +187,7 @@ def _progress(rates: tuple[float, ...]) -> Callable[..., Found]:
         trial, held_out = trials
         rate = evaluation.choose_rate(model, held_out, rates, **PUBLISHED).best
         ways = evaluation.three_ways(model, trial, rate, **PUBLISHED)
-        alike = evaluation.likeness(*(seen.attended for seen in ways)).similarity[:, -1]
+        alike = evaluation.update_similarity(*(seen.attended for seen in ways)).similarity[:, -1]
         zero, told, after = (evaluation.accuracy(seen.logits, trial.labels) for seen in ways)
         return {
             "similarity_then": alike[KINDS.index("normalised")],
@@ -202,7 +202,7 @@ def _progress(rates: tuple[float, ...]) -> Callable[..., Found]:
 def _alike_at(model: CausalTransformer, rate: jax.Array, trial: EvaluationSet) -> jax.Array:
     """Similarities at a given rate; untrained models choose 2 to 40 times that of trained ones."""
     ways = evaluation.three_ways(model, trial, rate, **PUBLISHED)
-    return evaluation.likeness(*(seen.attended for seen in ways)).similarity
+    return evaluation.update_similarity(*(seen.attended for seen in ways)).similarity
 
 
 def _alike(model: str, kind: str) -> claims.Value:

@@ -1,4 +1,4 @@
-"""What stands in the place of finetuning: against a loop over draws, norms, and what they share."""
+"""Baselines for finetuning, compared with loops over random updates, and noise."""
 
 import jax
 import jax.numpy as jnp
@@ -23,20 +23,20 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def trial():
-    return evaluation.draw_trial(TASK, jax.random.key(0), tasks=3, queries=2)
+def data():
+    return evaluation.draw_evaluation_set(TASK, jax.random.key(0), tasks=3, queries=2)
 
 
 @pytest.fixture(scope="module")
-def tuned(model, trial):
-    return finetune(model, trial.x[0], trial.y[0], 0.3, **METHOD)
+def tuned(model, data):
+    return finetune(model, data.x[0], data.y[0], 0.3, **METHOD)
 
 
 def flat(model):
     return {path: np.asarray(v[...]) for path, v in nnx.to_flat_state(nnx.state(model))}
 
 
-def test_random_updates_have_the_norm_of_finetunings(close, model, tuned):
+def test_random_updates_have_the_norm_of_finetuning(close, model, tuned):
     random = baselines.random_update(jax.random.key(0), model, tuned, which=KEYS_AND_VALUES)
     before, after, other = flat(model), flat(random), flat(tuned)
     for path, value in before.items():
@@ -44,8 +44,8 @@ def test_random_updates_have_the_norm_of_finetunings(close, model, tuned):
     assert any(np.abs(after[path] - other[path]).max() > 1e-3 for path in before)
 
 
-def test_the_best_random_update_is_the_one_that_costs_least(model, trial, tuned):
-    x, y = trial.x[0], trial.y[0]
+def test_the_best_random_update_has_the_lowest_loss(model, data, tuned):
+    x, y = data.x[0], data.y[0]
     best = baselines.best_random_update(jax.random.key(0), model, tuned, x, y, count=5, **METHOD)
 
     def cost(changed):
@@ -59,20 +59,22 @@ def test_the_best_random_update_is_the_one_that_costs_least(model, trial, tuned)
     np.testing.assert_allclose(cost(best), min(costs))
 
 
-def test_another_tasks_models(close):
+def test_models_of_other_tasks_are_shifted_by_one(close):
     models = {"weights": jnp.arange(3.0)}
-    close(baselines.shifted_by_one(models)["weights"], [2.0, 0.0, 1.0])
+    close(baselines.other_tasks_models(models)["weights"], [2.0, 0.0, 1.0])
 
 
-def test_updates_of_weights_are_those_of_each_task(close, model, trial):
-    """More draws hold those of fewer, so they cost no more; the single random one is none of them."""
-    tuned = evaluation.finetuned(model, trial, 0.3, **METHOD)
-    found = baselines.of_weights(jax.random.key(0), model, tuned, trial, draws=(1, 8), **METHOD)
+def test_weight_baselines_are_those_of_each_task(close, model, data):
+    """More draws include those of fewer, so that their loss is not higher."""
+    tuned = evaluation.finetuned(model, data, 0.3, **METHOD)
+    found = baselines.weight_baselines(
+        jax.random.key(0), model, tuned, data, draws=(1, 8), **METHOD
+    )
     names = ["another task's", "random", "best of 1 random", "best of 8 random"]
     assert list(found) == names
 
     def costs(models):
-        each = jax.vmap(jax.vmap(OBJECTIVE, (None, 0, 0)))(models, trial.x, trial.y)
+        each = jax.vmap(jax.vmap(OBJECTIVE, (None, 0, 0)))(models, data.x, data.y)
         return np.asarray(jnp.mean(each, axis=1))
 
     one, many = costs(found["best of 1 random"]), costs(found["best of 8 random"])
@@ -83,10 +85,12 @@ def test_updates_of_weights_are_those_of_each_task(close, model, trial):
         close(after[1], before[0])
 
 
-def test_noise_is_not_alike():
-    """Uniform noise is not centred: it is alike to a change that all entries share, unless centred."""
+def test_noise_has_similarity_0_if_it_is_centred():
+    """Uniform noise is not, and is similar to a change that all entries have in common."""
     before, after, _ = np.random.default_rng(3).normal(size=(3, 40, 40, 1, 64))
-    found = baselines.of_outputs(jax.random.key(0), jnp.asarray(before), jnp.asarray(after + 1))
+    found = baselines.output_baselines(
+        jax.random.key(0), jnp.asarray(before), jnp.asarray(after + 1)
+    )
     assert list(found) == ["Gaussian noise", "uniform noise"]
     gaussian, uniform = (np.asarray(one.similarity) for one in found.values())
     assert np.all(np.abs(gaussian) < 0.02)

@@ -1,4 +1,4 @@
-"""Dual forms: identities in both precisions, against loops and gradients, and where they end."""
+"""Dual forms: identities in both precisions, compared with loops and gradients, and their limits."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def classified(logits, label):
     return jax.nn.softmax(logits) - label
 
 
-SLOPES = {"squared error": squared, "cross-entropy": classified}
+DERIVATIVES = {"squared error": squared, "cross-entropy": classified}
 
 
 def draw(seed, count=12, dim=5, outputs=3):
@@ -38,20 +38,20 @@ def draw(seed, count=12, dim=5, outputs=3):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
-@pytest.mark.parametrize("name", SLOPES)
-def test_a_trained_layer_is_attention_over_its_training(close, name, dtype, tolerance):
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_a_trained_layer_equals_attention_over_its_training(close, name, dtype, tolerance):
     with jax.enable_x64(dtype == "float64"):
         x, y, query = draw(0)
         start = jax.random.normal(jax.random.key(9), (3, 5))
         trained = dual_form.train(
-            start, jnp.tile(x, (3, 1)), jnp.tile(y, (3, 1)), 0.1, SLOPES[name]
+            start, jnp.tile(x, (3, 1)), jnp.tile(y, (3, 1)), 0.1, DERIVATIVES[name]
         )
         answer = dual_form.answer_by_attention(start, trained, query)
         assert answer.dtype.name == dtype
         close(answer, trained.weights @ query, tolerance)
 
 
-def test_training_is_a_loop_of_gradients(close):
+def test_training_is_a_loop_over_gradient_steps(close):
     x, y, _ = draw(1)
     weights = expected = jax.random.normal(jax.random.key(2), (3, 5))
     trained = dual_form.train(weights, x, y, 0.2, classified)
@@ -69,7 +69,7 @@ def test_training_is_a_loop_of_gradients(close):
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 1000), count=st.integers(1, 20))
-def test_demonstrations_add_to_weights(dtype, tolerance, seed, count):
+def test_linear_attention_is_additive_over_demonstrations(dtype, tolerance, seed, count):
     with jax.enable_x64(dtype == "float64"):
         keys, values, query = draw(seed, count)
         own_keys, own_values, _ = draw(seed + 1, 2)
@@ -86,7 +86,7 @@ def test_demonstrations_add_to_weights(dtype, tolerance, seed, count):
         )
 
 
-def test_softmax_attention_does_not_add_up(close):
+def test_softmax_attention_is_not_additive_over_demonstrations(close):
     keys, values, query = draw(3)
     whole = dual_form.softmax_attention(keys, values, query)
     parts = dual_form.softmax_attention(keys[:4], values[:4], query)
@@ -95,7 +95,7 @@ def test_softmax_attention_does_not_add_up(close):
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0])
-def test_what_demonstrations_add_is_the_slope_of_an_agreement(close, scale):
+def test_the_weight_update_is_the_negative_gradient_of_the_agreement(close, scale):
     keys, values, _ = draw(4)
     weights = scale * jax.random.normal(jax.random.key(5), (3, 5))
     added = dual_form.context_weights(keys, values)
@@ -116,7 +116,7 @@ def test_the_agreement_has_no_minimum(close):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
-def test_softmax_attention_is_one_step_from_anywhere(close, dtype, tolerance):
+def test_softmax_attention_is_one_gradient_step_from_any_start(close, dtype, tolerance):
     with jax.enable_x64(dtype == "float64"):
         keys, values, query = draw(7)
         for seed in range(3):

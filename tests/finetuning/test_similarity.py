@@ -1,4 +1,4 @@
-"""Measures of likeness: against loops, scipy, and closed forms; what has no value is NaN."""
+"""Similarity measures compared with loops, SciPy and closed forms; undefined values are NaN."""
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +18,19 @@ BOOLEANS = st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_
 
 @settings(deadline=None)
 @given(BOOLEANS)
-def test_recovery_is_a_count_of_sets(answers):
-    zero, told, tuned = (np.array(column) for column in zip(*answers, strict=True))
-    right = [{i for i, yes in enumerate(column) if yes} for column in (zero, told, tuned)]
+def test_recovery_counts_sets_of_answers(answers):
+    zero, context, tuned = (np.array(column) for column in zip(*answers, strict=True))
+    right = [{i for i, yes in enumerate(column) if yes} for column in (zero, context, tuned)]
     gained = right[2] - right[0]
     missed = set(range(len(zero))) - right[0]
-    found = similarity.recovery(*map(jnp.asarray, (zero, told, tuned)))
+    found = similarity.recovery(*map(jnp.asarray, (zero, context, tuned)))
     assert (int(found.gained), int(found.missed)) == (len(gained), len(missed))
     for value, part in ((found.score, gained), (found.chance, missed)):
         expected = len(part & right[1]) / len(part) if part else np.nan
         np.testing.assert_allclose(value, expected)
 
 
-def test_nothing_gained_is_nan_with_its_count():
+def test_recovery_is_nan_if_nothing_is_gained():
     right = jnp.ones((2, 3), bool)
     found = similarity.recovery(right, right, right)
     assert np.isnan(found.score)
@@ -80,7 +80,7 @@ def test_similarity_of_attention_outputs_is_a_loop(close, normalised, centre):
     assert absent[0] == (0 if centre else 1)
 
 
-def test_where_nothing_moves_there_is_no_similarity():
+def test_similarity_is_nan_if_nothing_changes():
     still = jnp.zeros((2, 3, 1, 4))
     found = similarity.mean_cosine(still, jnp.ones_like(still))
     assert np.isnan(found.mean).all()
@@ -88,7 +88,7 @@ def test_where_nothing_moves_there_is_no_similarity():
 
 
 @pytest.mark.parametrize("lost", [np.nan, np.inf])
-def test_what_diverged_is_counted_apart_and_left_out_of_the_mean(close, lost):
+def test_diverged_changes_are_counted_and_excluded_from_the_mean(close, lost):
     one = jnp.ones((2, 3, 1, 4))
     other = one.at[0, 1, 0, 2].set(lost).at[1, 2].set(0.0)
     found = similarity.mean_cosine(one, other)
@@ -96,7 +96,7 @@ def test_what_diverged_is_counted_apart_and_left_out_of_the_mean(close, lost):
     assert (int(found.unmoved[0]), int(found.diverged[0])) == (1, 1)
 
 
-def test_normalised_and_raw_can_differ_in_sign():
+def test_normalised_and_raw_similarity_can_differ_in_sign():
     zero = jnp.array([[1.0, 0.0]])
     longer, shorter_aside = jnp.array([[3.0, 1.0]]), jnp.array([[0.5, 0.5]])
     values = {}
@@ -111,8 +111,8 @@ def test_normalised_and_raw_can_differ_in_sign():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("normalised", [True, False])
-def test_a_change_by_rounding_is_none(dtype, normalised):
-    """Of outputs that differ by a few roundings, and, if normalised, in length alone."""
+def test_changes_by_rounding_are_0(dtype, normalised):
+    """So are changes of the norm only, if outputs are normalised."""
     rows = jnp.asarray(changes(4)[0], dtype)
     eps = jnp.finfo(dtype).eps
     rounded = rows * (1 + 4 * eps) + 4 * eps * jnp.roll(rows, 1, axis=-1)
@@ -124,8 +124,8 @@ def test_a_change_by_rounding_is_none(dtype, normalised):
 
 @pytest.mark.parametrize("normalised", [True, False])
 @pytest.mark.parametrize("lost", [np.nan, np.inf, 1e25])
-def test_outputs_beyond_the_numbers_have_diverged(normalised, lost):
-    """Also those whose norm alone is no number in single precision."""
+def test_outputs_that_overflow_have_diverged(normalised, lost):
+    """This includes outputs whose norm overflows in single precision."""
     before = jnp.asarray(changes(5)[0], jnp.float32)
     after = before.at[1, 2].set(lost)
     change = similarity.updates(after, before, normalised=normalised)
@@ -134,7 +134,7 @@ def test_outputs_beyond_the_numbers_have_diverged(normalised, lost):
     assert found.unmoved.tolist() == [19, 19]
 
 
-def test_one_that_diverged_leaves_the_others_their_centre(close):
+def test_a_diverged_change_does_not_affect_the_centre_of_the_others(close):
     rows, _, other = map(jnp.asarray, changes(6))
     lost = rows.at[3, 4].set(jnp.nan)
     found = similarity.centred(lost)
@@ -150,7 +150,7 @@ def test_an_output_that_is_zero_has_no_direction(close):
     close(moved, [[0.0, -1.0, 0.0]])
 
 
-def test_maps_are_compared_head_by_head(close):
+def test_maps_are_compared_for_each_head(close):
     zero, told, tuned = np.random.default_rng(1).normal(size=(3, 3, 4, 2, 5, 6))
     found = similarity.map_similarity(*map(jnp.asarray, (zero, told, tuned)))
     pairs = ((told, zero), (told, tuned), (told - zero, tuned - zero))
@@ -163,14 +163,14 @@ def test_maps_are_compared_head_by_head(close):
         close(values, expected.mean(axis=(0, 1, 3)))
 
 
-def test_a_map_of_one_token_has_a_sign_and_no_more():
+def test_the_cosine_of_maps_of_one_token_is_a_sign():
     zero, told, tuned = jnp.asarray(np.random.default_rng(2).normal(size=(3, 4, 4, 1, 1, 1)))
     signs = similarity.cosine(told, tuned)
     np.testing.assert_allclose(np.abs(signs), 1)
     assert similarity.map_similarity(zero, told, tuned).before.shape == (1,)
 
 
-def test_maps_that_do_not_move_are_counted():
+def test_maps_that_do_not_change_are_counted():
     zero, told, tuned = np.random.default_rng(3).normal(size=(3, 2, 3, 2, 4, 5))
     tuned[:, :, 0] = zero[:, :, 0]  # a layer that finetuning leaves alone
     tuned[1, 2, 1, 3] = zero[1, 2, 1, 3] * (1 + 1e-15)
@@ -184,14 +184,14 @@ def test_maps_that_do_not_move_are_counted():
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=12))
-def test_kendall_is_scipys(pairs):
+def test_kendall_agrees_with_scipy(pairs):
     one, other = np.array(pairs, float).T
     expected = stats.kendalltau(one, other).statistic
     np.testing.assert_allclose(similarity.kendall(one, other), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("ratio", [0.5, 3.0, 10.0])
-def test_noise_on_one_output_looks_alike(ratio):
+def test_similarity_of_noise_on_one_output(ratio):
     normalised, raw = similarity.noise_similarity(jax.random.key(0), ratio, 8192, 32)
     assert abs(float(normalised) - similarity.noise_limit(ratio)) < 0.01
     assert abs(float(raw)) < 0.01
@@ -210,6 +210,6 @@ def test_dtypes(dtype):
     assert similarity.updates(rows[0], rows[1], normalised=True).dtype.name == dtype
 
 
-def test_a_cosine_of_nothing_has_gradients_that_are_finite():
+def test_the_cosine_of_zeros_has_finite_gradients():
     slope = jax.grad(lambda v: jnp.nansum(similarity.cosine(v, jnp.ones(3))))(jnp.ones(3))
     assert np.isfinite(slope).all()

@@ -1,4 +1,4 @@
-"""Finetuning: against loops of gradients, what it leaves alone, linearised, and rates that diverge."""
+"""Finetuning compared with loops over gradients; linearised finetuning; the choice of rates."""
 
 from functools import partial
 from itertools import product
@@ -13,14 +13,14 @@ from jax.flatten_util import ravel_pytree
 from toyicl.core.errors import BadInput
 from toyicl.finetuning import updates
 from toyicl.finetuning.updates import (
-    WHICH,
+    PARAMETERS,
     finetune,
     layer_causal,
+    linearised_activations,
     parts,
     plain,
     published,
     search,
-    see_linearised,
     tangent_steps,
 )
 from toyicl.models.causal import CausalArchitecture
@@ -53,11 +53,13 @@ def flat(model):
 
 @partial(jax.jit, static_argnames=("which", "objective"))
 def tune(model, examples, rate, which="keys and values", objective="plain"):
-    return finetune(model, *examples[:2], rate, which=WHICH[which], objective=OBJECTIVES[objective])
+    return finetune(
+        model, *examples[:2], rate, which=PARAMETERS[which], objective=OBJECTIVES[objective]
+    )
 
 
 @pytest.mark.parametrize("which", CHANGED)
-def test_all_that_is_left_out_keeps_its_bits(model, examples, which):
+def test_parameters_that_are_not_chosen_keep_their_bits(model, examples, which):
     before, after = flat(model), flat(tune(model, examples, 0.3, which))
     part = "mlp" if which == "MLPs" else "attention"
     for path, value in before.items():
@@ -65,9 +67,9 @@ def test_all_that_is_left_out_keeps_its_bits(model, examples, which):
         assert (value.tobytes() == after[path].tobytes()) != chosen, path
 
 
-def test_one_example_at_a_time_in_the_order_of_the_prompt(close, model, examples):
+def test_finetuning_takes_one_example_at_a_time_in_order(close, model, examples):
     x, y, _ = examples
-    divided = parts(model, WHICH["keys and values"])
+    divided = parts(model, PARAMETERS["keys and values"])
     chosen = divided.chosen
 
     @jax.jit
@@ -97,12 +99,12 @@ def test_tasks_are_a_vmap(close, model):
         close(together[index], alone, 1e-9)
 
 
-def test_layer_causal_descent_teaches_each_layer_by_itself(close, model, examples):
-    """The slope of a layer is that of its own reading, of a model whose other layers are constants."""
+def test_layer_causal_finetuning_trains_each_layer_by_its_own_logits(close, model, examples):
+    """The gradient of a layer is that of its early logits, with the other layers constant."""
     x, y = examples[0][:1], examples[1][:1]
     after = flat(tune(model, (x, y), 1.0, objective="layer-causal"))
     before = flat(model)
-    tokens = model.alone(x[0])
+    tokens = model.query_tokens(x[0])
     for layer, name in product(range(2), ("key", "value")):
 
         def cost(weights, layer=layer, name=name):
@@ -138,14 +140,14 @@ def _advance(model, index, tokens):
 
 @jax.jit
 def lin(model, examples, rate):
-    which = WHICH["keys and values"]
+    which = PARAMETERS["keys and values"]
     return tangent_steps(model, *examples[:2], rate, which=which, cost=cross_entropy)
 
 
 @jax.jit
 def jacobian(model, row):
     """Of the logits, in the flattened keys and values."""
-    divided = parts(model, WHICH["keys and values"])
+    divided = parts(model, PARAMETERS["keys and values"])
     start, unravel = ravel_pytree(divided.chosen)
     return jax.jacrev(lambda v: divided.model(unravel(v)).zero_shot(row).logits)(start)
 
@@ -153,9 +155,9 @@ def jacobian(model, row):
 logits_of = jax.jit(lambda model, row: model.zero_shot(row).logits)
 
 
-def test_a_linearised_model_starts_where_the_model_is(model, examples):
-    still = jax.tree.map(jnp.zeros_like, parts(model, WHICH["keys and values"]).chosen)
-    seen = see_linearised(model, still, examples[2], which=WHICH["keys and values"])
+def test_a_linearised_model_without_a_change_equals_the_model(model, examples):
+    still = jax.tree.map(jnp.zeros_like, parts(model, PARAMETERS["keys and values"]).chosen)
+    seen = linearised_activations(model, still, examples[2], which=PARAMETERS["keys and values"])
     assert jax.tree.all(jax.tree.map(np.array_equal, seen, model.zero_shot(examples[2])))
 
 
@@ -169,7 +171,7 @@ def test_one_linearised_step_is_the_jacobian_times_the_error(close, dtype, toler
         slopes, logits = jacobian(model, x[0]).T, logits_of(model, x[0])
         error = jax.nn.softmax(logits) - y[0]
         close(change, -0.25 * slopes @ error, tolerance)
-        label_step = jax.jit(partial(updates.label_step, which=WHICH["keys and values"]))
+        label_step = jax.jit(partial(updates.label_step, which=PARAMETERS["keys and values"]))
         gradient, simplified = label_step(model, x[0], y[0])
         close(ravel_pytree(gradient)[0], slopes @ error, tolerance)
         weighted = y[0] * jax.nn.log_softmax(logits)
@@ -185,17 +187,17 @@ def test_several_linearised_steps_are_a_loop_with_the_jacobians(close, model, ex
         change = change - 0.3 * slopes.T @ (jax.nn.softmax(logits) - label)
     found = lin(model, examples, 0.3)
     close(ravel_pytree(found)[0], change, 1e-10)
-    seen = see_linearised(model, found, x_query, which=WHICH["keys and values"])
+    seen = linearised_activations(model, found, x_query, which=PARAMETERS["keys and values"])
     close(seen.logits, logits_of(model, x_query) + jacobian(model, x_query) @ change, 1e-10)
     moved = seen.attended - model.zero_shot(x_query).attended
-    assert np.abs(np.asarray(moved)).max() > 0, "attention outputs move, too"
+    assert np.abs(np.asarray(moved)).max() > 0, "attention outputs change, too"
 
 
-def test_real_finetuning_nears_its_linearisation_as_the_rate_falls(model, examples):
+def test_finetuning_approaches_its_linearisation_for_small_rates(model, examples):
     gaps = []
     for rate in (0.1, 0.01):
-        seen = see_linearised(
-            model, lin(model, examples, rate), examples[2], which=WHICH["keys and values"]
+        seen = linearised_activations(
+            model, lin(model, examples, rate), examples[2], which=PARAMETERS["keys and values"]
         )
         real = logits_of(tune(model, examples, rate), examples[2])
         moved = real - logits_of(model, examples[2])
@@ -206,7 +208,7 @@ def test_real_finetuning_nears_its_linearisation_as_the_rate_falls(model, exampl
 # Rates.
 
 
-def test_the_best_rate_scores_highest_and_ties_go_to_the_least(close):
+def test_the_best_rate_has_the_highest_score_and_is_the_smallest_of_ties(close):
     found = search(
         (1.0, 0.5, 2.0, 3.0),
         lambda rate: (jnp.where(rate < 3, 2.0, 5.0), rate < 2.5),
@@ -216,7 +218,7 @@ def test_the_best_rate_scores_highest_and_ties_go_to_the_least(close):
     close(found.scores, [2.0, 2.0, 2.0, 5.0])
 
 
-def test_where_all_rates_diverge_there_is_no_best():
+def test_the_best_rate_is_nan_if_all_diverge():
     found = search((1.0, 2.0), lambda rate: (rate, rate < 0))
     assert np.isnan(found.best)
 
@@ -229,17 +231,17 @@ def test_where_all_rates_diverge_there_is_no_best():
         ((0.1, -1.0), "rate must be a finite number above 0, got -1.0"),
     ],
 )
-def test_wrong_rates_are_named(rates, message):
+def test_bad_rates_are_named(rates, message):
     with pytest.raises(BadInput, match=message):
         search(rates, lambda rate: (rate, rate > 0))
 
 
-def test_a_rate_that_diverges_raises_nothing(model, examples):
+def test_a_rate_that_diverges_is_not_an_error(model, examples):
     tuned = tune(model, examples, 1e300)
     assert not np.isfinite(tuned.zero_shot(examples[2]).logits).all()
 
 
-def test_nothing_to_finetune_is_refused(model, examples):
+def test_a_filter_that_chooses_no_parameter_is_refused(model, examples):
     with pytest.raises(BadInput, match="parameters to finetune must be one value or more"):
         finetune(
             model,
@@ -259,7 +261,7 @@ def test_dtypes(dtype):
         assert {leaf.dtype.name for leaf in jax.tree.leaves(tuned)} == {dtype}
 
 
-def test_finetuning_as_published_is_of_keys_and_values_alone_by_plain_descent(model, examples):
+def test_published_finetuning_is_plain_and_changes_keys_and_values_only(model, examples):
     found = flat(finetune(model, *examples[:2], 0.3, **published(cross_entropy)))
     expected = flat(tune(model, examples, 0.3, "keys and values", "plain"))
     assert all(np.array_equal(found[path], value) for path, value in expected.items())

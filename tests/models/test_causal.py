@@ -91,7 +91,7 @@ WEIGHTS = {
 def test_matches_loops(close, kind, memory, pieces):
     model = built(attention=kind, memory=memory, eta=0.5, input_tokens=pieces)
     x, y, x_query = prompt()
-    seen = model.see(model.arrange(x, y, x_query))
+    seen = model.activations(model.arrange(x, y, x_query))
     logits, attended = by_loops(model, x, y, x_query, kind, WEIGHTS[memory])
     close(seen.logits, logits, 1e-10)
     close(seen.attended, attended, 1e-10)
@@ -189,11 +189,11 @@ def test_zero_shot_is_the_first_answer(close):
 def test_stop_gradient_between_layers_keeps_values_and_removes_gradients(close):
     model = built()
     tokens = model.arrange(*prompt())
-    stopped = model.see(tokens, jax.lax.stop_gradient)
-    close(stopped.early_logits, model.see(tokens).early_logits)
+    stopped = model.activations(tokens, jax.lax.stop_gradient)
+    close(stopped.early_logits, model.activations(tokens).early_logits)
 
     def through(tokens, between):
-        return jnp.sum(model.see(tokens, between).logits ** 2)
+        return jnp.sum(model.activations(tokens, between).logits ** 2)
 
     cut = jax.grad(through)(tokens, jax.lax.stop_gradient)
     assert not np.asarray(cut).any()

@@ -1,7 +1,7 @@
-"""What may stand in the place of finetuning: random changes, the best of many, another task's, noise.
+"""Baselines for finetuning: random updates, the best of many, another task's update, and noise.
 
-A change of a model counts for something only if these count for less. Models are stacked over tasks, as
-`contrast.finetuned` leaves them.
+A similarity to finetuning is evidence only if it exceeds that of these baselines. Models are stacked
+over tasks, like those of `evaluation.finetuned`.
 """
 
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 
 from toyicl.finetuning import similarity
-from toyicl.finetuning.evaluation import EvaluationSet, Likeness, changes_alike
-from toyicl.finetuning.updates import Objective, Which, parts
+from toyicl.finetuning.evaluation import EvaluationSet, UpdateSimilarity, similarity_of_changes
+from toyicl.finetuning.updates import ExampleObjective, ParameterFilter, parts
 from toyicl.models.causal import CausalTransformer
 
 
 def random_update(
-    key: jax.Array, model: CausalTransformer, tuned: CausalTransformer, *, which: Which
+    key: jax.Array, model: CausalTransformer, tuned: CausalTransformer, *, which: ParameterFilter
 ) -> CausalTransformer:
-    """The model after a random change, of each matrix by as much as it was finetuned, in norm."""
+    """The model after a random update in which each matrix changes by the norm of its finetuning."""
     divided, moved = parts(model, which), parts(tuned, which).chosen
     values, structure = jax.tree.flatten(divided.chosen)
     keys = jax.random.split(key, len(values))
@@ -41,41 +41,42 @@ def best_random_update(
     y: jax.Array,
     *,
     count: int,
-    which: Which,
-    objective: Objective,
+    which: ParameterFilter,
+    objective: ExampleObjective,
 ) -> CausalTransformer:
-    """That of `count` random updates which costs least on the demonstrations, (N, d), (N, m)."""
+    """The one of `count` random updates with the lowest mean loss on demonstrations (N, d), (N, m)."""
 
-    def cost(key: jax.Array) -> jax.Array:
+    def loss(key: jax.Array) -> jax.Array:
         changed = random_update(key, model, tuned, which=which)
         return jnp.mean(jax.vmap(objective, (None, 0, 0))(changed, x, y))
 
     keys = jax.random.split(key, count)
-    best = jnp.nanargmin(jax.lax.map(cost, keys, batch_size=min(count, 64)))
+    best = jnp.nanargmin(jax.lax.map(loss, keys, batch_size=min(count, 64)))
     return random_update(keys[best], model, tuned, which=which)
 
 
-def shifted_by_one(models: Any) -> Any:
-    """Models stacked over tasks, each in the place of the task before: another task's update."""
+def other_tasks_models(models: Any) -> Any:
+    """Models stacked over tasks, shifted so that each task has the model of another task."""
     return jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=0), models)
 
 
-def of_weights(
+def weight_baselines(
     key: jax.Array,
     model: CausalTransformer,
     tuned: Any,
-    trial: EvaluationSet,
+    data: EvaluationSet,
     *,
-    which: Which,
-    objective: Objective,
+    which: ParameterFilter,
+    objective: ExampleObjective,
     draws: Sequence[int],
 ) -> dict[str, Any]:
     """Models of every task after another task's update, a random one, and the best of many, by name.
 
-    The best of more draws is of the same ones, and others.
+    The best of many is computed for each number in `draws`; a larger number includes the updates of
+    smaller ones.
     """
     one_key, best_key = jax.random.split(key)
-    one_keys, best_keys = (jax.random.split(key, len(trial.x)) for key in (one_key, best_key))
+    one_keys, best_keys = (jax.random.split(key, len(data.x)) for key in (one_key, best_key))
 
     def random(key: jax.Array, tuned: CausalTransformer) -> CausalTransformer:
         return random_update(key, model, tuned, which=which)
@@ -86,31 +87,34 @@ def of_weights(
             key, model, tuned, x, y, count=count, which=which, objective=objective
         )
 
-    tasks = (best_keys, tuned, trial.x, trial.y)
+    tasks = (best_keys, tuned, data.x, data.y)
     return {
-        "another task's": shifted_by_one(tuned),
+        "another task's": other_tasks_models(tuned),
         "random": jax.vmap(random)(one_keys, tuned),
         **{f"best of {count} random": jax.lax.map(partial(best, count), tasks) for count in draws},
     }
 
 
-def of_outputs(key: jax.Array, before: jax.Array, told: jax.Array) -> dict[str, Likeness]:
-    """How alike to a change of attention outputs noise is: Gaussian, and U[0, 1) as published, by name.
+def output_baselines(
+    key: jax.Array, before: jax.Array, after: jax.Array
+) -> dict[str, UpdateSimilarity]:
+    """Similarity of a change of attention outputs to Gaussian noise, and to published U[0, 1) noise.
 
-    Outputs are (tasks, queries, layer, width). U[0, 1) is not centred.
+    Outputs before and after the change have shape (tasks, queries, layer, width). U[0, 1) is not
+    centred.
     """
     gaussian_key, uniform_key = jax.random.split(key)
-    gaussian = jax.random.normal(gaussian_key, told.shape, told.dtype)
-    uniform = jax.random.uniform(uniform_key, told.shape, told.dtype)
+    gaussian = jax.random.normal(gaussian_key, after.shape, after.dtype)
+    uniform = jax.random.uniform(uniform_key, after.shape, after.dtype)
     return {
-        "Gaussian noise": noise_alike(before, told, gaussian),
-        "uniform noise": noise_alike(before, told, uniform),
+        "Gaussian noise": similarity_to_noise(before, after, gaussian),
+        "uniform noise": similarity_to_noise(before, after, uniform),
     }
 
 
-def noise_alike(before: jax.Array, one: jax.Array, noise: jax.Array) -> Likeness:
-    """How alike attention outputs changed and noise, which is taken for the change itself."""
+def similarity_to_noise(before: jax.Array, after: jax.Array, noise: jax.Array) -> UpdateSimilarity:
+    """Similarity of the change of attention outputs to noise, which is the other change itself."""
     changes = [
-        similarity.updates(one, before, normalised=normalised) for normalised in (True, False)
+        similarity.updates(after, before, normalised=normalised) for normalised in (True, False)
     ]
-    return changes_alike(changes[0], noise, changes[1], noise)
+    return similarity_of_changes(changes[0], noise, changes[1], noise)

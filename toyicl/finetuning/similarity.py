@@ -1,7 +1,7 @@
-"""How alike two changes of a model are: in answers, in attention outputs, in attention maps.
+"""Similarity of two changes of a model: in answers, in attention outputs and in attention maps.
 
-The measures of Dai et al. (2022) and of Deutch et al. (2024), exactly defined. What has no direction, a
-change that is 0, has no cosine: NaN, to be counted, not 0. Leading axes are tasks, queries, ...
+The measures of Dai et al. (2022) and of Deutch et al. (2024). A change that is 0 has no direction; its
+cosine is NaN, not 0, and such changes are counted. Leading axes are tasks, queries, ...
 """
 
 from typing import NamedTuple
@@ -12,27 +12,27 @@ import jax.numpy as jnp
 from toyicl.core.config import require_positive
 
 ROUNDINGS = 32
-"""Roundings by which two computations of one attention output may differ, in its norm."""
+"""Number of roundings, relative to the norm, by which two computations of one output may differ."""
 
 
 class Recovery(NamedTuple):
-    """Rec2FTP: what in-context learning recovers of the answers that finetuning newly got right."""
+    """Rec2FTP: recovery by in-context learning of the answers that finetuning newly gets right."""
 
     score: jax.Array
-    """Share of them that it gets right, too; NaN where there are none."""
+    """Fraction of these answers that are right in context, too; NaN if there are none."""
     chance: jax.Array
-    """Share of all answers that were wrong zero-shot which it gets right; NaN where there are none."""
+    """Fraction of all answers wrong zero-shot that are right in context; NaN if there are none."""
     gained: jax.Array
-    """Number of answers that finetuning newly got right: the denominator of the score."""
+    """Number of answers that finetuning newly gets right: the denominator of the score."""
     missed: jax.Array
-    """Number of answers that were wrong zero-shot: the denominator of the chance level."""
+    """Number of answers wrong zero-shot: the denominator of the chance level."""
 
 
 def recovery(zero_shot: jax.Array, in_context: jax.Array, finetuned: jax.Array) -> Recovery:
-    """Rec2FTP of which answers are right, three boolean arrays of one shape.
+    """Rec2FTP and its chance level; the arguments state which answers are right, in one shape.
 
-    |(FT and ICL) minus ZSL| / |FT minus ZSL|; Dai et al. (2022), section 4.3. Beside it the chance
-    level P(ICL right | ZSL wrong), which it has if what finetuning gains tells nothing of ICL.
+    |(FT and ICL) minus ZSL| / |FT minus ZSL|; Dai et al. (2022), section 4.3. The chance level is
+    P(ICL right | ZSL wrong), the expected value if gains by finetuning are independent of ICL.
     """
     gained, missed = finetuned & ~zero_shot, ~zero_shot
     counts = jnp.sum(gained), jnp.sum(missed)
@@ -44,23 +44,23 @@ def recovery(zero_shot: jax.Array, in_context: jax.Array, finetuned: jax.Array) 
 
 
 def cosine(one: jax.Array, other: jax.Array) -> jax.Array:
-    """Cosine along the last axis; NaN where one of the two is 0."""
+    """Cosine along the last axis; NaN where one of the vectors is 0."""
     norms = jnp.linalg.norm(one, axis=-1) * jnp.linalg.norm(other, axis=-1)
     products = jnp.sum(one * other, axis=-1)
     return jnp.where(norms > 0, products / jnp.where(norms > 0, norms, 1), jnp.nan)
 
 
 def updates(after: jax.Array, before: jax.Array, *, normalised: bool) -> jax.Array:
-    """Changes of attention outputs (..., width); of their directions, |h| = 1, if `normalised`.
+    """Changes of attention outputs (..., width), scaled to norm 1 before subtraction if `normalised`.
 
-    Dai et al. (2022) normalise, their critics do not; the two can differ in sign. What differs by
-    rounding alone has not changed: 0, which has no direction. NaN where a norm is not finite.
+    Dai et al. (2022) normalise, Deutch et al. (2024) do not; the results can differ in sign. A change
+    by rounding errors only is set to 0. The change is NaN where a norm is not finite.
     """
     return _change(_unit(after), _unit(before)) if normalised else _change(after, before)
 
 
 def _change(after: jax.Array, before: jax.Array) -> jax.Array:
-    """Differences of rows; 0 where they are roundings, NaN where a norm is not finite."""
+    """Differences of rows; 0 where they are rounding errors, NaN where a norm is not finite."""
     size, *norms = (_norms(rows) for rows in (after - before, after, before))
     rounding = ROUNDINGS * jnp.finfo(size.dtype).eps * jnp.maximum(*norms)
     change = jnp.where(size <= rounding, 0, after - before)
@@ -68,7 +68,7 @@ def _change(after: jax.Array, before: jax.Array) -> jax.Array:
 
 
 def _unit(rows: jax.Array) -> jax.Array:
-    """Rows of norm 1; a row that is 0 stays so, one whose norm is not finite is NaN."""
+    """Rows scaled to norm 1; rows of zeros are kept, and rows whose norm is not finite are NaN."""
     norms = _norms(rows)
     return jnp.where(jnp.isfinite(norms), rows / jnp.where(norms > 0, norms, 1), jnp.nan)
 
@@ -78,10 +78,10 @@ def _norms(rows: jax.Array) -> jax.Array:
 
 
 def centred(changes: jax.Array) -> jax.Array:
-    """Changes (tasks, queries, ..., width) minus their mean over tasks and queries, of finite ones.
+    """Changes (tasks, queries, ..., width) minus the mean of the finite ones over tasks and queries.
 
-    What all queries share, such as that demonstrations move the query to another position, is no
-    likeness of what was learned from them.
+    This removes what all queries have in common, such as the effect of demonstrations on the query's
+    position, which does not depend on what is learned from them.
     """
     finite = jnp.all(jnp.isfinite(changes), axis=-1, keepdims=True)
     total = jnp.sum(jnp.where(finite, changes, 0), axis=(0, 1), keepdims=True)
@@ -90,10 +90,10 @@ def centred(changes: jax.Array) -> jax.Array:
 
 
 class MeanCosine(NamedTuple):
-    """Mean cosine of two changes over tasks and queries, and of how many it is not."""
+    """Mean cosine of two changes over tasks and queries, and the numbers of changes without one."""
 
     mean: jax.Array
-    """Of those that have one; NaN where none has."""
+    """Mean of the cosines that exist; NaN if there are none."""
     unmoved: jax.Array
     """Number of tasks and queries where a change is 0."""
     diverged: jax.Array
@@ -103,31 +103,31 @@ class MeanCosine(NamedTuple):
 def mean_cosine(one: jax.Array, other: jax.Array) -> MeanCosine:
     """Mean cosine of changes (tasks, queries, ..., width) over tasks and queries.
 
-    SimAOU, if the changes are those of attention outputs.
+    For changes of attention outputs this is SimAOU.
     """
     values = cosine(one, other)
     finite = jnp.all(jnp.isfinite(one) & jnp.isfinite(other), axis=-1)
-    able = jnp.isfinite(values)
-    count = jnp.sum(able, axis=(0, 1))
-    total = jnp.sum(jnp.where(able, values, 0), axis=(0, 1))
+    defined = jnp.isfinite(values)
+    count = jnp.sum(defined, axis=(0, 1))
+    total = jnp.sum(jnp.where(defined, values, 0), axis=(0, 1))
     mean = jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
-    lost = finite & ~able, ~finite
-    return MeanCosine(mean, *(jnp.sum(where, axis=(0, 1)) for where in lost))
+    unmoved, diverged = finite & ~defined, ~finite
+    return MeanCosine(mean, jnp.sum(unmoved, axis=(0, 1)), jnp.sum(diverged, axis=(0, 1)))
 
 
 class MapSimilarity(NamedTuple):
-    """SimAM: cosines of attention maps, means over tasks, queries and heads, (layer,)."""
+    """SimAM: mean cosines of attention maps over tasks, queries and heads, (layer,)."""
 
     before: jax.Array
-    """In context beside zero-shot."""
+    """Between the maps in context and zero-shot."""
     after: jax.Array
-    """In context beside finetuned."""
+    """Between the maps in context and after finetuning."""
     delta: jax.Array
-    """Of the two changes, where both maps move; NaN where none does."""
+    """Between the two changes, where both are not 0; NaN if there are no such maps."""
     unmoved: jax.Array
-    """Number of maps of which one of the two changes is 0."""
+    """Number of maps for which one of the two changes is 0."""
     diverged: jax.Array
-    """Number of those of which one is not finite."""
+    """Number of maps for which one of the changes is not finite."""
 
 
 def map_similarity(
@@ -135,23 +135,23 @@ def map_similarity(
 ) -> MapSimilarity:
     """SimAM of scores before the softmax, (tasks, queries, layer, heads, L), over a query's OWN tokens.
 
-    Demonstrations and BOS are left out, as in Dai et al. (2022). Of a map of L = 1 the cosine is a
-    sign, which says next to nothing.
+    Demonstrations and BOS are excluded, as in Dai et al. (2022). For maps of length L = 1 the cosine is
+    only a sign.
     """
-    zero, told, tuned = (_heads_as_queries(maps) for maps in (zero_shot, in_context, finetuned))
-    before, after = mean_cosine(told, zero).mean, mean_cosine(told, tuned).mean
-    changes = mean_cosine(_change(told, zero), _change(tuned, zero))
+    zero, context, tuned = (_heads_as_queries(maps) for maps in (zero_shot, in_context, finetuned))
+    before, after = mean_cosine(context, zero).mean, mean_cosine(context, tuned).mean
+    changes = mean_cosine(_change(context, zero), _change(tuned, zero))
     return MapSimilarity(before, after, changes.mean, changes.unmoved, changes.diverged)
 
 
 def _heads_as_queries(maps: jax.Array) -> jax.Array:
-    """Maps (tasks, queries, layer, heads, L) as (tasks, queries x heads, layer, L)."""
+    """Reshape maps (tasks, queries, layer, heads, L) to (tasks, queries x heads, layer, L)."""
     moved = jnp.moveaxis(maps, 3, 2)
     return moved.reshape(moved.shape[0], -1, *moved.shape[3:])
 
 
 def kendall(one: jax.Array, other: jax.Array) -> jax.Array:
-    """Kendall's rank correlation along the last axis, with ties (tau-b); NaN where all are tied."""
+    """Kendall's rank correlation tau-b along the last axis; NaN where all values are tied."""
 
     def order(values: jax.Array) -> jax.Array:
         return jnp.sign(values[..., :, None] - values[..., None, :])
@@ -163,10 +163,11 @@ def kendall(one: jax.Array, other: jax.Array) -> jax.Array:
 
 
 def noise_limit(ratio: float) -> float:
-    """Normalised similarity of two independent noises r on one output z, |r|^2 = ratio |z|^2.
+    """Normalised similarity of two independent noises r added to one output z, |r|^2 = ratio |z|^2.
 
-    (1 - s)^2 / (ratio + (1 - s)^2) with s = sqrt(1 + ratio), in the limit of many dimensions: both
-    changes shrink z, and so point the same way; .25 at ratio 3, from noise alone.
+    (1 - s)^2 / (ratio + (1 - s)^2) with s = sqrt(1 + ratio), in the limit of many dimensions. Both
+    changes shrink z and therefore have a common direction: noise alone gives .25 at ratio 3. Raises
+    BadInput unless `ratio` is positive.
     """
     require_positive("ratio", ratio)
     shrunk = (1 - (1 + ratio) ** 0.5) ** 2
@@ -176,7 +177,7 @@ def noise_limit(ratio: float) -> float:
 def noise_similarity(
     key: jax.Array, ratio: float, width: int, pairs: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean cosine of the changes by independent noises, normalised and raw; see `noise_limit`."""
+    """Mean cosine of changes by independent noises, normalised and not; see `noise_limit`."""
     output, one, other = jax.random.normal(key, (3, pairs, width))
     noises = [output + jnp.sqrt(ratio) * noise for noise in (one, other)]
 

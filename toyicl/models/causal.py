@@ -166,19 +166,19 @@ class CausalTransformer(nnx.Module):
 
     def answers(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
         """Logits at every input, the query last, each computed from earlier tokens: (N + 1, m)."""
-        return self.see(self.arrange(x, y, x_query)).logits[
+        return self.activations(self.arrange(x, y, x_query)).logits[
             self.input_tokens :: self.input_tokens + 1
         ]
 
     def in_context(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> Activations:
         """Activations at the query after N demonstrations: (N, d), (N, m), (d,)."""
-        return self.see(self.arrange(x, y, x_query)).last()
+        return self.activations(self.arrange(x, y, x_query)).last()
 
     def zero_shot(self, x_query: jax.Array) -> Activations:
         """Activations at the query after BOS, without demonstrations: (d,)."""
-        return self.see(self.alone(x_query)).last()
+        return self.activations(self.query_tokens(x_query)).last()
 
-    def alone(self, x_query: jax.Array) -> jax.Array:
+    def query_tokens(self, x_query: jax.Array) -> jax.Array:
         """The tokens BOS x_q of a query without demonstrations, (1 + input tokens, width)."""
         nothing = x_query[None][:0]
         outputs = self.labels[...].shape[0]
@@ -199,7 +199,7 @@ class CausalTransformer(nnx.Module):
         tokens = jnp.concatenate([self.beginning[...][None], rows, query])
         return tokens + self.positions[...][: tokens.shape[0]]
 
-    def see(
+    def activations(
         self,
         tokens: jax.Array,
         between: Callable[[jax.Array], jax.Array] = lambda tokens: tokens,
