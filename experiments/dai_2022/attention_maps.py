@@ -26,7 +26,7 @@ from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation, similarity
 from toyicl.finetuning.evaluation import EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import published
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claims
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import panels
 from toyicl.tasks.prompts import cross_entropy
@@ -166,7 +166,7 @@ def _rank_gain(length: int) -> claims.Value:
     return value
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         "DAI-5": _nearer(1),

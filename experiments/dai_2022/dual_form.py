@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.finetuning import dual_form
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claims
 from toyicl.plots import figures, panels
 from toyicl.studies.alignment import Variables
 from toyicl.tasks.prompts import Classification, require_each_class
@@ -231,7 +231,7 @@ def _largest(name: str, precision: str = "float64") -> claims.Value:
     return lambda results: results[name].sel(precision=precision).max(skipna=False)
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         "DAI-1": _largest("trained"),

@@ -26,7 +26,7 @@ from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import published
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claims
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import cross_entropy, with_false_labels
@@ -183,7 +183,7 @@ def _change(side: str, model: str = "trained") -> claims.Value:
     return value
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("unfinished_report.toml"),
     {
         "REP-3-icl": _steps("in_context"),
@@ -192,7 +192,7 @@ CLAIMS = claims.read(
         "REP-3-finetuning": _change("finetuning"),
         "REP-3-both": _change("both"),
     },
-) + claims.read(
+) + catalogue.read(
     Path(__file__).parents[1] / "objections" / "claims.toml",
     {"CR-10-labels": _change("in context", "untrained")},
 )

@@ -37,7 +37,7 @@ from toyicl.finetuning.updates import (
     published,
     tangent_steps,
 )
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values, claims
 from toyicl.models.causal import Activations, CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import cross_entropy
@@ -84,11 +84,12 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     }
     return dataset(
         {name: (("seed", *dims.get(name, ())), values) for name, values in trained.items()},
-        {"untrained_model_cosine": ("seed", found["step_cosine"][:, 0].mean(axis=-1))},
-        {"norm_ratio": ("seed", trained["step_ratio"].mean(axis=-1))},
-        {"prediction_difference": ("seed", trained["step_gap"])},
+        {"model_cosine": (("seed", "stage"), found["step_cosine"].mean(axis=-1))},
+        {"norm_ratio": (("seed", "stage"), found["step_ratio"].mean(axis=-1))},
+        {"prediction_difference": (("seed", "stage"), found["step_gap"])},
         {"seed": history.seeds, "factor": list(settings.factors)},
     ).assign_coords(
+        stage=["untrained", "trained"],
         tuning=["real", "linearised"],
         kind=list(KINDS),
         layer=np.arange(1, settings.model.depth + 1),
@@ -244,11 +245,11 @@ def _difference(results: xr.Dataset) -> xr.DataArray:
     return both[0] - both[1]
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("unfinished_report.toml"),
     {
-        "REP-0-start": claims.largest("start_gap"),
-        "REP-0-step": claims.largest("jacobian_gap"),
+        "REP-0-start": claim_values.largest("start_gap"),
+        "REP-0-step": claim_values.largest("jacobian_gap"),
         "REP-1": _difference,
         "REP-1-logits": _falls,
         "REP-2": lambda results: results.step_cosine.mean("example"),

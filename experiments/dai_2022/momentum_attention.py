@@ -29,7 +29,7 @@ from toyicl.core.config import require, require_different, require_not_negative,
 from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import FinetuningStudy
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values, claims
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import Prompt
@@ -148,10 +148,10 @@ def _both(name: str, one: str, other: str, join: Any) -> claims.Value:
     return lambda results: join(_final(name, one)(results), _final(name, other)(results))
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        "DAI-7-zero": claims.largest("gap"),
+        "DAI-7-zero": claim_values.largest("gap"),
         "DAI-7": _both("perplexity", "eta 0.5", "eta 0", np.divide),
         "DAI-7-control": _both("perplexity", "eta 0.5", "previous token", np.divide),
         "DAI-7-icl": _both("in_context", "eta 0.5", "eta 0", np.subtract),

@@ -23,7 +23,7 @@ from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import published
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claims
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import panels
 from toyicl.tasks.prompts import SequenceRegression, half_squared
@@ -102,7 +102,7 @@ def _over_zero_shot(way: str) -> claims.Value:
     return lambda results: results.error.sel(way=way) / results.error.sel(way="zero-shot")
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).parents[1] / "objections" / "claims.toml",
     {
         "CR-10-regression-icl": _over_zero_shot("in context"),

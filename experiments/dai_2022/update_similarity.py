@@ -32,7 +32,7 @@ from toyicl.core.datasets import dataset
 from toyicl.finetuning import baselines, evaluation, similarity
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import PARAMETERS, Method, layer_causal, plain, published
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claims
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import panels
 from toyicl.tasks.prompts import cross_entropy
@@ -114,15 +114,16 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
                 ("seed", "kind", "layer"),
                 evaluation.untrained_with(_alike_at, history, rates, trials[:1]),
             ),
-            "untrained_model_cosine": (("seed", "layer"), found["similarity"][:, 0, 0, 0]),
-            "norm_ratio": (("seed", "layer"), found["arm_norm_ratio"][:, 1, 0]),
-            "prediction_difference": ("seed", found["apart"][:, 1]),
+            "model_cosine": (("seed", "stage", "layer"), found["similarity"][:, :, 0, 0]),
+            "norm_ratio": (("seed", "stage", "layer"), found["arm_norm_ratio"][:, :, 0]),
+            "prediction_difference": (("seed", "stage"), found["apart"]),
             "noise": ("kind", [*map(float, noise), np.nan, np.nan]),
         },
         {"seed": history.seeds, "step": history.steps},
         undemonstrated=int(jnp.sum(jnp.sum(trials[0].y, axis=1) == 0)),
     ).assign_coords(
         model=["untrained", "trained"],
+        stage=["untrained", "trained"],
         way=list(WAYS),
         tuned=tuned,
         arm=[*tuned, "Gaussian noise", "uniform noise"],
@@ -301,7 +302,7 @@ def _at_trained_rate(results: xr.Dataset) -> xr.DataArray:
     return results.untrained_at_trained_rate.sel(kind="normalised").isel(layer=-1)
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         "DAI-icl": _minus(_of("in_context"), _of("zero_shot")),
@@ -322,7 +323,7 @@ CLAIMS = claims.read(
         "DAI-4-mlps": _minus(_similarity(), _similarity("MLPs")),
         "DAI-4-best": _minus(_similarity(), _best),
     },
-) + claims.read(
+) + catalogue.read(
     Path(__file__).parents[1] / "objections" / "claims.toml",
     {
         "CR-10": lambda results: _best(results) - 3 * _similarity("random")(results),

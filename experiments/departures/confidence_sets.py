@@ -21,7 +21,7 @@ from toyicl.algorithms.iterative import ConjugateGradients, IterativeNewton
 from toyicl.algorithms.ridge import Ridge
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Learner
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies import algorithm_comparison
@@ -114,7 +114,7 @@ def _over_next(results: xr.Dataset) -> xr.DataArray:
 
 
 CLAIMS = (
-    *claims.read(
+    *catalogue.read(
         Path(__file__).with_name("claims.toml"),
         {
             "EXPLAINED-gdpp": lambda results: (
@@ -128,12 +128,13 @@ CLAIMS = (
             ),
         },
     ),
-    *claims.read(
+    *catalogue.read(
         Path(__file__).parents[1] / "objections" / "claims.toml",
         {
-            "CR-2": claims.final("model_cosine"),
-            "CR-2-predictions": lambda results: claims.last(
-                results.prediction_difference / results.prediction_difference_gdpp
+            "CR-2": claim_values.final("model_cosine", "gd"),
+            "CR-2-predictions": lambda results: claim_values.last(
+                claim_values.of(results, "prediction_difference", "gd")
+                / claim_values.of(results, "prediction_difference", "gdpp")
             ),
             "CR-3": _over_next,
         },

@@ -10,7 +10,7 @@ Cost: half an hour; quick: less than one minute.
 
 from pathlib import Path
 
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.plots import sweep_panels
 from toyicl.studies import departure_sweep
 from toyicl.training.step import Training
@@ -26,10 +26,12 @@ QUICK = departure_sweep.Probe(
 )
 trainings, measure = departure_sweep.trainings, departure_sweep.measure
 draw = sweep_panels.draw
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        "PROBE-corner": lambda results: results.unexplained,
-        "PROBE-control": lambda results: abs(results.untrained_excess - 1).max(),
+        "PROBE-corner": claim_values.at_stage("unexplained"),
+        "PROBE-control": lambda results: abs(
+            claim_values.at_stage("excess", "untrained")(results) - 1
+        ).max(),
     },
 )

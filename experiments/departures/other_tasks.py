@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 
 from toyicl.analysis.weights import circuit_scores, random_circuit_score
 from toyicl.core.datasets import dataset, side_by_side
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
+from toyicl.harness.claims import Value
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures, panels, sweep_panels
 from toyicl.studies import departure_sweep
@@ -81,28 +82,37 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
         found = departure_sweep.beside_descent(history, task, 1, settings.evaluation_episodes)
         scores = jax.vmap(partial(circuit_scores, dim=d))(history.final)
         parts[name] = dataset(
-            {key: ("seed", value) if np.ndim(value) else value for key, value in found.items()},
+            dict(found),
             {"key_query_score": ("seed", scores.key_query[:, 0])},
             {"value_output_score": ("seed", scores.value_output[:, 0])},
             {"seed": history.seeds},
         )
     random = random_circuit_score(d)
-    return side_by_side(parts, "task").assign(random_score=random)
+    return (
+        side_by_side(parts, "task")
+        .assign(random_score=random)
+        .assign_coords(stage=list(departure_sweep.STAGES))
+    )
 
 
 def draw(results: xr.Dataset) -> Figure:
     """Each measure, a mark for every seed, trained and untrained."""
 
     def marks(
-        axes: Axes, results: xr.Dataset, *, names: dict[str, str], level: float | None
+        axes: Axes,
+        results: xr.Dataset,
+        *,
+        shown_as: dict[str, Value],
+        level: float | None,
+        log: bool = False,
     ) -> None:
-        looks = zip(names.items(), "os", (figures.MODEL, figures.REFERENCE), strict=True)
-        for (name, label), marker, color in looks:
-            for position, values in enumerate(results[name].values):
+        looks = zip(shown_as.items(), "os", (figures.MODEL, figures.REFERENCE), strict=True)
+        for (label, value), marker, color in looks:
+            for position, values in enumerate(value(results).values):
                 places = np.full(len(values), position)
                 shown = label if position == 0 else None
                 axes.plot(places, values, marker, color=color, label=shown, alpha=0.7)
-        if "unexplained" in names:  # of untrained models, whose answers are tiny, many times 1
+        if log:  # of untrained models, whose answers are tiny, many times 1
             axes.set_yscale("log")
         if level is not None:
             figures.floor_line(axes, level, "random weights")
@@ -111,23 +121,23 @@ def draw(results: xr.Dataset) -> Figure:
 
     drawn: dict[str, panels.Panel] = {}
     for name in ("model_cosine", "norm_ratio", "unexplained"):
-        names = {name: "trained", f"untrained_{name}": "untrained"}
-        drawn[sweep_panels.NAMES[name]] = partial(marks, names=names, level=None)
-    scores = {"key_query_score": "$W_K^T W_Q$", "value_output_score": "$P W_V$"}
+        stages = {stage: claim_values.at_stage(name, stage) for stage in ("trained", "untrained")}
+        log = name == "unexplained"
+        drawn[sweep_panels.NAMES[name]] = partial(marks, shown_as=stages, level=None, log=log)
+    scores: dict[str, Value] = {
+        "$W_K^T W_Q$": lambda results: results.key_query_score,
+        "$P W_V$": lambda results: results.value_output_score,
+    }
     level = float(results.random_score)
-    drawn["circuits: distance from identity"] = partial(marks, names=scores, level=level)
+    drawn["circuits: distance from identity"] = partial(marks, shown_as=scores, level=level)
     sentence = "One linear layer, trained on four tasks; GD is the best step on each."
     return panels.figure(results, drawn, sentence)
 
 
-def _value(name: str) -> claims.Value:
-    return lambda results: results[name]
-
-
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        f"UNTAUGHT-{task}{end}": _value(name)
+        f"UNTAUGHT-{task}{end}": claim_values.at_stage(name)
         for task in ("recall", "mixture", "dynamics")
         for end, name in (("", "unexplained"), ("-cosine", "model_cosine"))
     },

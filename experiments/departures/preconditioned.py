@@ -24,7 +24,7 @@ from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.algorithms.iterative import PreconditionedGradientDescent
 from toyicl.analysis.weights import implied_step
 from toyicl.core.datasets import dataset
-from toyicl.harness import claims
+from toyicl.harness import catalogue
 from toyicl.plots import figures, panels
 from toyicl.studies.alignment import Learner, Study, alignment
 from toyicl.tasks.linear import LinearRegression
@@ -93,14 +93,14 @@ def draw(results: xr.Dataset) -> Figure:
         axes.legend()
 
     drawn = {
-        "loss while training": losses,
-        "alignment with the best matrix": panels.alignment_panel("_pgd"),
+        "loss during training": losses,
+        "alignment with the best matrix": panels.alignment_panel("pgd"),
         "the step it takes in each direction": diagonal,
     }
     return panels.figure(results, drawn, "One linear layer, anisotropic inputs.", columns=3)
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).parents[1] / "objections" / "claims.toml",
     {
         "CR-5": lambda results: results.matrix_distance,

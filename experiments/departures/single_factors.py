@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from toyicl.core.config import require_different
 from toyicl.core.datasets import side_by_side
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.plots import sweep_panels
 from toyicl.studies import departure_sweep, departures
 from toyicl.training.loop import Histories, Job
@@ -85,19 +85,19 @@ def draw(results: xr.Dataset) -> Figure:
 
 
 CLAIMS = (
-    *claims.read(
+    *catalogue.read(
         Path(__file__).with_name("claims.toml"),
         {
-            "DIAL-linear": lambda results: results.loss / results.gd_loss,
-            "DIAL-softmax": lambda results: results.loss,
-            "DIAL-control": lambda results: results.untrained_excess,
+            "DIAL-linear": lambda results: claim_values.at_stage("loss")(results) / results.gd_loss,
+            "DIAL-softmax": claim_values.at_stage("loss"),
+            "DIAL-control": claim_values.at_stage("excess", "untrained"),
         },
     ),
-    *claims.read(
+    *catalogue.read(
         Path(__file__).parents[1] / "objections" / "claims.toml",
         {
-            "CR-1": lambda results: results.loss - results.gd_loss,
-            "CR-1-cosine": lambda results: results.model_cosine,
+            "CR-1": lambda results: claim_values.at_stage("loss")(results) - results.gd_loss,
+            "CR-1-cosine": claim_values.at_stage("model_cosine"),
         },
     ),
 )

@@ -32,7 +32,7 @@ from toyicl.algorithms.ridge import Ridge
 from toyicl.analysis.confidence_set import Scaled
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.core.episode import Learner
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claims
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies import algorithm_comparison
@@ -126,7 +126,7 @@ def _left(*rivals: str) -> claims.Value:
     )
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         "SOFTMAX-one": _left(*AVERAGES),

@@ -25,7 +25,7 @@ from toyicl.analysis import metrics
 from toyicl.analysis.cost_scaling import crossing, operations, slope
 from toyicl.core.config import require_size
 from toyicl.core.datasets import dataset
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claims
 from toyicl.models.attention import read_by_scatter, read_by_scores, read_linear, read_softmax
 from toyicl.models.construction import softmax_heads
 from toyicl.models.tokens import Tokens
@@ -157,7 +157,7 @@ def _crossing(results: xr.Dataset) -> xr.DataArray:
     return xr.DataArray(found / results.attrs["width"])
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         "CR-cost-linear": _slope("linear"),

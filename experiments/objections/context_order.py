@@ -23,7 +23,7 @@ from toyicl.analysis import metrics
 from toyicl.core.config import require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, Learner
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import figures, panels
 from toyicl.studies.alignment import thinned
@@ -139,11 +139,11 @@ def draw(results: xr.Dataset) -> Figure:
     return panels.figure(results, drawn, sentence)
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        **{f"CR-order-{name}": claims.largest(name) for name in JOINT},
-        "CR-order-untrained": claims.untrained("separate"),
-        "CR-order-separate": claims.final("separate"),
+        **{f"CR-order-{name}": claim_values.largest(name) for name in JOINT},
+        "CR-order-untrained": claim_values.untrained("separate"),
+        "CR-order-separate": claim_values.final("separate"),
     },
 )

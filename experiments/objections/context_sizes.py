@@ -20,7 +20,7 @@ from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.core.config import require_different, require_size
 from toyicl.core.datasets import dataset
-from toyicl.harness import claims
+from toyicl.harness import catalogue
 from toyicl.plots import figures, panels
 from toyicl.studies.alignment import Study, alignment, best_references
 from toyicl.training.loop import Histories
@@ -77,11 +77,11 @@ def draw(results: xr.Dataset) -> Figure:
         axes.set(xlabel="context size", ylabel="loss", yscale="log")
         axes.legend()
 
-    drawn = {"loss while training": panels.training_panel, "other context sizes": panel}
+    drawn = {"loss during training": panels.training_panel, "other context sizes": panel}
     return panels.figure(results, drawn, "One linear layer, trained at one context size.")
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         f"CR-7-{size}": lambda results: results.size_loss / results.exact_size_gd_loss

@@ -25,7 +25,7 @@ from toyicl.analysis import metrics
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, Learner
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claims
 from toyicl.models.construction import gradient_descent_circuits, with_circuits
 from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression
@@ -167,7 +167,7 @@ def _before(results: xr.Dataset) -> xr.DataArray:
     return abs(results.slope.sel(layer=1).where(results.depth > 1)).min()
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         "CR-4": _last,

@@ -24,7 +24,7 @@ from toyicl.analysis.cost_scaling import slope
 from toyicl.core.config import require, require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, predict
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values, claims
 from toyicl.models.attention import read_softmax
 from toyicl.models.construction import softmax_heads, subtracted_heads
 from toyicl.plots import panels
@@ -218,12 +218,12 @@ def _slope(name: str) -> claims.Value:
     return lambda results: xr.DataArray(slope(results.logit_scale, results[name], most=FITTED))
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        **{f"CR-11-{name}": claims.largest(name) for name in list(IDENTITIES)[:6]},
-        "CR-11-general": claims.least("general"),
-        "CR-11-affine": claims.least("affine"),
+        **{f"CR-11-{name}": claim_values.largest(name) for name in list(IDENTITIES)[:6]},
+        "CR-11-general": claim_values.least("general"),
+        "CR-11-affine": claim_values.least("affine"),
         "CR-11-one": _slope("one"),
         "CR-11-two": _slope("two"),
     },

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claims
 from toyicl.plots import panels
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import Histories
@@ -185,7 +185,7 @@ def _drift(model: str) -> claims.Value:
     return lambda results: results.drift.sel(model=model).isel(repeat=-1)
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         "CR-9-linear": lambda results: results.gap.sel(model="linear").max(),

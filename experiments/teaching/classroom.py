@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from toyicl import theory
 from toyicl.core.config import require, require_different, require_fraction, require_size
 from toyicl.core.datasets import dataset, side_by_side
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.models.construction import require_one_linear_layer
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures, panels
@@ -76,9 +76,9 @@ QUICK = Settings(
 HEADS = (1, 2)
 RESTED = 1000
 """Steps after which a layer whose loss is still high rests on the plateau."""
-SHOWN = ("loss", "model_cosine", "norm_ratio", "untrained_model_cosine", "on_plateau")
+SHOWN = ("loss", "model_cosine", "norm_ratio", "on_plateau", "gd_loss")
 """What is kept of each layer along the dial."""
-SHOWN_DEEP = ("loss", "model_cosine_gdpp", "norm_ratio_gdpp", "learned_curvature", "on_plateau")
+SHOWN_DEEP = ("loss", "model_cosine", "norm_ratio", "learned_curvature", "on_plateau")
 """What is kept of two layers."""
 DEEP = Architecture(depth=2, shared=True)
 
@@ -151,10 +151,14 @@ def _closed_losses(task: LinearRegression, models: Any) -> list[float]:
 def _deep(settings: Settings, history: History) -> xr.Dataset:
     """Two layers with the same weights, after training."""
     references = best_references(settings.task, DEEP.depth)
-    found = dataset(
-        alignment(settings, history, references),
-        readings(settings, history.final),
-    ).isel(step=-1, drop=True)[[*SHOWN_DEEP]]
+    found = (
+        dataset(
+            alignment(settings, history, references),
+            readings(settings, history.final),
+        )
+        .isel(step=-1, drop=True)
+        .sel(reference="gdpp", drop=True)[[*SHOWN_DEEP]]
+    )
     kept = found.assign(dataset(_circuits(history.final, ("seed",))))
     return kept.rename({name: f"deep_{name}" for name in kept.data_vars}).rename(head="deep_head")
 
@@ -184,11 +188,11 @@ def _dial(
     rows = []
     for history in histories:
         beside = departure_sweep.beside_descent(history, task, 1, settings.evaluation_episodes)
-        measured = {variable: ("seed", np.asarray(beside[variable])) for variable in SHOWN}
+        measured = {variable: beside[variable] for variable in SHOWN}
         rows.append(
-            dataset(measured, _circuits(history.final, ("seed",)), {"seed": history.seeds}).assign(
-                gd_loss=float(beside["gd_loss"])
-            )
+            dataset(
+                measured, _circuits(history.final, ("seed",)), {"seed": history.seeds}
+            ).assign_coords(stage=list(departure_sweep.STAGES))
         )
     joined = side_by_side(dict(zip(settings.shares, rows, strict=True)), "share")
     sizes = {size: f"{name}_{size}" for size in ("head", "row", "column")}
@@ -215,15 +219,15 @@ def draw(results: xr.Dataset) -> Figure:
         )
 
         def draw(canvas: Axes, results: xr.Dataset) -> None:
-            curves(canvas, results)
+            curves(canvas, results.sel(stage="trained"))
             figures.floor_line(canvas, float(results[f"{name}_1_gd_loss"][0]), "one GD step")
             canvas.legend()
 
         return draw
 
     drawn: Mapping[str, panels.Panel] = {
-        "loss while training": training,
-        "alignment with the GD step": panels.alignment_panel(),
+        "loss during training": training,
+        "alignment with the GD step": panels.alignment_panel("gd"),
         f"the dial, {results.sizes['row'] - 1} inputs": dial("wide"),
         "the dial, one input": dial("line"),
     }
@@ -237,7 +241,7 @@ def _between(results: xr.Dataset) -> xr.DataArray:
 
 
 def _over_descent(results: xr.Dataset) -> xr.DataArray:
-    return results.line_1_loss / results.line_1_gd_loss
+    return results.line_1_loss.sel(stage="trained", drop=True) / results.line_1_gd_loss
 
 
 def _resting(results: xr.Dataset) -> xr.DataArray:
@@ -265,12 +269,12 @@ def _input_keys(results: xr.Dataset) -> xr.DataArray:
     return (inputs / label).where(_resting(results)).median()
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).parents[1] / "departures" / "claims.toml",
     {
         "PLATEAU-roles": _roles,
         "PLATEAU-keys": _input_keys,
-        "PAGE-weights": lambda results: results.closed_loss / claims.last(results.loss),
+        "PAGE-weights": lambda results: results.closed_loss / claim_values.last(results.loss),
         "PAGE-line": _over_descent,
         "PAGE-line-softmax": _over_descent,
         "PAGE-deep": _between,

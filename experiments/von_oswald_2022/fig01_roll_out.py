@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from toyicl.core.config import require, require_positive, require_size
 from toyicl.core.datasets import dataset
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, roll_outs
 from toyicl.training.loop import Histories
@@ -63,10 +63,10 @@ def draw(results: xr.Dataset) -> Figure:
 
 
 def _furthest(results: xr.Dataset) -> xr.DataArray:
-    return claims.furthest(results.rolled_loss / results.rolled_gd_loss, "layer", center=1.0)
+    return claim_values.furthest(results.rolled_loss / results.rolled_gd_loss, "layer", center=1.0)
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         "VO-1-1": lambda results: abs(results.rolled_loss - results.rolled_gd_loss).max("layer"),

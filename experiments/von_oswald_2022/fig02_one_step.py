@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from toyicl import theory
 from toyicl.core.config import require, require_different, require_size
 from toyicl.core.datasets import dataset, side_by_side
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.models.construction import require_one_linear_layer
 from toyicl.plots import figures, panels
 from toyicl.studies.alignment import (
@@ -115,7 +115,7 @@ def _over_sizes(settings: Settings, histories: Histories) -> xr.Dataset:
             alignment(own, history, references),
             interpolation(own, history.final, references["gd"]),
         ).isel(step=-1)
-    kept = ["loss", "gd_loss", "interpolated_loss", "on_plateau"]
+    kept = ["loss", "reference_loss", "interpolated_loss", "on_plateau"]
     joined = side_by_side(parts, "size")[kept].drop_vars("step")
     return joined.rename({name: f"size_{name}" for name in (*kept, "seed")})
 
@@ -139,7 +139,7 @@ def draw(results: xr.Dataset) -> Figure:
         axes.legend()
 
     def sizes(axes: panels.Axes, results: xr.Dataset) -> None:
-        gd = results.size_gd_loss
+        gd = results.size_reference_loss.sel(reference="gd")
         # Interpolating a seed on its plateau, whose attention is near 0, means nothing: off the scale.
         panels.curves(
             {"size_loss": "trained layer", "size_interpolated_loss": "interpolated weights"},
@@ -153,8 +153,8 @@ def draw(results: xr.Dataset) -> Figure:
         axes.legend(loc="upper left")
 
     drawn = {
-        "loss while training": training,
-        "alignment with the GD step": panels.alignment_panel(),
+        "loss during training": training,
+        "alignment with the GD step": panels.alignment_panel("gd"),
         "final loss by size": sizes,
         "inputs scaled away from training": panels.SHIFTS["larger inputs"],
     }
@@ -166,18 +166,22 @@ def draw(results: xr.Dataset) -> Figure:
     return panels.figure(results, drawn, sentence)
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        "VO-2a-1": claims.loss_over("gd"),
-        "VO-2b-1": claims.final("model_cosine"),
-        "VO-2b-1-norm": claims.final("norm_ratio"),
-        "VO-2b-2-model": claims.final("model_difference"),
-        "VO-2b-2": claims.final("prediction_difference"),
-        "VO-2c-1": lambda results: results.size_loss / results.size_gd_loss,
-        "VO-2c-2": lambda results: results.interpolated_loss / results.gd_loss,
-        "VO-2d-1": claims.shift("scaled", "gd", low=0.5, high=1.25),
-        "VO-2d-1-far": claims.shift("scaled", "gd", low=0.5, high=2.0),
+        "VO-2a-1": claim_values.loss_over("gd"),
+        "VO-2b-1": claim_values.final("model_cosine", "gd"),
+        "VO-2b-1-norm": claim_values.final("norm_ratio", "gd"),
+        "VO-2b-2-model": claim_values.final("model_difference", "gd"),
+        "VO-2b-2": claim_values.final("prediction_difference", "gd"),
+        "VO-2c-1": lambda results: (
+            results.size_loss / results.size_reference_loss.sel(reference="gd", drop=True)
+        ),
+        "VO-2c-2": lambda results: (
+            results.interpolated_loss / claim_values.reference_loss(results, "gd")
+        ),
+        "VO-2d-1": claim_values.shift("inputs", "gd", low=0.5, high=1.25),
+        "VO-2d-1-far": claim_values.shift("inputs", "gd", low=0.5, high=2.0),
         "VO-P1-7": lambda results: results.learned_step / results.exact_step,
     },
 )

@@ -21,7 +21,7 @@ from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
 from toyicl.core.datasets import dataset
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, interpolation, shifts
@@ -117,30 +117,31 @@ def _range(values: xr.DataArray) -> str:
 
 
 CLAIMS = (
-    *claims.read(
+    *catalogue.read(
         Path(__file__).with_name("claims.toml"),
         {
-            "VO-1-2-K5": claims.loss_over("gd"),
+            "VO-1-2-K5": claim_values.loss_over("gd"),
             "VO-3b-1": lambda results: results.trimmed_loss,
-            "VO-3b-1-linear": claims.final("loss"),
+            "VO-3b-1-linear": claim_values.final("loss"),
             "VO-3b-2": lambda results: results.trimmed_loss / results.trimmed_gdpp,
             "VO-3b-2-shared": lambda results: results.trimmed_shared / results.trimmed_loss,
-            "VO-3b-3": claims.final("model_cosine_gdpp"),
-            "VO-3b-3-gd": claims.final("model_cosine"),
+            "VO-3b-3": claim_values.final("model_cosine", "gdpp"),
+            "VO-3b-3-gd": claim_values.final("model_cosine", "gd"),
             "VO-3b-4": lambda results: (
-                results.interpolated_loss >= 1.5 * claims.last(results.loss)
+                results.interpolated_loss >= 1.5 * claim_values.last(results.loss)
             ).mean(),
             "VO-A12-1": lambda results: (
                 results.unclipped_unstable.mean() - results.clipped_unstable.mean()
             ),
         },
     ),
-    *claims.read(
+    *catalogue.read(
         Path(__file__).parents[1] / "objections" / "claims.toml",
         {
-            "CR-2-K5": claims.final("model_cosine"),
-            "CR-2-K5-predictions": lambda results: claims.last(
-                results.prediction_difference / results.prediction_difference_gdpp
+            "CR-2-K5": claim_values.final("model_cosine", "gd"),
+            "CR-2-K5-predictions": lambda results: claim_values.last(
+                claim_values.of(results, "prediction_difference", "gd")
+                / claim_values.of(results, "prediction_difference", "gdpp")
             ),
         },
     ),

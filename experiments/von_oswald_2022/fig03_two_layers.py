@@ -14,7 +14,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl.core.datasets import dataset
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies.alignment import (
@@ -56,34 +56,40 @@ def draw(results: xr.Dataset) -> Figure:
 
 def _distance_to_descent(results: xr.Dataset) -> xr.DataArray:
     """Distance of predictions to GD minus that to GD++: below 0, the model is nearer GD."""
-    return results.prediction_difference - results.prediction_difference_gdpp
+    to_gd, to_gdpp = (
+        claim_values.of(results, "prediction_difference", name) for name in ("gd", "gdpp")
+    )
+    return to_gd - to_gdpp
 
 
 def _after_drop(results: xr.Dataset) -> xr.DataArray:
     """The same where the loss is first halfway down from the start."""
-    half = (results.loss.isel(step=0) + results.gdpp_loss) / 2
+    half = (results.loss.isel(step=0) + claim_values.reference_loss(results, "gdpp")) / 2
     first = (results.loss < half).argmax("step")
     return _distance_to_descent(results).isel(step=first)
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        "VO-1-2-K2": claims.loss_over("gd"),
-        "VO-3a-1": claims.loss_over("gd"),
-        "VO-3a-2": claims.loss_over("gdpp"),
-        "VO-3a-3-peak": lambda results: results.model_cosine.max("step"),
-        "VO-3a-3": claims.final("model_cosine"),
-        "VO-3a-3-order": lambda results: claims.last(
-            results.model_cosine_gdpp - results.model_cosine
+        "VO-1-2-K2": claim_values.loss_over("gd"),
+        "VO-3a-1": claim_values.loss_over("gd"),
+        "VO-3a-2": claim_values.loss_over("gdpp"),
+        "VO-3a-3-peak": lambda results: claim_values.of(results, "model_cosine", "gd").max("step"),
+        "VO-3a-3": claim_values.final("model_cosine", "gd"),
+        "VO-3a-3-order": lambda results: claim_values.last(
+            claim_values.of(results, "model_cosine", "gdpp")
+            - claim_values.of(results, "model_cosine", "gd")
         ),
-        "VO-3a-4": claims.final("model_cosine_gdpp"),
-        "VO-3a-4-norm": claims.final("norm_ratio_gdpp"),
-        "VO-3a-4-model": claims.final("model_difference_gdpp"),
-        "VO-3a-4-predictions": claims.final("prediction_difference_gdpp"),
+        "VO-3a-4": claim_values.final("model_cosine", "gdpp"),
+        "VO-3a-4-norm": claim_values.final("norm_ratio", "gdpp"),
+        "VO-3a-4-model": claim_values.final("model_difference", "gdpp"),
+        "VO-3a-4-predictions": claim_values.final("prediction_difference", "gdpp"),
         "VO-3a-gamma": lambda results: results.learned_curvature,
         "VO-3a-5-early": _after_drop,
-        "VO-3a-5-late": lambda results: claims.last(_distance_to_descent(results)),
-        "VO-3a-6": lambda results: results.interpolated_loss / results.gdpp_loss,
+        "VO-3a-5-late": lambda results: claim_values.last(_distance_to_descent(results)),
+        "VO-3a-6": lambda results: (
+            results.interpolated_loss / claim_values.reference_loss(results, "gdpp")
+        ),
     },
 )

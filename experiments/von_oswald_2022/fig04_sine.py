@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from toyicl.analysis import metrics
 from toyicl.core.datasets import dataset, seed_coordinate
 from toyicl.core.episode import Episode, Learner
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.models.feature_descent import MetaLearner
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures, panels
@@ -157,20 +157,22 @@ def draw(results: xr.Dataset) -> Figure:
     losses = {"loss": "transformer", "reference_loss": "meta-learned step"}
     drawn = {
         "one episode": functions,
-        "loss while training": panels.curves(losses, ylabel="loss", yscale="log"),
+        "loss during training": panels.curves(losses, ylabel="loss", yscale="log"),
         "how far apart": panels.alignment_panel(),
     }
     return panels.figure(results, drawn, "Sines, each seed beside its own reference.", columns=3)
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        "VO-4-1": lambda results: claims.last(results.loss / results.reference_loss),
+        "VO-4-1": lambda results: claim_values.last(results.loss / results.reference_loss),
         "VO-4-1-key": lambda results: results.key_loss / results.key_reference_loss,
-        "VO-4-1-loss": lambda results: claims.last(np.fmax(results.loss, results.reference_loss)),
-        "VO-4-2": lambda results: claims.last(results.rms_gap) / results.label_deviation,
-        "VO-4-2-predictions": claims.final("prediction_difference"),
-        "VO-4-3": claims.final("equal_signs"),
+        "VO-4-1-loss": lambda results: claim_values.last(
+            np.fmax(results.loss, results.reference_loss)
+        ),
+        "VO-4-2": lambda results: claim_values.last(results.rms_gap) / results.label_deviation,
+        "VO-4-2-predictions": claim_values.final("prediction_difference"),
+        "VO-4-3": claim_values.final("equal_signs"),
     },
 )

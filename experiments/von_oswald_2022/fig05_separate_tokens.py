@@ -26,7 +26,7 @@ from toyicl.analysis.token_jacobian import TokenSensitivity, token_sensitivity
 from toyicl.core.config import require_different, require_size
 from toyicl.core.datasets import dataset, seed_coordinate
 from toyicl.core.episode import Episode
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, thinned
@@ -149,7 +149,7 @@ def draw(results: xr.Dataset) -> Figure:
 
     tokens = {"to_following": "the next token", "to_itself": "itself", "to_others": "the others"}
     attention = panels.curves(tokens, ylabel="norm of the derivative")
-    drawn = {"loss while training": loss, "what the first layer attends to": attention}
+    drawn = {"loss during training": loss, "what the first layer attends to": attention}
     tried = ", ".join(
         f"{float(losses.min()):.3f} at rate {rate:g}"
         for rate, losses in zip(results.rate.values, results.linear_loss, strict=True)
@@ -160,10 +160,10 @@ def draw(results: xr.Dataset) -> Figure:
 
 def _slower(results: xr.Dataset) -> xr.DataArray:
     """Steps to 1.21 times one step's loss over the median with joint tokens; seeds that get there."""
-    level = 1.21 * results.gd_loss
-    joint = claims.first_step(results.joint_loss.rename(joint_step="step") < level)
+    level = 1.21 * claim_values.reference_loss(results, "gd")
+    joint = claim_values.first_step(results.joint_loss.rename(joint_step="step") < level)
     usual = joint.fillna(np.inf).median("joint_seed")
-    return claims.first_step(results.loss < level).dropna("seed") / usual
+    return claim_values.first_step(results.loss < level).dropna("seed") / usual
 
 
 def _ahead(results: xr.Dataset, over_step: float | None = None) -> xr.DataArray:
@@ -173,21 +173,29 @@ def _ahead(results: xr.Dataset, over_step: float | None = None) -> xr.DataArray:
     """
     close = results[["close_loss", "close_following", "close_others"]].rename(close_step="step")
     plateau = float(close.close_loss.isel(step=slice(5, 20)).median())
-    attended = claims.first_step(close.close_following > 3 * close.close_others)
-    level = 0.95 * plateau if over_step is None else over_step * results.gd_loss
+    attended = claim_values.first_step(close.close_following > 3 * close.close_others)
+    level = (
+        0.95 * plateau
+        if over_step is None
+        else over_step * claim_values.reference_loss(results, "gd")
+    )
     below = close.close_loss < level
-    return claims.first_step(below) - attended
+    return claim_values.first_step(below) - attended
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        "VO-5-1": lambda results: claims.loss_over("gd")(results).min(),
-        "VO-5-1-every": claims.loss_over("gd"),
+        "VO-5-1": lambda results: claim_values.loss_over("gd")(results).min(),
+        "VO-5-1-every": claim_values.loss_over("gd"),
         "VO-5-2": _slower,
         "VO-5-3": lambda results: _ahead(results, 1.45),
         "VO-5-3-onset": _ahead,
-        "VO-5-4": lambda results: results.linear_loss.min() / results.gd_loss,
-        "VO-5-4-step": lambda results: results.linear_loss.min() / results.gd_loss,
+        "VO-5-4": lambda results: (
+            results.linear_loss.min() / claim_values.reference_loss(results, "gd")
+        ),
+        "VO-5-4-step": lambda results: (
+            results.linear_loss.min() / claim_values.reference_loss(results, "gd")
+        ),
     },
 )

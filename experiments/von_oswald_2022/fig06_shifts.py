@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from toyicl.algorithms.gradient_descent import GradientDescentPlusPlus
 from toyicl.core.config import require
 from toyicl.core.datasets import dataset, side_by_side
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values, claims
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, shifts
@@ -101,29 +101,29 @@ def draw(results: xr.Dataset) -> Figure:
 
 
 def _gaps(results: xr.Dataset, name: str) -> xr.DataArray:
-    """Log10 of model over reference on scaled targets and on other laws, (kind, factor, seed)."""
+    """Log10 of model over reference, on scaled targets and other distributions."""
     ratios = [
-        results[f"{kind}_loss"] / results[f"{kind}_{name}_loss"] for kind in ("target", "law")
+        claim_values.shifted_ratio(results, shift, name) for shift in ("targets", "distributions")
     ]
-    joined: xr.DataArray = xr.concat(ratios, "kind")
+    joined: xr.DataArray = xr.concat(ratios, "shift")
     known = joined.where(joined > 0)  # 0 where the reference has overflowed
     return known.copy(data=np.log10(known.values))
 
 
 def _largest(name: str) -> claims.Value:
     def value(results: xr.Dataset) -> xr.DataArray:
-        near = _gaps(results, name).sel(factor=slice(3.0)).stack(place=("kind", "factor"))
-        return claims.furthest(near, "place")
+        near = _gaps(results, name).sel(amount=slice(3.0)).stack(place=("shift", "amount"))
+        return claim_values.furthest(near, "place")
 
     return value
 
 
 def _deep_over_two(results: xr.Dataset) -> xr.DataArray:
-    gaps = abs(_gaps(results, "gdpp")).sel(factor=5.0).max("kind")
+    gaps = abs(_gaps(results, "gdpp")).sel(amount=5.0).max("shift")
     return gaps.sel(layers=5) - gaps.sel(layers=2).mean("seed")
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         "VO-6-1-K1": _largest("gd"),

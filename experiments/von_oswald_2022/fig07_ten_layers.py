@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from toyicl.analysis import metrics
 from toyicl.core.datasets import dataset
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, interpolation, shifts
@@ -61,11 +61,13 @@ def draw(results: xr.Dataset) -> Figure:
     return panels.deep_figure(results, "ten steps", "Ten linear layers with the same weights.")
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        "VO-7-1": claims.loss_over("gdpp"),
-        "VO-7-1-interpolated": lambda results: results.interpolated_loss / results.gdpp_loss,
-        "VO-7-2": lambda results: results.five_loss / claims.last(results.loss),
+        "VO-7-1": claim_values.loss_over("gdpp"),
+        "VO-7-1-interpolated": lambda results: (
+            results.interpolated_loss / claim_values.reference_loss(results, "gdpp")
+        ),
+        "VO-7-2": lambda results: results.five_loss / claim_values.last(results.loss),
     },
 )

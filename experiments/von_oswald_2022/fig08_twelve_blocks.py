@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from toyicl.algorithms.ridge import Ridge
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import predict
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, shifts
@@ -70,17 +70,11 @@ def _nearest_ridge(settings: Study, history: History) -> Ridge:
 
 def draw(results: xr.Dataset) -> Figure:
     """Loss, alignment with GD++ and ridge, distances to all references, and the four shifts."""
-    distances = {
-        "prediction_difference": "GD",
-        "prediction_difference_gdpp": "GD++",
-        "prediction_difference_ridge": "ridge",
-        "prediction_difference_truth": "true weights",
-    }
     drawn = {
-        "loss while training": panels.training_panel,
-        "alignment with twelve steps of GD++": panels.alignment_panel("_gdpp"),
-        "alignment with ridge regression": panels.alignment_panel("_ridge"),
-        "distance of predictions": panels.curves(distances, ylim=(0, 0.6)),
+        "loss during training": panels.training_panel,
+        "alignment with twelve steps of GD++": panels.alignment_panel("gdpp"),
+        "alignment with ridge regression": panels.alignment_panel("ridge"),
+        "distance of predictions": panels.compared_panel("prediction_difference", ylim=(0, 0.6)),
         **panels.SHIFTS,
     }
     return panels.figure(results, drawn, "Twelve blocks with four heads and an MLP.", columns=4)
@@ -88,21 +82,27 @@ def draw(results: xr.Dataset) -> Figure:
 
 def _over_next(results: xr.Dataset) -> xr.DataArray:
     """Distance to GD++ over that to the nearer of ridge and the true weights."""
-    to = {name: claims.last(results[f"prediction_difference_{name}"]) for name in ("gdpp", *RIVALS)}
+    to = {
+        name: claim_values.last(claim_values.of(results, "prediction_difference", name))
+        for name in ("gdpp", *RIVALS)
+    }
     return to["gdpp"] / xr.concat([to[name] for name in RIVALS], "rival").min("rival")
 
 
 def _cosine_over_next(results: xr.Dataset) -> xr.DataArray:
-    to = {name: claims.last(results[f"model_cosine_{name}"]) for name in ("gdpp", *RIVALS)}
+    to = {
+        name: claim_values.last(claim_values.of(results, "model_cosine", name))
+        for name in ("gdpp", *RIVALS)
+    }
     return to["gdpp"] - xr.concat([to[name] for name in RIVALS], "rival").max("rival")
 
 
 RIVALS = ("ridge", "truth")
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         "VO-8-1": _over_next,
         "VO-8-1-cosine": _cosine_over_next,
-        "VO-8-1-loss": claims.loss_over("gdpp"),
+        "VO-8-1-loss": claim_values.loss_over("gdpp"),
     },
 )

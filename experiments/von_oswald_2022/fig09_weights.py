@@ -23,7 +23,7 @@ from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.analysis.weights import implied_step
 from toyicl.core.datasets import dataset
-from toyicl.harness import claims
+from toyicl.harness import catalogue
 from toyicl.models.transformer import Transformer
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, Variables, alignment, best_references, readings
@@ -149,7 +149,7 @@ def _relative_spread(results: xr.Dataset) -> xr.DataArray:
     return results.deep_curvature.copy(data=spread)
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         "VO-9-1": lambda results: results.score_distance,

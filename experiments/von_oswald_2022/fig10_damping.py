@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from toyicl.core.config import require, require_different, require_size
 from toyicl.core.datasets import dataset
-from toyicl.harness import claims
+from toyicl.harness import catalogue
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, roll_outs
 from toyicl.training.loop import Histories
@@ -93,7 +93,7 @@ def _share_that_descent_bears_better(results: xr.Dataset) -> xr.DataArray:
     return (~(after.rolled_loss < after.rolled_gd_loss)).mean()
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         "VO-10-1-20": lambda results: _smaller_log(results, 20),

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from toyicl.core.config import require
 from toyicl.core.datasets import dataset
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references
@@ -47,7 +47,7 @@ def measure(settings: Study, histories: Histories) -> xr.Dataset:
 
 def draw(results: xr.Dataset) -> Figure:
     """Both heads of the best seed, and their sum."""
-    best = int(claims.last(results.loss).values.argmin())
+    best = int(claim_values.last(results.loss).values.argmin())
     circuit = results.circuit.isel(seed=best)
     names = ("head 1", "head 2", "their sum")
     shown = dict(zip(names, [*circuit, circuit.sum("head")], strict=True))
@@ -81,7 +81,7 @@ def _mass_left(results: xr.Dataset) -> xr.DataArray:
     return together**2 / (each**2).min("head")
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {"VO-11-1": _cancelled, "VO-11-1-mass": _mass_left},
 )

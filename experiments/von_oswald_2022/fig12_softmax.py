@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from toyicl.analysis import metrics
 from toyicl.core.config import require, require_positive, require_size
 from toyicl.core.datasets import dataset, side_by_side
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.models.construction import subtracted_heads
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
@@ -92,24 +92,28 @@ def _small_logit_loss(settings: Settings) -> float:
 
 def draw(results: xr.Dataset) -> Figure:
     """A row for each number of heads."""
-    drawn = panels.grid({1: "one head", 2: "two heads"}, "heads", panels.BESIDE_GD)
+    drawn = panels.grid({1: "one head", 2: "two heads"}, "heads", panels.COMPARED_WITH_GD)
     return panels.figure(results, drawn, "One layer of softmax attention.", columns=4)
 
 
 def _over_best(results: xr.Dataset) -> xr.DataArray:
     """The least loss over the best of one head, both over that of the step on the same episodes."""
-    return claims.last(results.loss).min() / results.gd_loss / (BEST_HEAD / BEST_STEP)
+    return (
+        claim_values.last(results.loss).min()
+        / claim_values.reference_loss(results, "gd")
+        / (BEST_HEAD / BEST_STEP)
+    )
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        "VO-12-1": claims.final("loss"),
+        "VO-12-1": claim_values.final("loss"),
         "VO-12-1-best": _over_best,
-        "VO-12-2": claims.final("loss"),
-        "VO-12-3-one": claims.final("model_cosine"),
-        "VO-12-3": claims.final("model_cosine"),
+        "VO-12-2": claim_values.final("loss"),
+        "VO-12-3-one": claim_values.final("model_cosine", "gd"),
+        "VO-12-3": claim_values.final("model_cosine", "gd"),
         "VO-12-4": lambda results: results.small_logit_loss,
-        "VO-12-5": claims.log10(claims.shift("scaled", "gd", low=0.5, high=1.5)),
+        "VO-12-5": claim_values.log10(claim_values.shift("inputs", "gd", low=0.5, high=1.5)),
     },
 )

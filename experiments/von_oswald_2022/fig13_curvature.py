@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from toyicl import theory
 from toyicl.core.config import require_different, require_size
 from toyicl.core.datasets import dataset, side_by_side
-from toyicl.harness import claims
+from toyicl.harness import catalogue
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, readings
@@ -155,7 +155,7 @@ def _explodes(results: xr.Dataset) -> xr.DataArray:
     return found.fillna(float(results.curvature[-1]))
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         **{f"VO-13-1-N{size}": lambda results: results.learned_curvature for size in FULL.sizes},

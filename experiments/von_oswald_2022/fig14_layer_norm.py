@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from toyicl.core.config import require
 from toyicl.core.datasets import dataset, side_by_side
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, shifts
@@ -62,15 +62,17 @@ def measure(settings: Study, histories: Histories) -> xr.Dataset:
 
 def draw(results: xr.Dataset) -> Figure:
     """A row for each number of layers."""
-    drawn = panels.grid({1: "one layer", 2: "two layers"}, "layers", panels.BESIDE_GD)
+    drawn = panels.grid({1: "one layer", 2: "two layers"}, "layers", panels.COMPARED_WITH_GD)
     return panels.figure(results, drawn, "Linear attention through LayerNorm.", columns=4)
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        "VO-14-1": claims.loss_over("gd"),
-        "VO-14-1-K2": claims.loss_over("gd"),
-        "VO-14-2": lambda results: (results.scaled_loss / results.scaled_gd_loss).sel(alpha=2.0),
+        "VO-14-1": claim_values.loss_over("gd"),
+        "VO-14-1-K2": claim_values.loss_over("gd"),
+        "VO-14-2": lambda results: claim_values.shifted_ratio(results, "inputs", "gd").sel(
+            amount=2.0
+        ),
     },
 )

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from toyicl.core.config import require_size
 from toyicl.core.datasets import dataset, seed_coordinate, side_by_side
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references
@@ -106,7 +106,7 @@ def draw(results: xr.Dataset) -> Figure:
 
 def _steps_to_learn(results: xr.Dataset) -> xr.DataArray:
     """Steps to a loss of .25, (heads, seed); all steps where it is never reached."""
-    return claims.first_step(results.loss < 0.25).fillna(results.step[-1])
+    return claim_values.first_step(results.loss < 0.25).fillna(results.step[-1])
 
 
 def _longest_over_shortest(results: xr.Dataset) -> xr.DataArray:
@@ -124,11 +124,11 @@ def _rise(results: xr.Dataset) -> xr.DataArray:
     return results.block_loss.max("block_step") / results.block_loss.isel(block_step=0)
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         "VO-15-1": _longest_over_shortest,
-        "VO-15-2": claims.loss_over("gd"),
+        "VO-15-2": claim_values.loss_over("gd"),
         "VO-15-2-sooner": _two_over_one,
         "VO-15-3-peak": _rise,
         "VO-15-3": lambda results: results.block_loss.isel(block_step=-1).where(

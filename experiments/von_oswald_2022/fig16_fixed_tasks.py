@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from toyicl.core.config import require_different, require_size
 from toyicl.core.datasets import dataset, side_by_side
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references, shifts
 from toyicl.tasks.fixed_set import FixedSet
@@ -70,19 +70,19 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
 def draw(results: xr.Dataset) -> Figure:
     """A row for each pool."""
     rows = {size: f"{size} tasks" for size in results.tasks.values}
-    drawn = panels.grid(rows, "tasks", panels.BESIDE_GD)
+    drawn = panels.grid(rows, "tasks", panels.COMPARED_WITH_GD)
     sentence = "One layer trained on fixed tasks, all seeds on the same; losses on new ones."
     return panels.figure(results, drawn, sentence, columns=4)
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        "VO-16-1": claims.final("model_cosine"),
-        "VO-16-1-loss": claims.final("loss"),
-        "VO-16-2-2048": claims.final("model_cosine"),
-        "VO-16-2-2048-loss": claims.loss_over("gd"),
-        "VO-16-2-8192": claims.final("model_cosine"),
-        "VO-16-2-8192-loss": claims.loss_over("gd"),
+        "VO-16-1": claim_values.final("model_cosine", "gd"),
+        "VO-16-1-loss": claim_values.final("loss"),
+        "VO-16-2-2048": claim_values.final("model_cosine", "gd"),
+        "VO-16-2-2048-loss": claim_values.loss_over("gd"),
+        "VO-16-2-8192": claim_values.final("model_cosine", "gd"),
+        "VO-16-2-8192-loss": claim_values.loss_over("gd"),
     },
 )

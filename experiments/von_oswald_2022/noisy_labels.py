@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from toyicl import theory
 from toyicl.core.config import require, require_different
 from toyicl.core.datasets import dataset, side_by_side
-from toyicl.harness import claims
+from toyicl.harness import catalogue, claim_values
 from toyicl.plots import figures, panels
 from toyicl.studies.alignment import Study, alignment, best_references, readings
 from toyicl.tasks.linear import LinearRegression
@@ -81,7 +81,7 @@ def draw(results: xr.Dataset) -> Figure:
 
     def against(name: str, exact: str, label: str) -> panels.Panel:
         def panel(axes: Axes, results: xr.Dataset) -> None:
-            values = claims.last(results.loss) if name == "loss" else results[name]
+            values = claim_values.last(results.loss) if name == "loss" else results[name]
             color = figures.MODEL
             figures.every_seed(axes, values, "replaced", label="trained", color=color, style="o")
             axes.plot(results.replaced, results[exact], "k:", label="best step, exact")
@@ -99,7 +99,7 @@ def draw(results: xr.Dataset) -> Figure:
     return panels.figure(results, drawn, "One linear layer, noisy labels.", columns=3)
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
-    {"labels": claims.loss_over("gd")},
+    {"labels": claim_values.loss_over("gd")},
 )

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.episode import Episode
-from toyicl.harness import claims
+from toyicl.harness import catalogue
 from toyicl.models.construction import gradient_descent_transformer
 from toyicl.models.transformer import Transformer
 from toyicl.plots import figures
@@ -142,7 +142,7 @@ def _largest(precision: str, layers: slice) -> Callable[[xr.Dataset], xr.DataArr
     return lambda results: results.largest_difference.sel(precision=precision, layer=layers).max()
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         "VO-P1-1": lambda results: np.fmax(

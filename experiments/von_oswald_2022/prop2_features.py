@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.datasets import dataset
-from toyicl.harness import claims
+from toyicl.harness import catalogue
 from toyicl.models.construction import gradient_descent_transformer
 from toyicl.models.feature_descent import FeatureDescent
 from toyicl.models.layers import Embedding
@@ -192,7 +192,7 @@ def draw(results: xr.Dataset) -> Figure:
     return panels.figure(results, {"GD++": panel}, sentence, columns=1)
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         "VO-P2-1": lambda results: results.feature_difference,

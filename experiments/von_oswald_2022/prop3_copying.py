@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.datasets import dataset
-from toyicl.harness import claims
+from toyicl.harness import catalogue
 from toyicl.models.attention import read_linear, read_softmax
 from toyicl.plots import figures, panels
 from toyicl.training.loop import Histories
@@ -86,7 +86,7 @@ def draw(results: xr.Dataset) -> Figure:
     return panels.figure(results, {"copying": panel}, sentence, columns=1)
 
 
-CLAIMS = claims.read(
+CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         "VO-P3-1": lambda results: results.linear_difference,

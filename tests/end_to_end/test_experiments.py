@@ -54,7 +54,8 @@ OPTIONS = {
     "fig04_sine": f"{SHORT} {FEW} --settings.reference-training.steps=4"
     " --settings.reference-training.snapshot-every=2 --settings.reference-training.batch-size=8",
     "fig05_separate_tokens": f"{SHORT} {FEW} --settings.sensitivity-episodes=2"
-    " --settings.joint-training.steps=2 --settings.joint-training.snapshot-every=2 --settings.joint-training.batch-size=8",
+    " --settings.joint-training.steps=2 --settings.joint-training.snapshot-every=2"
+    " --settings.joint-training.batch-size=8",
     "fig06_shifts": f"{SHORT} {FEW} --settings.deep-training.steps=2 --settings.deep-model.depth=3"
     " --settings.deep-training.snapshot-every=2 --settings.deep-training.batch-size=8",
     "fig07_ten_layers": f"{SHORT} {FEW} --settings.model.depth=6",

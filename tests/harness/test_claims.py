@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from toyicl.harness import claims, experiment
+from toyicl.harness import catalogue, claim_values, claims, experiment
 
 CATALOGUES = sorted(Path(experiment.folder()).glob("*/*.toml"))
 WORKS = tuple(f"{tomllib.loads(path.read_text())['work']}, " for path in CATALOGUES)
@@ -39,8 +39,10 @@ def test_every_claim_can_fail_and_shows_what_a_cosine_hides(claim):
 
 def test_a_catalogue_of_ones_own_is_read(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text(ENTRY + 'exact = 0.5\ncompany = ""\nkind = "cosine"\nwhere = { heads = 2 }\n')
-    (claim,) = claims.read(path, {"A-1": lambda results: results.loss})
+    path.write_text(
+        ENTRY + 'exact = 0.5\nreference = "gd"\nkind = "cosine"\nwhere = { heads = 2 }\n'
+    )
+    (claim,) = catalogue.read(path, {"A-1": lambda results: results.loss})
     assert (claim.band, claim.floor, claim.source) == ((0.0, 1.0), 0.5, "W, s")
     assert claim.where == {"heads": 2}
 
@@ -57,7 +59,7 @@ def test_a_wrong_catalogue_is_named(tmp_path, text, name, message):
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
-        claims.read(path, {name: lambda results: results.loss})
+        catalogue.read(path, {name: lambda results: results.loss})
 
 
 def test_the_catalogues_are_of_two_papers_a_report_their_critics_and_ours():
@@ -71,16 +73,16 @@ def two_parts():
     return xr.Dataset(
         {
             "loss": (("heads", "seed", "step"), loss),
-            "gd_loss": ("heads", [1.0, 0.5]),
+            "reference_loss": (("reference", "heads"), [[1.0, 0.5]]),
             "on_plateau": (("heads", "seed"), [[False, True], [False, False]]),
         },
-        coords={"heads": [1, 2], "seed": [0, 1], "step": [0, 100, 200]},
+        coords={"heads": [1, 2], "seed": [0, 1], "step": [0, 100, 200], "reference": ["gd"]},
     )
 
 
 def judged(**changes):
     claim = claims.Claim(
-        "A", "a", claims.loss_over("gd"), (0.9, 1.1), source="s", paper="p", **changes
+        "A", "a", claim_values.loss_over("gd"), (0.9, 1.1), source="s", paper="p", **changes
     )
     return claim.judge(two_parts())
 
@@ -99,38 +101,53 @@ def test_seeds_on_their_plateau_count_where_the_claim_is_about_them():
 def test_a_shift_is_judged_where_it_is_furthest_on_a_log_scale(close):
     results = xr.Dataset(
         {
-            "scaled_loss": (("alpha", "seed"), [[1.0, 2.0], [0.4, 1.0], [9.0, 9.0]]),
-            "scaled_gd_loss": ("alpha", [1.0, 1.0, 1.0]),
+            "shifted_loss": (
+                ("shift", "amount", "seed"),
+                [[[1.0, 2.0], [0.4, 1.0], [0.0, 0.0], [9.0, 9.0]]],
+            ),
+            "shifted_reference_loss": (
+                ("reference", "shift", "amount"),
+                [[[1.0, 1.0, np.nan, 1.0]]],
+            ),
         },
-        coords={"alpha": [0.5, 1.0, 2.0], "seed": [0, 1]},
+        coords={
+            "amount": [0.5, 1.0, 1.2, 2.0],
+            "seed": [0, 1],
+            "shift": ["inputs"],
+            "reference": ["gd"],
+        },
     )
-    value = claims.shift("scaled", "gd", low=0.5, high=1.5)
+    value = claim_values.shift("scaled", "gd", low=0.5, high=1.5)
     close(value(results).values, [0.4, 2.0])
-    close(claims.log10(value)(results).values, np.log10([0.4, 2.0]))
+    close(claim_values.log10(value)(results).values, np.log10([0.4, 2.0]))
 
 
 def test_the_first_step_of_a_condition():
     loss = xr.DataArray(
         [[3.0, 1.0, 2.0], [3.0, 3.0, 3.0]], dims=("seed", "step"), coords={"step": [0, 10, 20]}
     )
-    np.testing.assert_array_equal(claims.first_step(loss < 2.5).values, [10.0, np.nan])
+    np.testing.assert_array_equal(claim_values.first_step(loss < 2.5).values, [10.0, np.nan])
 
 
 def test_the_furthest_value_is_the_one_that_is_not_finite():
     values = xr.DataArray([[1.0, -3.0, 2.0], [1.0, np.nan, 5.0]], dims=("seed", "alpha"))
-    np.testing.assert_array_equal(claims.furthest(values, "alpha").values, [-3.0, np.nan])
+    np.testing.assert_array_equal(claim_values.furthest(values, "alpha").values, [-3.0, np.nan])
 
 
 def test_what_stands_beside_a_claim_leaves_out_what_the_claim_leaves_out():
-    beside = {"final": claims.final("loss")}
+    beside = {"final": claim_values.final("loss")}
     assert judged(where={"heads": 1}, beside=beside)["beside"] == {"final": 1.0}
     assert judged(where={"heads": 2}, beside=beside)["beside"] == {"final": pytest.approx(0.6)}
 
 
 def test_largest_and_least_do_not_pass_over_what_is_missing(close):
     results = xr.Dataset({"whole": ("episode", [3.0, 1.0]), "holed": ("episode", [3.0, np.nan])})
-    close([claims.largest("whole")(results), claims.least("whole")(results)], [3.0, 1.0])
-    assert np.isnan([claims.largest("holed")(results), claims.least("holed")(results)]).all()
+    close(
+        [claim_values.largest("whole")(results), claim_values.least("whole")(results)], [3.0, 1.0]
+    )
+    assert np.isnan(
+        [claim_values.largest("holed")(results), claim_values.least("holed")(results)]
+    ).all()
 
 
 def test_a_part_that_was_not_measured_was_not_run():
@@ -151,10 +168,13 @@ def of(value, **changes):
         (of(lambda results: results.loss.isel(layer=0)), "layer"),
         (of(lambda results: results.loss.sel(layer=0)), "layer"),
         (of(lambda results: results.loss.mean("head")), "head"),
-        (of(claims.final("los")), "los"),
-        (of(claims.final("loss"), where={"head": 1}), "head"),
-        (of(claims.final("loss"), plateau="stuck"), "stuck"),
-        (of(claims.final("loss"), beside={"norm": claims.final("norm_ratio")}), "norm_ratio"),
+        (of(claim_values.final("los")), "los"),
+        (of(claim_values.final("loss"), where={"head": 1}), "head"),
+        (of(claim_values.final("loss"), plateau="stuck"), "stuck"),
+        (
+            of(claim_values.final("loss"), beside={"norm": claim_values.final("norm_ratio")}),
+            "norm_ratio",
+        ),
     ],
 )
 def test_a_name_that_results_do_not_have_is_an_error(claim, name):

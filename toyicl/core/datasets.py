@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+DIMENSIONS = ("seed", "step", "reference", "shift", "amount")
+"""Names of variables that `dataset` makes coordinates."""
 Variables = dict[str, Any]
 """Variables of a dataset by name, in the forms that `xarray.Dataset` accepts."""
 
@@ -79,9 +81,7 @@ def dataset(*variables: Variables, **attributes: Any) -> xr.Dataset:
     Values of "seed" become a coordinate that is marked for `seed_dim`.
     """
     merged = {name: values for some in variables for name, values in some.items()}
-    coordinates: Variables = {
-        name: merged.pop(name) for name in ("seed", "step", "alpha", "factor") if name in merged
-    }
+    coordinates: Variables = {name: merged.pop(name) for name in DIMENSIONS if name in merged}
     if "seed" in coordinates:
         coordinates |= seed_coordinate(coordinates["seed"])
     return xr.Dataset(merged, coords=coordinates, attrs=attributes)

@@ -183,8 +183,8 @@ def _learn(results: xr.Dataset, count: int) -> dict[str, Any]:
         "steps": results.step.values.tolist(),
         "stuck": results.on_plateau.values.tolist(),
         "loss": packed(results.loss),
-        "cosine": packed(results.model_cosine),
-        "ratio": packed(results.norm_ratio),
+        "cosine": packed(results.model_cosine.sel(reference="gd")),
+        "ratio": packed(results.norm_ratio.sel(reference="gd")),
         "floor": float(results.descent_loss[0]),
         "zero": float(results.zero_loss),
         "step": float(results.descent_rate[0]) / count,
@@ -203,14 +203,15 @@ def _circuits(results: xr.Dataset, before: str) -> dict[str, Any]:
 def _dial(results: xr.Dataset, kind: str) -> dict[str, Any]:
     """Layers between linear and softmax attention, (share, seed, ...), for each number of heads."""
     heads = {}
+    untrained, trained = (results.sel(stage=stage) for stage in ("untrained", "trained"))
     for count in HEADS:
         before = f"{kind}_{count}_"
         heads[str(count)] = {
-            "loss": packed(results[f"{before}loss"]),
-            "cosine": packed(results[f"{before}model_cosine"]),
-            "ratio": packed(results[f"{before}norm_ratio"]),
+            "loss": packed(trained[f"{before}loss"]),
+            "cosine": packed(trained[f"{before}model_cosine"]),
+            "ratio": packed(trained[f"{before}norm_ratio"]),
             "stuck": results[f"{before}on_plateau"].values.tolist(),
-            "untrainedCosine": packed(results[f"{before}untrained_model_cosine"]),
+            "untrainedCosine": packed(untrained[f"{before}model_cosine"]),
             **_circuits(results, before),
         }
     rate = results.line_rate if kind == "line" else results.descent_rate[0]

@@ -2,15 +2,11 @@
 
 import contextlib
 import math
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from toyicl.core.errors import BadInput, Unfinished
+from toyicl.core.errors import Unfinished
 
 if TYPE_CHECKING:  # so that listing experiments does not need it
     import xarray as xr
@@ -171,116 +167,6 @@ def _is_of_label(error: KeyError) -> bool:
             return True
         trace = trace.tb_next
     return False
-
-
-def read(catalogue: Path, values: "Mapping[str, Value]") -> tuple[Claim, ...]:
-    """The claims of a catalogue, a TOML file, that have a value here: {id: value}.
-
-    The head of `experiments/claims.toml` says what an entry holds. Raises BadInput for an id that is
-    not in the catalogue and for entries that are wrong.
-    """
-    entries = tomllib.loads(catalogue.read_text(encoding="utf-8"))
-    unknown = [name for name in values if name not in entries]
-    if unknown:
-        raise BadInput(f"claims must be in {catalogue}, got {', '.join(unknown)}")
-    return tuple(_claim(entries["work"], name, entries[name], values[name]) for name in values)
-
-
-def _claim(work: str, name: str, entry: dict[str, Any], value: Value) -> Claim:
-    rest = dict(entry)
-    beside = {} if "company" not in rest else cosine_company(rest.pop("company"))
-    beside |= control_company() if rest.pop("control", False) else {}
-    try:
-        return Claim(
-            name,
-            rest.pop("statement"),
-            value,
-            tuple(rest.pop("band")),
-            source=f"{work}, {rest.pop('source')}",
-            floor=rest.pop("exact", None),
-            beside=beside,
-            **rest,
-        )
-    except (KeyError, TypeError) as error:
-        raise BadInput(f"claim {name} of the catalogue must have known entries: {error}") from error
-
-
-def last(values: "xr.DataArray") -> "xr.DataArray":
-    """Values after training."""
-    return values.isel(step=-1)
-
-
-def first_step(condition: "xr.DataArray") -> "xr.DataArray":
-    """Training step at which a condition first holds, for each seed; NaN where it never does."""
-    return condition.step.isel(step=condition.argmax("step")).where(condition.any("step"))
-
-
-def loss_over(name: str, loss: str = "loss") -> Value:
-    """The final loss over a reference's, for each seed."""
-    return lambda results: last(results[loss]) / results[f"{name}_loss"]
-
-
-def largest(name: str) -> Value:
-    """The largest entry of a variable, of all seeds; NaN if one is."""
-    return lambda results: results[name].max(skipna=False)
-
-
-def least(name: str) -> Value:
-    """The least entry of a variable, of all seeds; NaN if one is."""
-    return lambda results: results[name].min(skipna=False)
-
-
-def final(name: str) -> Value:
-    """A variable after training, for each seed."""
-    return lambda results: last(results[name])
-
-
-def untrained(name: str) -> Value:
-    """A variable before the first step, for each seed."""
-    return lambda results: results[name].isel(step=0)
-
-
-def cosine_company(suffix: str = "") -> dict[str, Value]:
-    """What must be seen beside a cosine: what it is blind to, and what it is without training."""
-    return {
-        "norm ratio": final(f"norm_ratio{suffix}"),
-        "prediction difference": final(f"prediction_difference{suffix}"),
-        "cosine untrained": untrained(f"model_cosine{suffix}"),
-    }
-
-
-def control_company() -> dict[str, Value]:
-    """What must be seen beside a probe's cosine: as `cosine_company`, of results without steps."""
-    return {
-        "norm ratio": lambda results: results["norm_ratio"],
-        "prediction difference": lambda results: results["prediction_difference"],
-        "cosine untrained": lambda results: results["untrained_model_cosine"],
-    }
-
-
-def shift(prefix: str, name: str, *, low: float, high: float) -> Value:
-    """Loss over a reference's, where it is furthest from 1, of inputs or targets scaled so far."""
-
-    def value(results: "xr.Dataset") -> "xr.DataArray":
-        ratio = results[f"{prefix}_loss"] / results[f"{prefix}_{name}_loss"]
-        (along,) = (str(dim) for dim in ratio.dims if dim != "seed")
-        inside = ratio.isel({along: (ratio[along] >= low) & (ratio[along] <= high)})
-        if not inside.sizes[along]:
-            raise NotMeasured(f"there is no {along} between {low} and {high}")
-        return furthest(inside.copy(data=np.log10(inside.values)), along).pipe(lambda v: 10**v)
-
-    return value
-
-
-def furthest(values: "xr.DataArray", dim: str, center: float = 0.0) -> "xr.DataArray":
-    """The value furthest from a centre along a dimension; one that is not finite is."""
-    distance = np.nan_to_num(np.abs(values.values - center), nan=np.inf)
-    return values.isel({dim: values.copy(data=distance).argmax(dim)})
-
-
-def log10(value: Value) -> Value:
-    """The common logarithm of a value."""
-    return lambda results: value(results).copy(data=np.log10(value(results).values))
 
 
 def band_in_words(low: float | None, high: float | None) -> str:

@@ -1,6 +1,6 @@
 """The panels that most figures share, drawn from a dataset of `study`'s variables."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,21 @@ from matplotlib.figure import Figure
 from toyicl.core.datasets import part, seed_dim
 from toyicl.plots import figures
 
-TITLES = {"gd": "GD", "gdpp": "GD++"}
-STYLES = {"gd": ("--", figures.REFERENCE), "gdpp": ("-.", figures.THIRD)}
+TITLES = {
+    "gd": "GD",
+    "gdpp": "GD++",
+    "pgd": "preconditioned GD",
+    "ridge": "ridge",
+    "truth": "true weights",
+}
+"""Names of references in legends; a label that is not listed is its own name."""
+REFERENCE_LOOKS = (
+    ("--", figures.REFERENCE),
+    ("-.", figures.THIRD),
+    (":", figures.FOURTH),
+    ("-", "0.45"),
+)
+"""Line styles and colours of references, in their order in the results."""
 
 LOOKS = (
     (figures.MODEL, "-"),
@@ -61,13 +74,21 @@ def of(panel: Panel, **where: Any) -> Panel:
     return lambda axes, results: panel(axes, part(results, **where))
 
 
+def references(values: xr.DataArray) -> Iterator[tuple[str, str, Any, str]]:
+    """Label, title, line style and colour of every reference that values have."""
+    labels = [str(label) for label in values.reference.values]
+    for number, label in enumerate(labels):
+        style, color = REFERENCE_LOOKS[number % len(REFERENCE_LOOKS)]
+        if values.sel(reference=label).notnull().any():
+            yield label, TITLES.get(label, label), style, color
+
+
 def training_panel(axes: Axes, results: xr.Dataset) -> None:
-    """The loss of every seed while training, and the references'."""
+    """The loss of every seed during training, and that of each reference."""
     figures.every_seed(axes, results.loss, "step", label="trained", color=figures.MODEL)
-    for name, (style, color) in STYLES.items():
-        if results.get(f"{name}_loss", xr.DataArray(np.nan)).notnull().all():
-            value = float(results[f"{name}_loss"])
-            axes.axhline(value, color=color, linestyle=style, label=f"{TITLES[name]}: {value:.4f}")
+    for label, title, style, color in references(results.reference_loss):
+        value = float(results.reference_loss.sel(reference=label))
+        axes.axhline(value, color=color, linestyle=style, label=f"{title}: {value:.4f}")
     axes.set(xlabel="training step", ylabel="loss", ylim=(0, None))
     axes.legend()
 
@@ -103,10 +124,32 @@ def curves(
     return draw
 
 
-def alignment_panel(suffix: str = "") -> Panel:
-    """Cosine, norm ratio and differences of every seed while training."""
-    names = ("model_cosine", "norm_ratio", "model_difference", "prediction_difference")
-    return curves({name + suffix: name.replace("_", " ") for name in names}, ylim=(0, 2.5))
+COMPARED = ("model_cosine", "norm_ratio", "model_difference", "prediction_difference")
+"""Variables of the comparison with a reference."""
+
+
+def alignment_panel(reference: str | None = None) -> Panel:
+    """Cosine, norm ratio and differences of every seed during training.
+
+    Compared with the reference of a label; None for results that are compared with one learner only.
+    """
+    panel = curves({name: name.replace("_", " ") for name in COMPARED}, ylim=(0, 2.5))
+    if reference is None:
+        return panel
+    return lambda axes, results: panel(axes, results.sel(reference=reference))
+
+
+def compared_panel(name: str, **settings: Any) -> Panel:
+    """One variable of the comparison, of every seed during training, for all references."""
+
+    def draw(axes: Axes, results: xr.Dataset) -> None:
+        for label, title, style, color in references(results[name]):
+            values = results[name].sel(reference=label)
+            figures.every_seed(axes, values, "step", label=title, color=color, style=style)
+        axes.set(xlabel="training step", **settings)
+        axes.legend()
+
+    return draw
 
 
 def heat_map(name: str, label: str) -> Panel:
@@ -195,23 +238,24 @@ def roll_out_panel(axes: Axes, results: xr.Dataset) -> None:
     figures.every_seed(
         axes, results.rolled_loss, "layer", label="trained", color=color, style=style
     )
-    style, color = STYLES["gd"]
-    axes.plot(results.layer, results.rolled_gd_loss, style, color=color, label="GD")
+    style, color = REFERENCE_LOOKS[0]
+    axes.plot(results.layer, results.rolled_gd_loss, linestyle=style, color=color, label="GD")
     axes.set(xlabel="layers, or steps", ylabel="loss")
     axes.legend()
 
 
-def shift_panel(prefix: str, xlabel: str) -> Panel:
-    """Losses away from training, on a log scale."""
+def shift_panel(name: str, xlabel: str) -> Panel:
+    """Losses under a shift, a label of the dimension `shift`, on a log scale."""
 
     def draw(axes: Axes, results: xr.Dataset) -> None:
-        own = results[f"{prefix}_loss"]
-        (along,) = (str(dim) for dim in own.dims if dim != "seed")
-        figures.every_seed(axes, own, along, label="trained", color=figures.MODEL)
-        for name, (style, color) in STYLES.items():
-            values = results.get(f"{prefix}_{name}_loss")
-            if values is not None and values.notnull().any():
-                axes.plot(values[along], values, style, color=color, label=TITLES[name])
+        shifted = results.sel(shift=name)
+        other = shifted.shifted_reference_loss
+        measured = other.notnull().any("reference")
+        own = shifted.shifted_loss.isel(amount=measured)
+        figures.every_seed(axes, own, "amount", label="trained", color=figures.MODEL)
+        for label, title, style, color in references(other):
+            values = other.sel(reference=label).isel(amount=measured)
+            axes.plot(values.amount, values, linestyle=style, color=color, label=title)
         axes.set(xlabel=xlabel, ylabel="loss", yscale="log")
         axes.legend()
 
@@ -219,28 +263,30 @@ def shift_panel(prefix: str, xlabel: str) -> Panel:
 
 
 SHIFTS: dict[str, Panel] = {
-    "larger inputs": shift_panel("scaled", r"$\alpha$, the factor on the inputs"),
-    "larger targets": shift_panel("target", "factor on the targets"),
-    "other input laws": shift_panel("law", "Frobenius norm of the context"),
-    "other laws, larger targets": shift_panel("law_target", "factor on the targets"),
+    "larger inputs": shift_panel("inputs", r"$\alpha$, the factor on the inputs"),
+    "larger targets": shift_panel("targets", "factor on the targets"),
+    "other input distributions": shift_panel("distributions", "Frobenius norm of the context"),
+    "other distributions, larger targets": shift_panel(
+        "distributions and targets", "factor on the targets"
+    ),
 }
 """The columns of Figure 6."""
 
-BESIDE_GD: dict[str, Panel] = {
-    "loss while training": training_panel,
-    "alignment with GD": alignment_panel(),
+COMPARED_WITH_GD: dict[str, Panel] = {
+    "loss during training": training_panel,
+    "alignment with GD": alignment_panel("gd"),
     "larger inputs": SHIFTS["larger inputs"],
     "larger targets": SHIFTS["larger targets"],
 }
-"""What one layer shows beside a step of gradient descent."""
+"""The comparison of one layer with a step of gradient descent."""
 
 
 def deep_figure(results: xr.Dataset, steps: str, sentence: str) -> Figure:
     """Loss, alignment with as many steps of GD and of GD++, and the four shifts."""
     drawn = {
-        "loss while training": training_panel,
-        f"alignment with {steps} of GD": alignment_panel(),
-        f"alignment with {steps} of GD++": alignment_panel("_gdpp"),
+        "loss during training": training_panel,
+        f"alignment with {steps} of GD": alignment_panel("gd"),
+        f"alignment with {steps} of GD++": alignment_panel("gdpp"),
         **SHIFTS,
     }
     return figure(results, drawn, sentence, columns=3)

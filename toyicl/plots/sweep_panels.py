@@ -48,16 +48,18 @@ def draw_axes(results: xr.Dataset, titles: dict[str, str]) -> Figure:
 
 
 def _along(canvas: Axes, results: xr.Dataset, *, variable: str, axis: str) -> None:
-    names = {variable: "trained", f"untrained_{variable}": "untrained"}
     results = results.dropna("value", how="all", subset=["loss"])  # values of other axes
     values = results["value"].values
     log = len(values) > 1 and bool((values > 0).all()) and values.max() / values.min() >= 30
     stuck = results.on_plateau.astype(bool)
-    for (name, label), style in zip(names.items(), ("-o", ":s"), strict=True):
-        color = figures.MODEL if name == variable else figures.REFERENCE
-        shown = results[name].where(~stuck) if name == variable else results[name]
-        figures.every_seed(canvas, shown, "value", label=label, color=color, style=style)
-    for rings in results[variable].where(stuck).transpose("seed", "value"):
+    trained = results[variable].sel(stage="trained")
+    for stage, style, color in (
+        ("trained", "-o", figures.MODEL),
+        ("untrained", ":s", figures.REFERENCE),
+    ):
+        shown = trained.where(~stuck) if stage == "trained" else results[variable].sel(stage=stage)
+        figures.every_seed(canvas, shown, "value", label=stage, color=color, style=style)
+    for rings in trained.where(stuck).transpose("seed", "value"):
         if rings.notnull().any():
             canvas.plot(values, rings, "o", color="0.6", mfc="none")
     for line in canvas.lines:
@@ -74,7 +76,8 @@ def _along(canvas: Axes, results: xr.Dataset, *, variable: str, axis: str) -> No
 
 def _typical(results: xr.Dataset, variable: str) -> xr.DataArray:
     """The median over the seeds that left their plateau; NaN where none did."""
-    values, stuck = results[variable].isel(axis=0), results.on_plateau.isel(axis=0).astype(bool)
+    values = results[variable].isel(axis=0).sel(stage="trained")
+    stuck = results.on_plateau.isel(axis=0).astype(bool)
     return values.where(~stuck).median("seed")
 
 

@@ -1,9 +1,9 @@
-"""What most figures of the paper share: a model trained on linear regression beside its references.
+"""What most figures of the paper share: a model on linear regression, compared with references.
 
-`Study` holds the settings; the functions that measure return variables for an `xarray.Dataset`, with
-dimensions seed, step, alpha, factor, which `panels` draws and `claims` judges. Variables carry the name
-of the reference they belong to, but for those against gradient descent: `model_cosine`,
-`model_cosine_gdpp`, `gd_loss`, `gdpp_loss`, `scaled_loss`, `scaled_gd_loss`.
+`Study` holds the settings. The functions that measure return variables for an `xarray.Dataset`, with
+the dimensions seed, step, reference, shift and amount; `plots.panels` draws them, and
+`harness.claim_values` computes the values of claims from them. Another reference is another label of
+the dimension `reference`, and needs no new variable.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ from toyicl.tasks.linear import InputDistribution, LinearRegression
 from toyicl.training.loop import History, Job
 from toyicl.training.step import Training
 
-OTHER_LAWS: tuple[InputDistribution, ...] = (
+OTHER_DISTRIBUTIONS: tuple[InputDistribution, ...] = (
     "frobenius_normal",
     "frobenius_exponential",
     "frobenius_laplace",
@@ -85,21 +85,30 @@ def alignment(
 ) -> Variables:
     """Loss, and the comparison with each reference, at up to 101 snapshots of every seed.
 
-    `on_plateau` judges the final loss beside the first reference's.
+    Variables: `loss` (seed, step), `reference_loss` (reference,), the fields of `metrics.Comparison`
+    (reference, seed, step), and `on_plateau` (seed,), which compares the final loss with that of the
+    first reference.
     """
     episodes = study.episodes() if episodes is None else episodes
     history = thinned(history)
     observed = {name: metrics.observe(one, episodes) for name, one in references.items()}
     compared = metrics.over_snapshots(_compare_with_all, history.learners, observed, episodes)
-    found: Variables = {"seed": history.seeds, "step": history.steps}
-    for name, reference in references.items():
-        found[f"{name}_loss"] = metrics.loss(reference, episodes)
-        for variable, values in compared[name]._asdict().items():
-            suffix = "" if name == "gd" or variable == "loss" else f"_{name}"
-            found[f"{variable}{suffix}"] = (("seed", "step"), values)
-    first, zero = next(iter(references)), float(metrics.zero_loss(episodes))
-    final = found["loss"][1][:, -1]
-    found["on_plateau"] = ("seed", metrics.on_plateau(final, found[f"{first}_loss"], zero))
+    losses = np.array([metrics.loss(one, episodes) for one in references.values()])
+    each = [compared[name]._asdict() for name in references]
+    found: Variables = {
+        "seed": history.seeds,
+        "step": history.steps,
+        "reference": list(references),
+        "loss": (("seed", "step"), each[0]["loss"]),
+        "reference_loss": ("reference", losses),
+    }
+    for variable in each[0]:
+        if variable != "loss":
+            values = np.stack([one[variable] for one in each])
+            found[variable] = (("reference", "seed", "step"), values)
+    zero = float(metrics.zero_loss(episodes))
+    final = each[0]["loss"][:, -1]
+    found["on_plateau"] = ("seed", metrics.on_plateau(final, losses[0], zero))
     return found
 
 
@@ -189,30 +198,46 @@ def context_norms(task: LinearRegression, factor: jax.Array) -> LinearRegression
 
 
 def shifts(study: Study, models: Any, references: References) -> Variables:
-    """Losses of models and references, all as they are, away from training.
+    """Losses of models and references, as they are, on shifted distributions: Figure 6's columns.
 
-    Inputs scaled by alpha (`scaled_loss`), targets scaled by a factor (`target_loss`), inputs of other
-    laws in contexts of a Frobenius norm (`law_loss`, a mean over normal, exponential and Laplace), and
-    those of norm 1 with scaled targets (`law_target_loss`): the columns of Figure 6.
+    Shifts are those of `SHIFTS`; `amount` is the factor on inputs or targets, or the Frobenius norm of
+    the context. Variables: `shifted_loss` (shift, amount, seed) and `shifted_reference_loss`
+    (reference, shift, amount), NaN at amounts at which a shift is not measured.
     """
-    task, count = study.task, study.evaluation_episodes
-    others = [replace(task, input_distribution=law) for law in OTHER_LAWS]
+    others = [replace(study.task, input_distribution=name) for name in OTHER_DISTRIBUTIONS]
     families = {
-        "scaled": ([task], larger_inputs, study.scales, "alpha"),
-        "target": ([task], larger_targets, study.factors, "factor"),
-        "law": (others, context_norms, study.factors, "factor"),
-        "law_target": (others, larger_targets, study.factors, "factor"),
+        "inputs": ([study.task], larger_inputs, study.scales),
+        "targets": ([study.task], larger_targets, study.factors),
+        "distributions": (others, context_norms, study.factors),
+        "distributions and targets": (others, larger_targets, study.factors),
     }
-    found: Variables = {"alpha": list(study.scales), "factor": list(study.factors)}
-    for prefix, (tasks, shift, values, dim) in families.items():
+    amounts = sorted({*study.scales, *study.factors})
+    seeds = len(jax.tree.leaves(models)[0])
+    own = np.full((len(families), len(amounts), seeds), np.nan)
+    other = np.full((len(references), len(families), len(amounts)), np.nan)
+    for index, (tasks, shift, values) in enumerate(families.values()):
         each = [
-            _losses(shift, shifted, jnp.array(values), models, dict(references), count)
-            for shifted in tasks
+            _losses(
+                shift,
+                task,
+                jnp.array(values),
+                models,
+                dict(references),
+                study.evaluation_episodes,
+            )
+            for task in tasks
         ]
-        own, other = jax.tree.map(lambda *losses: np.mean(losses, axis=0), *each)
-        found[f"{prefix}_loss"] = ((dim, "seed"), own)
-        found |= {f"{prefix}_{name}_loss": (dim, values) for name, values in other.items()}
-    return found
+        mean, means = jax.tree.map(lambda *losses: np.mean(losses, axis=0), *each)
+        places = [amounts.index(value) for value in values]
+        own[index, places] = mean
+        other[:, index, places] = [means[name] for name in references]
+    return {
+        "reference": list(references),
+        "shift": list(families),
+        "amount": amounts,
+        "shifted_loss": (("shift", "amount", "seed"), own),
+        "shifted_reference_loss": (("reference", "shift", "amount"), other),
+    }
 
 
 @partial(jax.jit, static_argnames=("shift", "count"))

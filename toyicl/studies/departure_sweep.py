@@ -38,6 +38,8 @@ TUNING_EPISODES = 20_000
 STUCK = 0.75
 """Share of the way to gradient descent that a model on its plateau still misses: its loss is near that
 of predicting 0, and even a softmax head at its best, which is no descent, misses less."""
+STAGES = ("untrained", "trained")
+"""Labels of the dimension `stage`: models before their first step, and after their last."""
 CONTROLLED = (
     "loss",
     "excess",
@@ -127,7 +129,8 @@ def trainings(settings: Probe) -> dict[str, Job]:
 def measure(settings: Probe, histories: Histories) -> xr.Dataset:
     """Compare the model at every point with gradient descent, trained and untrained.
 
-    Dimensions: axis (one entry, its name), value, second_value if there is a second axis, seed.
+    Dimensions: axis (one entry, its name), value, second_value if there is a second axis, stage
+    ("untrained", "trained"), seed.
     """
     rows = []
     for point in settings.points():
@@ -137,11 +140,14 @@ def measure(settings: Probe, histories: Histories) -> xr.Dataset:
     along = dict(zip(("value", "second_value"), map(list, settings.along()), strict=False))
     shape = tuple(len(values) for values in along.values())
     variables = {}
-    for name in rows[0]:
-        values = np.stack([np.asarray(row[name]) for row in rows])
-        dims = (*along, "seed") if values.ndim > 1 else tuple(along)
-        variables[name] = (dims, values.reshape(*shape, *values.shape[1:]))
-    coordinates: dict[str, Any] = {**along, **seed_coordinate(history.seeds)}
+    for name, (dims, first) in rows[0].items():
+        values = np.stack([row[name][1] for row in rows])
+        variables[name] = ((*along, *dims), values.reshape(*shape, *np.shape(first)))
+    coordinates: dict[str, Any] = {
+        **along,
+        "stage": list(STAGES),
+        **seed_coordinate(history.seeds),
+    }
     return xr.Dataset(
         variables,
         coords=coordinates,
@@ -155,12 +161,12 @@ def measure(settings: Probe, histories: Histories) -> xr.Dataset:
 
 def beside_descent(
     history: History, task: Task, steps: int, evaluation_episodes: int
-) -> dict[str, jax.Array]:
-    """Each seed beside the best gradient descent on its task, and beside itself before training.
+) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """Each seed compared with the best gradient descent on its task, before and after training.
 
-    Arrays (seed,) by name, those of the untrained models with "untrained_" in front, and the losses of
-    gradient descent and of predicting 0, numbers: on these episodes, and over all, NaN where there is
-    no closed form.
+    Variables by name, as dimensions and values: those of `CONTROLLED` (stage, seed), others (seed,),
+    and the losses of gradient descent and of predicting 0, numbers: on these episodes, and over all
+    episodes, NaN where there is no closed form.
     """
     episodes = task.sample(jax.random.key(2022), evaluation_episodes)
     reference = best_descent(task, steps)
@@ -169,7 +175,12 @@ def beside_descent(
     found = _beside(history.final, reference, episodes, *floor)
     control = _beside(first, reference, episodes, *floor)
     exact = dict(zip(("exact_gd_loss", "exact_zero_loss"), map(np.asarray, floor), strict=True))
-    return found | exact | {f"untrained_{name}": control[name] for name in CONTROLLED}
+    return {
+        name: (("stage", "seed"), np.stack([control[name], values]))
+        if name in CONTROLLED
+        else (("seed",) * np.ndim(values), np.asarray(values))
+        for name, values in (found | exact).items()
+    }
 
 
 def best_descent(task: Task, steps: int) -> GradientDescent:
