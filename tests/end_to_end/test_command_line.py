@@ -88,11 +88,12 @@ def test_results_have_the_public_variables_for_each_seed_and_step(fig2):
         "model_difference",
         "prediction_difference",
     ):
-        assert results[name].dims == ("seed", "step")
-        assert results[name].shape == (2, 3)
+        dims = ("seed", "step") if name == "loss" else ("reference", "seed", "step")
+        assert results[name].dims == dims
+        assert results[name].shape[-2:] == (2, 3)
     assert results.step.values.tolist() == [0, 20, 40]
     assert results.interpolated_loss.dims == ("seed",)
-    assert results.gd_loss.dims == ()
+    assert results.reference_loss.dims == ("reference",)
     settings = json.loads(results.attrs["settings"])
     assert settings["task"]["dim"] == 3
     assert settings["training"]["steps"] == 40
@@ -402,10 +403,10 @@ def test_a_probe_trains_measures_and_draws(tmp_path):
         assert (folder / name).stat().st_size > 0
     results = xr.load_dataset(folder / "results.nc", engine="h5netcdf")
     assert dict(results.sizes) == {"axis": 1, "value": 2, "seed": 1}
-    assert abs(results.untrained_excess - 1).max() < 0.03
+    assert abs(results.excess.sel(stage="untrained") - 1).max() < 0.03
     linear, softmax = (results.sel(value=value) for value in (0.0, 1.0))
-    assert (linear.loss / linear.gd_loss).min() > 0.98
-    assert (linear.loss / linear.gd_loss).max() < 1.03
+    assert (linear.loss.sel(stage="trained") / linear.gd_loss).min() > 0.98
+    assert (linear.loss.sel(stage="trained") / linear.gd_loss).max() < 1.03
     assert softmax.excess.min() > 5 * linear.excess.max(), "softmax is not a step of descent"
     drawn = (folder / "figure.png").read_bytes()
     (folder / "figure.png").unlink()

@@ -7,10 +7,20 @@ import numpy as np
 import pytest
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
+from toyicl.algorithms.ridge import Ridge
 from toyicl.analysis import metrics
 from toyicl.core.datasets import dataset, side_by_side
+from toyicl.harness import claim_values, claims
 from toyicl.models.transformer import Architecture
-from toyicl.studies.alignment import OTHER_LAWS, Study, alignment, roll_outs, shifts, thinned
+from toyicl.plots import panels
+from toyicl.studies.alignment import (
+    OTHER_DISTRIBUTIONS,
+    Study,
+    alignment,
+    roll_outs,
+    shifts,
+    thinned,
+)
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import fit
 from toyicl.training.step import Training
@@ -43,12 +53,14 @@ def test_alignment_is_the_comparison_at_each_snapshot(close, history):
     results = dataset(alignment(SETTINGS, history, REFERENCES))
     episodes = SETTINGS.episodes()
     for seed, snapshot in ((0, 0), (1, 2), (1, 3)):
-        for name, suffix in (("gd", ""), ("gdpp", "_gdpp")):
+        for name in ("gd", "gdpp"):
             expected = metrics.compare(one(history, seed, snapshot), REFERENCES[name], episodes)
             for variable, value in expected._asdict().items():
-                own = variable if variable == "loss" else variable + suffix
-                close(results[own][seed, snapshot].values, value, 1e-10)
-    close(results.gdpp_loss.values, metrics.loss(REFERENCES["gdpp"], episodes))
+                own = results[variable]
+                own = own if variable == "loss" else own.sel(reference=name)
+                close(own[seed, snapshot].values, value, 1e-10)
+    gdpp = results.reference_loss.sel(reference="gdpp")
+    close(gdpp.values, metrics.loss(REFERENCES["gdpp"], episodes))
     assert results.on_plateau.dims == ("seed",)
 
 
@@ -65,13 +77,46 @@ def test_shifts_are_losses_on_shifted_tasks(close, history):
     results = dataset(shifts(SETTINGS, history.final, REFERENCES), {"seed": [0, 1]})
     key, task, model = jax.random.key(2023), SETTINGS.task, one(history, 1, 3)
     inputs, targets = task.scaled(2.0), replace(task, weight_scale=3.0)
-    close(results.scaled_loss[1, 1].values, metrics.loss(model, inputs.sample(key, 20)), 1e-10)
-    close(results.target_loss[1, 1].values, metrics.loss(model, targets.sample(key, 20)), 1e-10)
-    laws = [replace(task, input_distribution=law, input_range=3.0) for law in OTHER_LAWS]
-    for name, learner in (("law_loss", model), ("law_gdpp_loss", REFERENCES["gdpp"])):
-        expected = np.mean([metrics.loss(learner, law.sample(key, 20)) for law in laws])
-        values = results[name].isel(factor=1)
-        close(values.values[1] if values.ndim else values.values, expected, 1e-10)
+    own, other = results.shifted_loss.isel(seed=1), results.shifted_reference_loss
+    at_two, at_three = own.sel(shift="inputs", amount=2.0), own.sel(shift="targets", amount=3.0)
+    close(at_two.values, metrics.loss(model, inputs.sample(key, 20)), 1e-10)
+    close(at_three.values, metrics.loss(model, targets.sample(key, 20)), 1e-10)
+    tasks = [
+        replace(task, input_distribution=name, input_range=3.0) for name in OTHER_DISTRIBUTIONS
+    ]
+    where = {"shift": "distributions", "amount": 3.0}
+    for found, learner in (
+        (own.sel(where), model),
+        (other.sel(where, reference="gdpp"), REFERENCES["gdpp"]),
+    ):
+        expected = np.mean([metrics.loss(learner, each.sample(key, 20)) for each in tasks])
+        close(found.values, expected, 1e-10)
+
+
+def test_a_third_reference_is_measured_drawn_and_judged_without_a_new_variable(history):
+    references = {**REFERENCES, "mine": Ridge(0.1)}
+    both, three = (
+        dataset(alignment(SETTINGS, history, some), shifts(SETTINGS, history.final, some))
+        for some in (REFERENCES, references)
+    )
+    assert set(both.variables) == set(three.variables)
+    assert three.reference.values.tolist() == ["gd", "gdpp", "mine"]
+    loss = metrics.loss(Ridge(0.1), SETTINGS.episodes())
+    values = claim_values.loss_over("mine")(three)
+    np.testing.assert_allclose(values, three.loss.isel(step=-1) / loss)
+    claim = claims.Claim(
+        "A", "a", claim_values.final("model_cosine", "mine"), (-1, 1), source="s", paper="p"
+    )
+    assert claim.judge(three)["verdict"] == "holds"
+    drawn = {
+        "loss": panels.training_panel,
+        "mine": panels.alignment_panel("mine"),
+        **panels.SHIFTS,
+    }
+    figure = panels.figure(three, drawn, "A third reference.", columns=3)
+    labels = [text.get_text() for axes in figure.axes for text in axes.get_legend().get_texts()]
+    assert any(label.startswith("mine: ") for label in labels)
+    assert labels.count("mine") == len(panels.SHIFTS)
 
 
 def test_roll_outs_are_damped_steps_for_gradient_descent(close):

@@ -50,6 +50,11 @@ def line():
     return departure_sweep.measure(TINY, histories), histories
 
 
+def values_of(found):
+    """The values of measured variables without their dimensions."""
+    return {name: values for name, (_, values) in found.items()}
+
+
 def test_results_have_a_value_for_each_point_and_seed(line):
     results, histories = line
     assert list(histories) == [f"attention.softmax = {value}" for value in (0.0, 0.5, 1.0)]
@@ -57,9 +62,9 @@ def test_results_have_a_value_for_each_point_and_seed(line):
     assert results["value"].values.tolist() == [0.0, 0.5, 1.0]
     assert results["seed"].values.tolist() == [0, 1]
     for name in departure_sweep.CONTROLLED:
-        for each in (name, f"untrained_{name}"):
-            assert results[each].dims == ("axis", "value", "seed")
-            assert np.isfinite(results[each]).all()
+        assert results[name].dims == ("axis", "value", "stage", "seed")
+        assert np.isfinite(results[name]).all()
+    assert results["stage"].values.tolist() == ["untrained", "trained"]
     assert results.on_plateau.dtype == bool
     assert results.gd_loss.dims == results.zero_loss.dims == ("axis", "value")
     assert (results.attrs["second_axis"], results.attrs["steps"]) == ("", 100)
@@ -70,11 +75,16 @@ def test_every_number_is_that_of_a_model_beside_descent(line, close):
     trained = list(histories.values())
     episodes = TASK.sample(jax.random.key(2022), 300)
     reference = GradientDescent.shared(TASK)
-    for value, seed, snapshot, before in ((2, 1, -1, ""), (0, 0, -1, ""), (1, 1, 0, "untrained_")):
+    for value, seed, snapshot, stage in (
+        (2, 1, -1, "trained"),
+        (0, 0, -1, "trained"),
+        (1, 1, 0, "untrained"),
+    ):
         learners = trained[value].learners
         model = jax.tree.map(lambda leaf, at=(seed, snapshot): leaf[at], learners)
         found = {
-            name: results[before + name][0, value, seed] for name in departure_sweep.CONTROLLED
+            name: results[name].sel(stage=stage)[0, value, seed]
+            for name in departure_sweep.CONTROLLED
         }
         compared = jax.jit(metrics.compare)(model, reference, episodes)
         for name in ("loss", "model_cosine", "norm_ratio", "prediction_difference"):
@@ -94,9 +104,10 @@ def test_untrained_models_miss_all_of_the_way_and_trained_ones_less(line):
     results, _ = line
     way = results.zero_loss - results.gd_loss  # on as few episodes as here, not yet the exact one
     exact = results.exact_zero_loss - results.exact_gd_loss
-    expected = (way / exact).broadcast_like(results.untrained_excess)
-    np.testing.assert_allclose(results.untrained_excess, expected, atol=0.02)
-    assert float(results.excess.sel(value=0.0).max()) < 0.6
+    untrained = results.excess.sel(stage="untrained")
+    expected = (way / exact).broadcast_like(untrained)
+    np.testing.assert_allclose(untrained, expected, atol=0.02)
+    assert float(results.excess.sel(value=0.0, stage="trained").max()) < 0.6
 
 
 def test_a_model_that_is_the_best_descent_misses_nothing(close):
@@ -105,12 +116,12 @@ def test_a_model_that_is_the_best_descent_misses_nothing(close):
     rates = jnp.array([[best / 2, best], [best, best / 2]])
     learners = jax.tree.map(lambda _: rates, GradientDescent(1.0))
     history = History(learners, np.arange(2), np.arange(2), np.zeros((2, 1)), np.full(2, -1))
-    found = departure_sweep.beside_descent(history, TASK, 1, 300)
-    for before, factors in (("", np.array([1, 0.5])), ("untrained_", np.array([0.5, 1]))):
-        close(found[f"{before}model_cosine"], np.ones(2))
-        close(found[f"{before}norm_ratio"], factors)
-        close(found[f"{before}unexplained"], (1 / factors - 1) ** 2)
-        assert (np.abs(found[f"{before}excess"]) < 1e-12).tolist() == (factors == 1).tolist()
+    found = values_of(departure_sweep.beside_descent(history, TASK, 1, 300))
+    for stage, factors in enumerate((np.array([0.5, 1]), np.array([1, 0.5]))):
+        close(found["model_cosine"][stage], np.ones(2))
+        close(found["norm_ratio"][stage], factors)
+        close(found["unexplained"][stage], (1 / factors - 1) ** 2)
+        assert (np.abs(found["excess"][stage]) < 1e-12).tolist() == (factors == 1).tolist()
     assert not found["on_plateau"].any()
 
 
@@ -123,7 +134,7 @@ def test_a_plateau_is_told_wherever_descent_gets_away_from_it(task):
     rates = jnp.stack([0.0001 * best, 0.1 * best, 0.3 * best, best])[:, None]
     learners = jax.tree.map(lambda _: rates, GradientDescent(1.0))
     history = History(learners, np.arange(4), np.arange(1), np.zeros((4, 1)), np.full(4, -1))
-    found = departure_sweep.beside_descent(history, task, 1, 20_000)
+    found = values_of(departure_sweep.beside_descent(history, task, 1, 20_000))
     assert found["on_plateau"].tolist() == [True, True, False, False]
 
 
@@ -133,7 +144,7 @@ def test_the_exact_floor_is_unknown_for_a_teacher():
     shared = GradientDescent.shared(TASK).learning_rate[...]
     learners = jax.tree.map(lambda _: jnp.full((1, 1), shared / 2), GradientDescent(1.0))
     history = History(learners, np.arange(1), np.arange(1), np.zeros((1, 1)), np.full(1, -1))
-    found = departure_sweep.beside_descent(history, task, 1, 300)
+    found = values_of(departure_sweep.beside_descent(history, task, 1, 300))
     way = found["zero_loss"] - found["gd_loss"]
     np.testing.assert_allclose(found["excess"], (found["loss"] - found["gd_loss"]) / way)
     assert np.isnan(found["exact_gd_loss"])
@@ -207,7 +218,9 @@ def test_a_line_is_drawn_with_every_seed_and_its_control(line):
     curves = [curve for curve in figure.axes[1].lines if len(curve.get_xdata()) == 3]
     assert len(curves) == 4, "two seeds, trained and untrained"
     np.testing.assert_array_equal(curves[1].get_ydata(), results.model_cosine[0, :, 1])
-    np.testing.assert_array_equal(curves[2].get_ydata(), results.untrained_model_cosine[0, :, 0])
+    np.testing.assert_array_equal(
+        curves[2].get_ydata(), results.model_cosine.sel(stage="untrained")[0, :, 0]
+    )
     assert "100 training steps at every value." in text(figure)
 
 
