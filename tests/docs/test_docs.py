@@ -16,8 +16,8 @@ import pytest
 import yaml
 from programs import here
 
-from toyicl.cli import main, options, parsing
-from toyicl.cli.options import Probe, Run
+from toyicl.cli import main, options, parsing, training
+from toyicl.cli.options import Departures, Run
 from toyicl.harness import experiment
 from toyicl.studies import departures
 
@@ -141,11 +141,11 @@ def parse(monkeypatch):
         raise Parsed(real(kinds, words))
 
     monkeypatch.setattr(parsing, "parse_command", stop)
-    monkeypatch.setattr(main, "_prepare_devices", lambda: None)
+    monkeypatch.setattr(training, "prepare_devices", lambda: None)
 
     def parsed(words):
         with pytest.raises(Parsed) as found:
-            main._obey(words, None)
+            main.carry_out(words, None)
         return found.value.args[0]
 
     return parsed
@@ -158,8 +158,8 @@ def check_names(command):
             experiment.find(name)
     if isinstance(command, Run) and command.sweep:
         assert parsing.parse_sweep(command.settings, command.sweep)
-    if isinstance(command, Probe):
-        assert all(departures.find(name) for name in command.axis)
+    if isinstance(command, Departures):
+        assert all(departures.find(name) for name in command.factor)
         assert all(parsing.parse_values(values) for values in command.values)
 
 
