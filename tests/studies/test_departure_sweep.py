@@ -220,9 +220,7 @@ def test_a_line_is_drawn_with_every_seed_and_its_control(line):
     np.testing.assert_array_equal(
         curves[1].get_ydata(), results.model_cosine.sel(stage="trained")[0, :, 1]
     )
-    np.testing.assert_array_equal(
-        curves[2].get_ydata(), results.model_cosine.sel(stage="untrained")[0, :, 0]
-    )
+    np.testing.assert_array_equal(curves[2].get_ydata(), cosines.sel(stage="untrained")[:, 0])
     assert "100 training steps at every value." in text(figure)
 
 
