@@ -217,9 +217,8 @@ def test_a_line_is_drawn_with_every_seed_and_its_control(line):
     assert len(figure.axes) == 5
     curves = [curve for curve in figure.axes[1].lines if len(curve.get_xdata()) == 3]
     assert len(curves) == 4, "two seeds, trained and untrained"
-    np.testing.assert_array_equal(
-        curves[1].get_ydata(), results.model_cosine.sel(stage="trained")[0, :, 1]
-    )
+    cosines = results.model_cosine.isel(axis=0)
+    np.testing.assert_array_equal(curves[1].get_ydata(), cosines.sel(stage="trained")[:, 1])
     np.testing.assert_array_equal(curves[2].get_ydata(), cosines.sel(stage="untrained")[:, 0])
     assert "100 training steps at every value." in text(figure)
 
