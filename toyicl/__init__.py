@@ -7,7 +7,8 @@ import importlib
 from typing import Any
 
 _NAMES = {
-    "core.episode": ("Episode", "Learner", "predict"),
+    "core.episode": ("Episode", "Learner", "Objective", "predict"),
+    "core.variables": ("Fixed",),
     "tasks.linear": ("LinearRegression",),
     "models.transformer": ("Architecture", "Transformer"),
     "algorithms.gradient_descent": ("GradientDescent", "GradientDescentPlusPlus"),

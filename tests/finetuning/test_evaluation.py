@@ -109,12 +109,12 @@ def test_finetuning_mlps_does_not_change_attention_of_the_first_layer(dtype):
         data = evaluation.draw_evaluation_set(task, jax.random.key(0), tasks=6, queries=7)
 
         @jax.jit
-        def alike(model, data):
+        def similarity_of_mlps(model, data):
             method = METHOD | {"which": PARAMETERS["MLPs"]}
             ways = evaluation.three_ways(model, data, 0.3, **method)
             return update_similarity(*(seen.attended for seen in ways))
 
-        found = alike(model, data)
+        found = similarity_of_mlps(model, data)
     assert found.unmoved.tolist() == [[42, 0]] * len(KINDS)
     assert np.isnan(found.similarity).tolist() == [[True, False]] * len(KINDS)
     assert not np.asarray(found.diverged).any()

@@ -45,15 +45,15 @@ def changes(seed, shape=(4, 5, 2, 6)):
 @pytest.mark.parametrize("normalised", [True, False])
 @pytest.mark.parametrize("centre", [True, False])
 def test_similarity_of_attention_outputs_is_a_loop(close, normalised, centre):
-    zero, told, tuned = changes(0)
-    tuned[1, 2] = zero[1, 2]  # a query that finetuning does not move
+    zero, context, tuned = changes(0)
+    tuned[1, 2] = zero[1, 2]  # a query that finetuning does not change
 
     def ready(rows):
         return rows / np.linalg.norm(rows) if normalised else rows
 
     moved = np.zeros((2, *zero.shape))
     for place in np.ndindex(zero.shape[:3]):
-        moved[0][place] = ready(told[place]) - ready(zero[place])
+        moved[0][place] = ready(context[place]) - ready(zero[place])
         moved[1][place] = ready(tuned[place]) - ready(zero[place])
     if centre:
         moved = moved - moved.mean(axis=(1, 2), keepdims=True)
@@ -69,7 +69,7 @@ def test_similarity_of_attention_outputs_is_a_loop(close, normalised, centre):
         expected[layer] = np.mean(values)
     found = [
         similarity.updates(jnp.asarray(after), jnp.asarray(zero), normalised=normalised)
-        for after in (told, tuned)
+        for after in (context, tuned)
     ]
     if centre:
         found = [similarity.centred(rows) for rows in found]
@@ -140,9 +140,9 @@ def test_a_diverged_change_does_not_affect_the_centre_of_the_others(close):
     found = similarity.centred(lost)
     flat = rows.reshape(20, 2, 6)
     close(found.reshape(20, 2, 6)[:19], flat[:19] - jnp.mean(flat[:19], axis=0, keepdims=True))
-    alike = similarity.mean_cosine(found, similarity.centred(other))
-    assert np.isfinite(alike.mean).all()
-    assert alike.diverged.tolist() == [1, 1]
+    mean = similarity.mean_cosine(found, similarity.centred(other))
+    assert np.isfinite(mean.mean).all()
+    assert mean.diverged.tolist() == [1, 1]
 
 
 def test_an_output_that_is_zero_has_no_direction(close):
@@ -151,9 +151,9 @@ def test_an_output_that_is_zero_has_no_direction(close):
 
 
 def test_maps_are_compared_for_each_head(close):
-    zero, told, tuned = np.random.default_rng(1).normal(size=(3, 3, 4, 2, 5, 6))
-    found = similarity.map_similarity(*map(jnp.asarray, (zero, told, tuned)))
-    pairs = ((told, zero), (told, tuned), (told - zero, tuned - zero))
+    zero, context, tuned = np.random.default_rng(1).normal(size=(3, 3, 4, 2, 5, 6))
+    found = similarity.map_similarity(*map(jnp.asarray, (zero, context, tuned)))
+    pairs = ((context, zero), (context, tuned), (context - zero, tuned - zero))
     assert not np.asarray(found.unmoved).any()
     for values, (one, other) in zip(found[:3], pairs, strict=True):
         expected = np.zeros((3, 4, 2, 5))
@@ -164,18 +164,18 @@ def test_maps_are_compared_for_each_head(close):
 
 
 def test_the_cosine_of_maps_of_one_token_is_a_sign():
-    zero, told, tuned = jnp.asarray(np.random.default_rng(2).normal(size=(3, 4, 4, 1, 1, 1)))
-    signs = similarity.cosine(told, tuned)
+    zero, context, tuned = jnp.asarray(np.random.default_rng(2).normal(size=(3, 4, 4, 1, 1, 1)))
+    signs = similarity.cosine(context, tuned)
     np.testing.assert_allclose(np.abs(signs), 1)
-    assert similarity.map_similarity(zero, told, tuned).before.shape == (1,)
+    assert similarity.map_similarity(zero, context, tuned).before.shape == (1,)
 
 
 def test_maps_that_do_not_change_are_counted():
-    zero, told, tuned = np.random.default_rng(3).normal(size=(3, 2, 3, 2, 4, 5))
+    zero, context, tuned = np.random.default_rng(3).normal(size=(3, 2, 3, 2, 4, 5))
     tuned[:, :, 0] = zero[:, :, 0]  # a layer that finetuning leaves alone
     tuned[1, 2, 1, 3] = zero[1, 2, 1, 3] * (1 + 1e-15)
     tuned[0, 0, 1, 0] = np.nan
-    found = similarity.map_similarity(*map(jnp.asarray, (zero, told, tuned)))
+    found = similarity.map_similarity(*map(jnp.asarray, (zero, context, tuned)))
     assert found.unmoved.tolist() == [24, 1]
     assert found.diverged.tolist() == [0, 1]
     assert np.isnan(found.delta).tolist() == [True, False]
