@@ -4,7 +4,7 @@
 command line in single precision on two CPU devices, with the names and options of that time. The same
 runs of this version must give the same bits on the same kind of CPU, also from a process that compiles
 anew. On other processors XLA generates other instructions: there, values may differ by 1e-5 relative to
-the largest of their variable.
+the largest value of their variable. `CHANGED` has the numbers that changed on purpose.
 """
 
 import json
@@ -22,6 +22,9 @@ RECORDED = json.loads(
 )
 OTHER_CPU = 1e-5
 """Largest difference on other processors, relative to the largest value of the variable."""
+CHANGED = {"regression_finetuning": 1e-3}
+"""Experiments whose numbers changed on purpose, with the largest relative difference: LayerNorm, which
+the causal transformer has, now computes the variance without cancellation."""
 TRAINING = (
     "--settings.training.steps=40 --settings.training.snapshot-every=20 "
     "--settings.training.batch-size=16"
@@ -35,23 +38,43 @@ OPTIONS = {
     "regression_finetuning": f"{TRAINING} --settings.training.learning-rate=0.01 "
     "--settings.tasks=2 --settings.queries=3",
 }
-NEW_NAMES: dict[str, dict[str, tuple[str, dict[str, str]]]] = {}
-"""Where variables that have another name now are found, by experiment: the new name, and the labels of
-new dimensions. Other variables are found under their old name."""
+NEW_NAMES: dict[str, tuple[str, dict[str, str]]] = {
+    "gd_loss": ("reference_loss", {}),
+    "size_gd_loss": ("size_reference_loss", {}),
+    "scaled_loss": ("shifted_loss", {"shift": "inputs"}),
+    "target_loss": ("shifted_loss", {"shift": "targets"}),
+    "law_loss": ("shifted_loss", {"shift": "distributions"}),
+    "law_target_loss": ("shifted_loss", {"shift": "distributions and targets"}),
+    "scaled_gd_loss": ("shifted_reference_loss", {"shift": "inputs"}),
+    "target_gd_loss": ("shifted_reference_loss", {"shift": "targets"}),
+    "law_gd_loss": ("shifted_reference_loss", {"shift": "distributions"}),
+    "law_target_gd_loss": ("shifted_reference_loss", {"shift": "distributions and targets"}),
+}
+"""Old names of variables: the new name, and labels of the new dimensions. Other variables have kept
+their names. The old values are those of the label "gd" of a new dimension `reference`."""
+AMOUNTS = ("alpha", "factor")
+"""Old dimensions of the shifts, whose labels are among those of the new dimension `amount`."""
 
 
-def found(results, experiment, name):
-    """The values of a variable by its old name."""
-    new, labels = NEW_NAMES.get(experiment, {}).get(name, (name, {}))
-    return results[new].sel(labels, drop=True)
+def found(results, name, recorded):
+    """The values of a variable by its old name, with its old dimensions."""
+    new, labels = NEW_NAMES.get(name, (name, {}))
+    if "reference" in results[new].dims:
+        labels = labels | {"reference": "gd"}
+    values = results[new].sel(labels, drop=True)
+    for dim in AMOUNTS:
+        if dim in recorded[name]["dims"]:
+            values = values.sel(amount=recorded[dim]["values"]).rename(amount=dim)
+    assert set(values.dims) == set(recorded[name]["dims"]), name
+    return values.transpose(*recorded[name]["dims"]).values
 
 
 @pytest.mark.parametrize(
     "experiment",
     [
-        pytest.param("fig02_one_step", marks=pytest.mark.slow),
+        "fig02_one_step",
         "cosine_blindness",
-        "regression_finetuning",
+        pytest.param("regression_finetuning", marks=pytest.mark.slow),
     ],
 )
 def test_numbers_are_those_of_the_version_before(tmp_path, experiment):
@@ -59,17 +82,13 @@ def test_numbers_are_those_of_the_version_before(tmp_path, experiment):
     answer = toyicl("run", *words, "--out", tmp_path, JAX_NUM_CPU_DEVICES=2)
     assert answer.returncode == 0, answer.stderr
     results = xr.load_dataset(tmp_path / experiment / "results.nc", engine="h5netcdf")
-    exact = RECORDED["cpu"] == compilation_cache.kind_of_cpu()
-    for name, recorded in RECORDED["results"][experiment].items():
-        own = found(results, experiment, name)
-        expected = np.array(recorded["values"], recorded["dtype"])
-        assert set(own.dims) == set(recorded["dims"]), name
-        values = own.transpose(*recorded["dims"]).values
-        assert values.dtype == expected.dtype, name
+    exact = RECORDED["cpu"] == compilation_cache.kind_of_cpu() and experiment not in CHANGED
+    recorded = RECORDED["results"][experiment]
+    for name in recorded.keys() - AMOUNTS:
+        expected = np.array(recorded[name]["values"], recorded[name]["dtype"])
+        own = found(results, name, recorded).astype(expected.dtype, casting="same_kind")
         if exact or expected.dtype.kind != "f":
-            np.testing.assert_array_equal(values, expected, err_msg=name)
+            np.testing.assert_array_equal(own, expected, err_msg=name)
         else:
-            most = np.nanmax(np.abs(expected))
-            np.testing.assert_allclose(
-                values, expected, rtol=0, atol=OTHER_CPU * most, equal_nan=True, err_msg=name
-            )
+            most = CHANGED.get(experiment, OTHER_CPU) * np.nanmax(np.abs(expected))
+            np.testing.assert_allclose(own, expected, rtol=0, atol=most, err_msg=name)
