@@ -73,7 +73,7 @@ def test_run_writes_results_claims_and_figure(fig2):
     assert "\r" not in answer.stderr, "no progress bar where there is no terminal"
     names = {path.name for path in (out / NAME).iterdir()}
     written = {"results.nc", "results.nc.sha256", "claims.json", "figure.png", "figure.svg"}
-    assert names == written | {"checkpoint"}
+    assert names == written | {"checkpoint", ".lock"}
     for name in written - {"results.nc.sha256"}:
         assert f"wrote {out / NAME / name}" in answer.stdout
 
@@ -99,7 +99,7 @@ def test_results_have_the_public_variables_for_each_seed_and_step(fig2):
     assert settings["training"]["steps"] == 40
     assert json.loads(results.attrs["versions"])["jax"]
     # Where the results are says nothing about how to make them.
-    assert results.attrs["command"] == " ".join(["toyicl run fig2", *TINY])
+    assert results.attrs["command"] == " ".join([f"toyicl run {NAME}", *TINY])
 
 
 def test_claims_have_a_verdict_each(fig2):
@@ -440,6 +440,6 @@ def test_verify_says_that_a_quick_run_was_passed_over(tmp_path):
     assert here("run", *short, "--quick", cwd=tmp_path).returncode == 0
     beside = here("verify", SMALL, cwd=tmp_path)
     assert alone.stderr == ""
-    passed = "runs/small, a quick run, is judged by --out runs"
+    passed = "runs/small is a quick run, which --out runs judges"
     assert beside.stderr == f"toyicl: small: judged figures/small; {passed}\n"
     assert beside.stdout == alone.stdout

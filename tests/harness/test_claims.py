@@ -117,7 +117,7 @@ def test_a_shift_is_judged_where_it_is_furthest_on_a_log_scale(close):
             "reference": ["gd"],
         },
     )
-    value = claim_values.shift("scaled", "gd", low=0.5, high=1.5)
+    value = claim_values.shift("inputs", "gd", low=0.5, high=1.5)
     close(value(results).values, [0.4, 2.0])
     close(claim_values.log10(value)(results).values, np.log10([0.4, 2.0]))
 
@@ -150,6 +150,11 @@ def test_largest_and_least_do_not_pass_over_what_is_missing(close):
     ).all()
 
 
+def test_a_dimension_that_other_settings_have_was_not_run():
+    record = of(claim_values.final("loss"), where={"second_value": 1}).judge(two_parts())
+    assert (record["verdict"], "second_value" in record["reason"]) == ("not run", True)
+
+
 def test_a_part_that_was_not_measured_was_not_run():
     record = judged(where={"heads": 3})
     assert record["verdict"] == "not run"
@@ -169,7 +174,6 @@ def of(value, **changes):
         (of(lambda results: results.loss.sel(layer=0)), "layer"),
         (of(lambda results: results.loss.mean("head")), "head"),
         (of(claim_values.final("los")), "los"),
-        (of(claim_values.final("loss"), where={"head": 1}), "head"),
         (of(claim_values.final("loss"), plateau="stuck"), "stuck"),
         (
             of(claim_values.final("loss"), beside={"norm": claim_values.final("norm_ratio")}),

@@ -64,19 +64,16 @@ def test_markdown_holds_every_verdict_with_figure_command_and_origin(tmp_path):
         "- a, A-1-1-more: it is large. Ours: 1.5 (1, 2); allowed: 5 to 9; the paper: p. Because."
         in text
     )
-    assert "### Measured with trainings cut short" in text
+    assert "### Measured at less than full settings" in text
 
 
-def test_a_statement_that_goes_on_is_read_after_the_one_before(tmp_path):
-    claims = [
-        replace(CLAIMS[0], statement="It is small"),
-        replace(CLAIMS[1], kind="by construction"),
-    ]
+def test_a_failure_that_is_independent_of_training_is_under_its_own_heading(tmp_path):
+    claims = [CLAIMS[0], replace(CLAIMS[1], kind="by construction")]
     listing = Listing("a", Path("a.py"), "claims something", "a minute.")
     one = report.Chapter(listing, RESULTS, tmp_path, [c.judge(RESULTS) for c in claims])
     text = report.markdown([one], tmp_path)
-    assert "- a, A-1-1-more: It is small … it is large. 1.5" in text
-    assert "### By mathematics" in text
+    assert "### Analytical" in text
+    assert "### Measured" not in text
 
 
 def test_a_verdict_says_how_many_seeds_it_rests_on(tmp_path):

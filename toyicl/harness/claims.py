@@ -130,13 +130,13 @@ class Claim:
     def _evaluate(self, results: "xr.Dataset") -> "tuple[xr.Dataset, xr.DataArray]":
         """The results of the claim's part, and its value there.
 
-        Raises NotMeasured if they lack a label of `where`, and BrokenClaim if they lack its dimension.
+        Raises NotMeasured if they lack a coordinate of `where`, or a label of it.
         """
         from toyicl.core.datasets import part  # listing experiments needs no xarray
 
         for name in self.where:
             if name not in results.coords:
-                raise BrokenClaim(f"claim {self.id}: results have no coordinate {name!r} (where)")
+                raise NotMeasured(f"results have no coordinate {name!r}")
         chosen = part(results, **self.where)
         return chosen, self.value(chosen)
 

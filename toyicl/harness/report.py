@@ -135,16 +135,11 @@ def _failures(chapters: Sequence[Chapter]) -> list[str]:
     """The claims that fail, grouped by what the verdict is based on."""
     groups: dict[str, list[str]] = {title: [] for title in FAILURES.values()}
     for chapter in chapters:
-        before = ""
         for record in chapter.verdicts:
-            statement = str(record["statement"])
-            # A statement that continues the one before is shown after it.
-            whole = f"{before} … {statement}" if statement[:1].islower() and before else statement
-            before = before if statement[:1].islower() else statement
             if record["verdict"] == "fails":
                 groups[_why(chapter, record)].append(
-                    f"- {chapter.listing.name}, {record['id']}: {whole}. Ours: {_ours(record)}; "
-                    f"allowed: {_band(record)}; the paper: {record['paper']}."
+                    f"- {chapter.listing.name}, {record['id']}: {record['statement']}. "
+                    f"Ours: {_ours(record)}; allowed: {_band(record)}; the paper: {record['paper']}."
                     + (f" {record['note']}" if record["note"] else "")
                 )
     found = [[f"### {title}", "\n".join(lines)] for title, lines in groups.items() if lines]
