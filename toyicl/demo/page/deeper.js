@@ -64,7 +64,7 @@ function drawResiduals(episode) {
   const top = Math.max(1, Math.ceil(2 * Math.max(...deeper.spectrum, ...found.values)) / 2);
   const area = frame(byId("deeper-residuals"), "Remaining error at each eigenvalue of the context", {
     x: [0, top], y: [-1.1, 1.15], xticks: [0, top / 2, top], yticks: [-1, 0, 1],
-    xlabel: "eigenvalue s", ylabel: "remaining error R(s)",
+    xlabel: "eigenvalue s of the scatter matrix", ylabel: "remaining error R(s)",
   });
   const bins = new Array(30).fill(0);
   deeper.spectrum.forEach((s) => {

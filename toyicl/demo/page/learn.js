@@ -54,8 +54,8 @@ function phase() {
   const [cosine, ratio] = [data.learn.cosine, data.learn.ratio].map((values) => values[learn.seed][learn.snapshot]);
   const alike = Math.abs(cosine - 1) < 0.02 && Math.abs(ratio - 1) < 0.05;
   return alike
-    ? "Loss, cosine and norm ratio match those of the best step: the layer performs one step of gradient descent."
-    : "The loss is close to that of the best step, but the cosine or the norm ratio still differs from 1.";
+    ? "Loss, cosine and norm ratio match: the layer performs one step of gradient descent."
+    : "The loss is close to that of the best step; cosine or norm ratio still differs from 1.";
 }
 
 function timeAxis() {
