@@ -1,4 +1,4 @@
-"""A real browser for tests of the teaching page, cut off from every network."""
+"""A real browser, without network access, for the tests of the teaching page."""
 
 import contextlib
 import os
@@ -20,10 +20,10 @@ OPTIONS = (
 
 @contextlib.contextmanager
 def launched():
-    """A browser; skips the test where there is none."""
+    """Launch a browser. Skips the test if none is installed, or fails if one is required."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
-        missing = f"no browser: none of {', '.join(NAMES)} is installed; see `make browser`"
+        missing = f"no browser was found: install one of {', '.join(NAMES)}; see `make browser`"
         if os.environ.get("TOYICL_BROWSER") == "required":
             pytest.fail(missing)
         pytest.skip(missing)
@@ -38,19 +38,19 @@ def launched():
 
 @contextlib.contextmanager
 def opened(browser, path, *, width=1280, height=800, **settings):
-    """A file in a new window; fails at its end if the page asked for anything, or complained."""
+    """Open a file in a new window. Fails on exit if the page made a request or logged a message."""
     context = browser.new_context(
         viewport={"width": width, "height": height}, offline=True, **settings
     )
-    asked, complaints = [], []
-    context.on("request", lambda request: asked.append(request.url))
+    requests, messages = [], []
+    context.on("request", lambda request: requests.append(request.url))
     page = context.new_page()
-    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: messages.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: messages.append(str(error)))
     try:
         page.goto(path.as_uri())
         yield page
-        assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
-        assert complaints == []
+        assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
+        assert messages == []
     finally:
         context.close()

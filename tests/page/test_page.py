@@ -1,4 +1,4 @@
-"""The teaching page: what it is made of, and, in a real browser, what its controls do."""
+"""The contents of the teaching page and, in a real browser, the effects of its controls."""
 
 import base64
 import json
@@ -43,12 +43,12 @@ def page(browser, page_file):
 
 
 def held(page_file):
-    """The page's data."""
+    """The data stored in the page."""
     (text,) = re.findall(r'id="data">(.*?)</script>', page_file.read_text())
     return json.loads(text)
 
 
-# Without a browser.
+# Tests without a browser.
 
 
 def test_the_page_is_one_small_file_that_refers_to_nothing(page_file):
@@ -104,15 +104,15 @@ def test_a_quick_run_is_shown_where_nothing_else_is(tmp_path, monkeypatch):
 
 def test_other_results_are_refused():
     results = load_results(RUN)
-    with pytest.raises(BadInput, match=r"a run of classroom, got one of fig02_one_step"):
+    with pytest.raises(BadInput, match=r"a run of classroom, got a run of fig02_one_step"):
         contents(results.assign_attrs(experiment="fig02_one_step"), [])
-    with pytest.raises(BadInput, match=r"one run of classroom, got a sweep"):
+    with pytest.raises(BadInput, match=r"a single run of classroom, got a sweep"):
         contents(results.assign_attrs(sweep='{"task.dim": [3]}'), [])
     settings = json.loads(results.attrs["settings"])
     settings["task"]["input_distribution"] = "normal"
     with pytest.raises(
         BadInput,
-        match=r"the task's input_distribution left as they are, got input_distribution normal",
+        match=r"default values of the task's input_distribution, got input_distribution normal",
     ):
         contents(results.assign_attrs(settings=json.dumps(settings)), [])
 
@@ -177,7 +177,7 @@ main()
     assert data["verdicts"] == []
 
 
-# In a browser: what each control changes.
+# Tests in a browser: the effect of each control.
 
 
 def texts(page, *names):
@@ -253,7 +253,7 @@ def test_points_and_query_are_moved_by_keys(page):
     grip = page.locator("#step-descent [data-index='2']")
     assert grip.get_attribute("aria-valuetext") == "x -0.40, y -0.30"
     outline = "(node) => getComputedStyle(node.querySelector('circle')).strokeWidth"
-    assert grip.evaluate(outline) == "4px", "the focus is seen"
+    assert grip.evaluate(outline) == "4px", "the focus must be visible"
     page.wait_for_function(
         "() => document.querySelector('#step-live').textContent.includes('predict')"
     )
@@ -411,7 +411,7 @@ def test_verdicts_are_filtered_and_linked(page):
         page.check(f"input[name='claims-show'] >> nth={index}")
         shown = page.locator("#claims-list tr[data-verdict]:not([hidden])")
         assert shown.count() == verdicts.count(verdict)
-    page.click("#watch .source a >> nth=0")  # hidden by the filter, which has no more say then
+    page.click("#watch .source a >> nth=0")  # resets the filter
     assert page.is_checked("input[name='claims-show'] >> nth=0")
     page.wait_for_selector("#claims-fig02_one_step[open]")
     command = "toyicl run fig02_one_step"

@@ -1,4 +1,4 @@
-"""The maths of the teaching page, as a browser computes it, against JAX on the same random inputs."""
+"""The formulas of the teaching page, computed in a browser, compared with JAX on equal inputs."""
 
 import json
 
@@ -22,13 +22,13 @@ from toyicl.tasks.linear import LinearRegression
 TASK = LinearRegression()
 COUNT = 200
 TOLERANCE = 1e-5
-"""What the page promises; in double precision on both sides it keeps far more."""
+"""Documented accuracy of the page; with double precision on both sides the errors are far smaller."""
 RUN = shipped() / "teaching" / CLASSROOM
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """The page in a browser, with the results that are checked in."""
+    """The page in a browser, built from the checked-in results."""
     out = tmp_path_factory.mktemp("page") / "toyicl.html"
     write(out, RUN)
     with launched() as browser, opened(browser, out) as page:
@@ -49,20 +49,20 @@ answer = jax.jit(predict)
 
 
 def as_lists(episodes):
-    """Each episode as the page takes them: one output."""
+    """Each episode in the format of the page's functions, which have one output."""
     x, y, query = (np.moveaxis(np.asarray(field), -1, 0) for field in episodes[:3])
     parts = zip(x.tolist(), y[:, :, 0].tolist(), query.tolist(), strict=True)
     return [{"x": x, "y": y, "query": query} for x, y, query in parts]
 
 
 def asked(page, program, given=None):
-    """What a function in the page makes of a value; both travel as text, which is quicker."""
+    """The result of a function in the page; values are passed as JSON text, which is faster."""
     ready = f"(given) => JSON.stringify(({program})(JSON.parse(given)))"
     return json.loads(page.evaluate(ready, json.dumps(given)))
 
 
 def answers(page, expression, episodes, **more):
-    """What an expression in `e` (x, y, query) and `more` gives for each episode, in the page."""
+    """The page's value of an expression in `e` (x, y, query) and `more`, for each episode."""
     program = (
         f"([all, more]) => {{ const m = window.toyicl; return all.map((e) => {expression}); }}"
     )
@@ -70,7 +70,7 @@ def answers(page, expression, episodes, **more):
 
 
 def same(actual, expected):
-    """Equal to 1e-5, absolutely."""
+    """Check that two arrays are equal up to an absolute error of 1e-5."""
     expected = np.asarray(expected)
     assert np.shape(actual) == expected.shape
     assert np.isfinite(expected).all()
@@ -78,7 +78,7 @@ def same(actual, expected):
 
 
 def with_circuits(key_query, value_output, **architecture):
-    """A JAX transformer with the given circuits in every layer, (head, row, column)."""
+    """A JAX transformer with the given circuits, each (head, row, column), in every layer."""
     heads, size, _ = np.shape(key_query)
     model = Architecture(heads=heads, **architecture)(
         LinearRegression(dim=size - 1), jax.random.key(0)
@@ -161,7 +161,7 @@ def test_attention_with_random_circuits(page, episodes, heads, share):
 
 
 def test_the_trained_layer_at_every_snapshot(page, episodes, results):
-    """From the weights in the page itself, for every seed."""
+    """Uses the weights stored in the page, for every seed."""
     few = jax.tree.map(lambda field: field[..., :20], episodes)
     here = answers(
         page,
@@ -266,7 +266,7 @@ def test_residual_polynomials(page, episodes, results):
 
 
 def test_what_the_trained_layers_leave(page, episodes, results):
-    """Along the page's own eigenvectors: a trained model need not be odd in their sign."""
+    """Uses the page's own eigenvectors, because a trained model need not be odd in their sign."""
     few = jax.tree.map(lambda field: field[..., :20], episodes)
     model = with_circuits(*circuits(results, "deep_", seed=0), depth=2, shared=True)
     here = answers(
@@ -296,7 +296,7 @@ def test_the_residual_of_gdpp_is_what_gdpp_leaves(page, episodes):
 
 
 def test_the_pages_own_episodes_are_the_tasks(page):
-    """Inputs of U(-1/2, 1/2), weights of N(0, 1), by their moments."""
+    """Inputs from U(-1/2, 1/2) and weights from N(0, 1), checked by their moments."""
     drawn = asked(
         page,
         "() => { const m = window.toyicl; const r = m.generator(1);"

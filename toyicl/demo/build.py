@@ -1,8 +1,8 @@
-"""The teaching page: one self-contained HTML file, made of a run of `classroom` and of the verdicts.
+"""The teaching page: one self-contained HTML file, built from a run of `classroom` and the verdicts.
 
-The page computes predictions and sensitivities in the browser, from the weights it holds; losses and
-likeness along training are the run's. Its parts, HTML, style and scripts, are in the folder `page`.
-Nothing in it refers to anything outside the file.
+The page computes predictions and sensitivities in the browser, from the weights stored in it. Losses,
+cosines and norm ratios during training are those measured in the run. The folder `page` contains the
+HTML, the style sheet and the scripts. The file refers to no other file and to no network address.
 """
 
 import base64
@@ -23,28 +23,28 @@ from toyicl.harness.results import load_results
 from toyicl.tasks.linear import LinearRegression
 
 CLASSROOM = "classroom"
-"""The experiment that the page is made of."""
+"""The experiment whose results the page shows."""
 QUICK_SEEDS = 2
-"""Seeds that are trained where there is no run of it at all."""
+"""Number of seeds to train if there is no run of this experiment."""
 PAGE = Path(__file__).with_name("page")
 SCRIPTS = ("maths", "data", "draw", "step", "learn", "deeper", "breaks", "claims", "main")
-"""The page's scripts, in the order in which they use each other."""
+"""The page's scripts; each uses only those before it."""
 HEADS = (1, 2)
 KINDS = ("line", "wide")
-"""Tasks of the dial: with one input, and with as many as the run's."""
+"""Tasks of the linear-to-softmax comparison: one input dimension, and all those of the run's task."""
 
 
 def shipped() -> Path:
-    """Where checked-in results are: beside the package in a source tree, inside it when installed."""
+    """Folder of the checked-in results: inside an installed package, or next to it in a source tree."""
     package = Path(__file__).parents[1]
     inside = package / "figures"
     return inside if inside.is_dir() else package.parent / "figures"
 
 
 def place(own: Path) -> Path | None:
-    """The folder of the run to show: a full one of the user's own, what is checked in, a quick one.
+    """The folder of the run to show: the user's full run, else the checked-in run, else a quick run.
 
-    `own` is the folder of the user's runs. None where there is no run of `classroom` at all.
+    `own` is the folder of the user's runs. Returns None if there is no run of `classroom`.
     """
     mine, theirs = own / CLASSROOM, shipped() / "teaching" / CLASSROOM
     if runner.is_full(mine):
@@ -53,9 +53,9 @@ def place(own: Path) -> Path | None:
 
 
 def require_place(out: Path) -> None:
-    """Check, before anything is trained, that a file can be written.
+    """Check, before anything is trained, that the file can be written.
 
-    Raises BadInput, which names the place, where it cannot.
+    Raises BadInput, which names the path, if it cannot.
     """
     rule = "out must be a file in a folder that exists and can be written"
     if out.is_dir():
@@ -67,23 +67,23 @@ def require_place(out: Path) -> None:
 
 
 def write(out: Path, folder: Path) -> Path:
-    """Write the page of the run in a folder, and of the verdicts that are checked in.
+    """Write the page for the run in a folder, with the checked-in verdicts; returns `out`.
 
-    Raises BadInput and Damaged as `runs.load_results`, and BadInput for results that are not those of
-    one run of `classroom`.
+    Raises BadInput and Damaged as `results.load_results` does, and BadInput if the results are not
+    those of one run of `classroom`.
     """
     page = render(contents(load_results(folder), verdicts(shipped())))
     return atomic_files.save_text(page, out)
 
 
 def verdicts(folder: Path) -> list[dict[str, Any]]:
-    """The verdicts that `toyicl verify` left in a folder, by experiment; none if it left none."""
+    """The verdicts that `toyicl verify` saved in a folder, by experiment; empty if there are none."""
     path = folder / report.RECORDS
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
 def render(data: Mapping[str, Any]) -> str:
-    """The page around its data."""
+    """The HTML text of the page, with the style sheet, the scripts and the given data inserted."""
     text = (PAGE / "page.html").read_text(encoding="utf-8")
     parts = {
         "style": (PAGE / "style.css").read_text(encoding="utf-8"),
@@ -98,9 +98,9 @@ def render(data: Mapping[str, Any]) -> str:
 
 
 def contents(results: xr.Dataset, verdicts: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the page holds, as plain data: arrays of the run in single precision, as they were saved.
+    """The data stored in the page, as JSON-compatible values; arrays are float32, as in the run.
 
-    Raises BadInput for results that are not those of one run of `classroom`.
+    Raises BadInput if the results are not those of one run of `classroom`.
     """
     _require_classroom(results)
     task = json.loads(results.attrs["settings"])["task"]
@@ -138,11 +138,11 @@ REFERENCES = {
     "curvedGamma": "curved_gamma",
     "curvedLoss": "curved_loss",
 }
-"""The page's names of the best steps of gradient descent and GD++, and the run's."""
+"""Optimal parameters and losses of gradient descent and GD++: the page's name for each variable."""
 
 
 def packed(values: xr.DataArray) -> dict[str, Any]:
-    """An array as its shape and its numbers: float32, little-endian, in base 64."""
+    """An array as its shape and its numbers, encoded as little-endian float32 in base64."""
     array = np.ascontiguousarray(values.values, "<f4")
     return {"shape": list(array.shape), "base64": base64.b64encode(array.tobytes()).decode()}
 
@@ -150,34 +150,34 @@ def packed(values: xr.DataArray) -> dict[str, Any]:
 def _require_classroom(results: xr.Dataset) -> None:
     found = results.attrs.get("experiment")
     if found != CLASSROOM:
-        raise BadInput(f"the page must be made of a run of {CLASSROOM}, got one of {found}")
+        raise BadInput(f"the page needs a run of {CLASSROOM}, got a run of {found}")
     if runner.swept(results):
-        raise BadInput(f"the page must be made of one run of {CLASSROOM}, got a sweep")
+        raise BadInput(f"the page needs a single run of {CLASSROOM}, got a sweep")
     task = json.loads(results.attrs["settings"])["task"]
     drawn = {name: task[name] for name in ("dim", "context_size", "input_range")}
-    plain = as_plain(LinearRegression(**drawn))  # whose episodes the page draws
+    plain = as_plain(LinearRegression(**drawn))  # the page's script samples this task only
     other = [name for name, value in task.items() if value != plain.get(name, value)]
     if other:
         raise BadInput(
-            f"the page must be made of a run with the task's {', '.join(other)} left as they are, got "
+            f"the page needs a run with the default values of the task's {', '.join(other)}, got "
             + ", ".join(f"{name} {task[name]}" for name in other)
         )
 
 
 def _made(results: xr.Dataset) -> str:
-    """Where the run comes from, in a sentence."""
+    """A sentence with the run's command, settings, seeds, date and revision."""
     attributes = results.attrs
     tree = "" if attributes["tree"] == "clean" else f" ({attributes['tree']} tree)"
     cut = f" {attributes['cut']}" if attributes.get("cut") else ""
     return (
-        f"Made of {attributes['command']}: {attributes['level']} settings, "
+        f"Results of {attributes['command']}: {attributes['level']} settings, "
         f"{results.sizes['seed']} seeds, finished {attributes['finished'][:10]}, "
         f"revision {attributes['revision'][:10]}{tree}.{cut}"
     )
 
 
 def _learn(results: xr.Dataset, count: int) -> dict[str, Any]:
-    """One layer at every snapshot of its training."""
+    """Measurements and circuits of one layer at every snapshot of its training."""
     return {
         "seeds": results.seed.values.tolist(),
         "steps": results.step.values.tolist(),
@@ -193,7 +193,7 @@ def _learn(results: xr.Dataset, count: int) -> dict[str, Any]:
 
 
 def _circuits(results: xr.Dataset, before: str) -> dict[str, Any]:
-    """Both circuits of a model's heads, by the page's names."""
+    """Both circuits of a model's heads, under the page's names; `before` is the variables' prefix."""
     return {
         "keyQuery": packed(results[f"{before}key_query"]),
         "valueOutput": packed(results[f"{before}value_output"]),
@@ -201,7 +201,7 @@ def _circuits(results: xr.Dataset, before: str) -> dict[str, Any]:
 
 
 def _dial(results: xr.Dataset, kind: str) -> dict[str, Any]:
-    """Layers between linear and softmax attention, (share, seed, ...), for each number of heads."""
+    """Layers from linear to softmax attention, (softmax fraction, seed, ...), by number of heads."""
     heads = {}
     untrained, trained = (results.sel(stage=stage) for stage in ("untrained", "trained"))
     for count in HEADS:
