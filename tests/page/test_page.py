@@ -163,8 +163,8 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path, out, why):
 def test_what_is_lacking_is_trained(tmp_path):
     program = """
 from pathlib import Path
-from toyicl import demo
-demo.shipped = lambda: Path("nothing")
+from toyicl.demo import build
+build.shipped = lambda: Path("nothing")
 from toyicl.__main__ import main
 main()
 """

@@ -5,6 +5,7 @@ import shlex
 import sys
 import webbrowser
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toyicl.cli import parsing, saved
@@ -220,7 +221,7 @@ def demo(command: Demo, interrupts: InterruptHandler) -> int:
     if folder is None:
         folder = RUNS / CLASSROOM
         report_note(f"there is no run to show; training quick settings into {folder}")
-        _train_quick(CLASSROOM, QUICK_SEEDS, interrupts)
+        _train_quick(CLASSROOM, QUICK_SEEDS, folder, interrupts)
     page = write(command.out, folder)
     print(f"wrote {page}")
     if command.open and not webbrowser.open(page.resolve().as_uri()):
@@ -228,18 +229,17 @@ def demo(command: Demo, interrupts: InterruptHandler) -> int:
     return 0
 
 
-def _train_quick(name: str, seeds: int, interrupts: InterruptHandler) -> None:
-    """Run an experiment with its quick settings."""
+def _train_quick(name: str, seeds: int, folder: Path, interrupts: InterruptHandler) -> None:
+    """Run an experiment with its quick settings, into a folder."""
     from toyicl.harness import runner
     from toyicl.training.placement import AcrossRuns
 
     prepare_devices()
-    listing = experiment.find(name)
-    one = experiment.load(listing)
+    one = experiment.load(experiment.find(name))
     runner.run(
         one,
         runner.Grid(one.quick, {}, [one.quick]),
-        experiment.place(RUNS, listing),
+        folder,
         seeds=seeds,
         quick=True,
         command=f"toyicl run {name} --quick --seeds {seeds}",
