@@ -402,11 +402,12 @@ def test_a_probe_trains_measures_and_draws(tmp_path):
         assert f"wrote {folder / name}" in answer.stdout
         assert (folder / name).stat().st_size > 0
     results = xr.load_dataset(folder / "results.nc", engine="h5netcdf")
-    assert dict(results.sizes) == {"axis": 1, "value": 2, "seed": 1}
+    assert dict(results.sizes) == {"axis": 1, "value": 2, "stage": 2, "seed": 1}
     assert abs(results.excess.sel(stage="untrained") - 1).max() < 0.03
-    linear, softmax = (results.sel(value=value) for value in (0.0, 1.0))
-    assert (linear.loss.sel(stage="trained") / linear.gd_loss).min() > 0.98
-    assert (linear.loss.sel(stage="trained") / linear.gd_loss).max() < 1.03
+    trained = results.sel(stage="trained")
+    linear, softmax = (trained.sel(value=value) for value in (0.0, 1.0))
+    assert (linear.loss / linear.gd_loss).min() > 0.98
+    assert (linear.loss / linear.gd_loss).max() < 1.03
     assert softmax.excess.min() > 5 * linear.excess.max(), "softmax is not a step of descent"
     drawn = (folder / "figure.png").read_bytes()
     (folder / "figure.png").unlink()
