@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from toyicl.harness.checkpoints import require_format
 RESULTS = "results.nc"
 CLAIMS = "claims.json"
 FIGURE = "figure"
+READ_SECONDS = 60.0
+"""Time in which a file that was saved again must be read."""
 CONTENTS, COVERED = "contents_sha256", "contents_attributes"
 """Attributes that say what the run saved: a digest of it, and the attributes that it covers."""
 
@@ -57,6 +61,8 @@ def load_results(folder: Path, note: Callable[[str], None] = lambda sentence: No
     """
     path = require_results(folder)
     unchanged = atomic_files.has_digest(path)
+    if not unchanged:
+        _require_readable(path)
     try:
         results = xr.load_dataset(path, engine="h5netcdf")
     except Exception as error:  # h5netcdf and HDF5 raise many types for damaged files
@@ -70,6 +76,22 @@ def load_results(folder: Path, note: Callable[[str], None] = lambda sentence: No
     return results.drop_attrs(deep=False).assign_attrs(
         {name: value for name, value in results.attrs.items() if name not in (CONTENTS, COVERED)}
     )
+
+
+def _require_readable(path: Path) -> None:
+    """Check in a process of its own that a file can be read.
+
+    HDF5 can hang, or end the process, on a file with damaged bytes. Raises Damaged if it cannot be read
+    within some time.
+    """
+    program = "import sys, xarray; xarray.load_dataset(sys.argv[1], engine='h5netcdf')"
+    try:
+        command = [sys.executable, "-c", program, str(path)]
+        done = subprocess.run(command, capture_output=True, timeout=READ_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise atomic_files.Damaged(f"{path} is damaged: reading it does not end") from error
+    if done.returncode:
+        raise atomic_files.Damaged(f"{path} is damaged: it cannot be read")
 
 
 def _require_contents(results: xr.Dataset, path: Path) -> None:
