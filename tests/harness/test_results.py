@@ -146,12 +146,12 @@ def test_a_damaged_run_is_listed_and_hides_no_other(tmp_path):
     good, bad = tmp_path / "good", tmp_path / "bad"
     for folder in (good, bad):
         folder.mkdir()
-        checkpoints.save(folder, Checkpoint({}, [], {"a": ARRAYS}, {"a": [1, 3]}))
+        checkpoints.save(folder, Checkpoint({}, [], {"a": ARRAYS}))
     for path in bad.glob("*/*/about.json"):
         path.write_text("{")
     save_results(RESULTS, bad)  # lacks what a listing says
-    assert "no good checkpoint is left" in describe(bad)[-1]
-    assert describe(good)[1:] == [f"{'':<8} training: a, 2 runs, 4 of 4 chunks"]
+    assert "no undamaged checkpoint is left" in describe(bad)[-1]
+    assert describe(good)[1:] == [f"{'':<8} training: a, 2 runs, 4 of 6 chunks"]
     assert describe(tmp_path / "none") == []
 
 
