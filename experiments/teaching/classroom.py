@@ -130,7 +130,7 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
         for heads in HEADS:
             along = [histories[_name(one, heads, share)] for share in settings.shares]
             parts.append(_dial(settings, one, along, f"{name}_{heads}"))
-    return xr.merge(parts, combine_attrs="drop")
+    return xr.merge(parts, combine_attrs="drop_conflicts")
 
 
 def _circuits(models: Any, dims: tuple[str, ...]) -> Variables:

@@ -1,4 +1,4 @@
-"""Every experiment, run short through the command line, and drawn again from what it saved."""
+"""Every experiment: run with very short settings through the command line, and redrawn."""
 
 import json
 from dataclasses import replace
@@ -88,7 +88,7 @@ UNJUDGED = {
     "fig06_shifts": {"VO-6-2"},
     "fig13_curvature": {"VO-13-1-N50", "VO-13-1-N100"},
 }
-"""Claims that need more than a quick run, or more than one as short as these."""
+"""Claims that are not judged in runs as short as these."""
 QUICKEST = (
     "dual_form",
     "fig01_roll_out",
@@ -107,7 +107,7 @@ def test_every_experiment_is_run():
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_trainings_are_declared_for_full_and_quick_settings(name):
-    """Each in a kind of its own or with others, and at least one seed of it in a run."""
+    """Each belongs to one group, and is trained with one seed at least."""
     one = experiment.load(experiment.find(name))
     for settings in (one.full, one.quick):
         declared = trainings.declared(one, [settings], {})
@@ -116,7 +116,7 @@ def test_trainings_are_declared_for_full_and_quick_settings(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_runs_saves_judges_and_draws(tmp_path, name):
+def test_it_runs_and_is_redrawn_from_its_results(tmp_path, name):
     answer = toyicl(
         "run", name, "--quick", "--seeds=2", "--out", tmp_path, *OPTIONS[name].split(), timeout=500
     )
@@ -159,13 +159,13 @@ def test_runs_saves_judges_and_draws(tmp_path, name):
         ("false_labels", {"shares": (0.0,)}, "shares must be two or more, from 0"),
     ],
 )
-def test_bad_settings_are_named_before_anything_runs(name, bad, message):
+def test_settings_out_of_bounds_are_refused_at_construction(name, bad, message):
     settings = experiment.load(experiment.find(name)).full
     with pytest.raises(BadInput, match=message):
         replace(settings, **bad)
 
 
-def test_a_class_without_examples_is_named_before_anything_is_measured():
+def test_a_class_without_examples_is_refused_before_anything_is_measured():
     one = experiment.load(experiment.find("dual_form"))
     few = replace(one.full, task=replace(one.full.task, context_size=2))
     with pytest.raises(BadInput, match=r"task\.context_size must be large enough"):

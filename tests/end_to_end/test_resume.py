@@ -1,6 +1,7 @@
-"""Runs that are stopped, killed, or meet a full disk, through the real program."""
+"""Runs that are interrupted, killed, extended, or meet a full disk, through the command line."""
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -25,7 +27,7 @@ def results(out):
 
 
 def same(one, other):
-    """Whether two results have the same bits; where they come from may differ."""
+    """Whether two results are bit-identical; their provenance may differ."""
     assert set(one.variables) == set(other.variables)
     return all(one[name].values.tobytes() == other[name].values.tobytes() for name in one.variables)
 
@@ -40,21 +42,21 @@ def wait_for_checkpoint(out, process, number=1):
 
 
 def steps_kept(out):
-    """Steps that the next start can carry on from."""
+    """Number of steps that the next start resumes from."""
     kept = checkpoints.load(out / "small", warn=print)
     return 0 if kept is None else sum(int(one["step"].sum()) for one in kept.states.values())
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that nothing happens to."""
+    """The results of a run that is not interrupted."""
     out = tmp_path_factory.mktemp("whole")
     answer = toyicl("run", SMALL, "--out", out, *LONG)
     assert answer.returncode == 0, answer.stderr
     return results(out)
 
 
-def test_a_killed_run_carries_on_to_the_same_bits(whole, tmp_path):
+def test_a_killed_run_resumes_bit_identically(whole, tmp_path):
     process = begin("run", SMALL, "--out", tmp_path, *LONG)
     wait_for_checkpoint(tmp_path, process, number=3)
     process.kill()
@@ -72,17 +74,17 @@ def test_a_killed_run_carries_on_to_the_same_bits(whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_at_25_random_moments_it_carries_on_to_the_same_bits(tmp_path):
+def test_a_run_killed_at_25_random_moments_resumes_bit_identically(tmp_path):
     """From the start of Python, through compiling and training, to the saving of results.
 
-    A run that ends before it has been killed often enough is begun again from nothing. Some of the
-    starts must have found steps of an earlier one to carry on from.
+    A run that finishes before it has been killed 25 times is started again in an empty folder. Some
+    of the starts must have resumed from steps of an earlier one.
     """
     words = ["--seeds=3", "--settings.training.steps=200000", "--checkpoint-every=0.1"]
     words.append("--settings.training.snapshot-every=500")
     assert toyicl("run", SMALL, "--out", tmp_path / "whole", *words).returncode == 0
     whole, broken = results(tmp_path / "whole"), tmp_path / "broken"
-    draw, killed, finished, carried_on = random.Random(2022), 0, 0, 0
+    draw, killed, finished, resumed = random.Random(2022), 0, 0, 0
     while killed < 25 or not finished:
         before = steps_kept(broken)
         process = begin("run", SMALL, "--out", broken, *words)
@@ -96,41 +98,40 @@ def test_killed_at_25_random_moments_it_carries_on_to_the_same_bits(tmp_path):
         if process.returncode == 0:
             finished += 1
             assert same(results(broken), whole)
-            carried_on += before > 0
+            resumed += before > 0
             shutil.rmtree(broken)
         else:
-            carried_on += 0 < before < steps_kept(broken)
-    assert carried_on > 0
+            resumed += 0 < before < steps_kept(broken)
+    assert resumed > 0
 
 
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
-def test_a_stopped_run_says_so_and_carries_on(whole, tmp_path, number):
+def test_an_interrupted_run_says_so_and_resumes_bit_identically(whole, tmp_path, number):
     process = begin("run", SMALL, "--out", tmp_path, *LONG)
     wait_for_checkpoint(tmp_path, process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "stopping after this chunk of steps" in errors
-    assert "stopped while training 'first', after" in errors
+    assert "interrupted while training 'first', after" in errors
     assert "rerun the same command to resume" in errors
-    assert "the same command carries on" in errors
     assert "Traceback" not in errors
     assert toyicl("run", SMALL, "--out", tmp_path, *LONG).returncode == 0
     assert same(results(tmp_path), whole)
 
 
-def test_a_program_that_only_begins_is_stopped_at_once():
+def test_a_program_that_has_just_started_is_interrupted_at_once():
     process = begin("floors", "--steps=500")
     time.sleep(1.5)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert errors == "toyicl: stopped\n"
+    assert errors == "toyicl: interrupted\n"
 
 
-def test_a_stop_between_trainings_says_that_the_command_carries_on():
+def test_an_interrupt_between_trainings_says_how_to_resume():
     code = """
 import os, signal
 from toyicl.cli.console import InterruptHandler, TerminalConsole
@@ -142,21 +143,21 @@ os.kill(os.getpid(), signal.SIGINT)
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert answer.returncode == 1
-    assert answer.stderr.endswith("toyicl: stopped; the same command carries on\n")
+    assert answer.stderr.endswith("toyicl: interrupted; rerun the same command to resume\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_program_that_is_still_importing_is_stopped_at_once(tmp_path, number):
+def test_a_program_that_is_still_importing_is_interrupted_at_once(tmp_path, number):
     """By a signal that comes with the first slow import, and only once."""
     (tmp_path / "tyro.py").write_text(f"import os; os.kill(os.getpid(), {int(number)})")
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     answer = toyicl("list", PYTHONPATH=path)
     assert answer.returncode == 1
-    assert answer.stderr == "toyicl: stopped\n"
+    assert answer.stderr == "toyicl: interrupted\n"
 
 
-def test_more_seeds_extend_a_run_to_the_same_bits_as_all_at_once(tmp_path):
-    """The seeds that are kept are not trained again, and one training has at most one seed."""
+def test_a_run_extended_by_seeds_is_bit_identical_to_one_with_all_seeds(tmp_path):
+    """One of the two trainings has at most one seed, which is not trained again."""
     short = ["run", SMALL, "--settings.training.steps=40", "--settings.second"]
     assert here(*short, "--seeds=2", "--out", tmp_path / "grown").returncode == 0
     answer = here(*short, "--seeds=3", "--out", tmp_path / "grown")
@@ -176,6 +177,17 @@ def test_more_seeds_extend_a_run_to_the_same_bits_as_all_at_once(tmp_path):
     assert "settings.task.dim (3 there, 2 here)" in other.stderr
 
 
+FINISHED = ["--settings.training.steps=40", "--seeds=1"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Folder of a short finished run."""
+    out = tmp_path_factory.mktemp("finished")
+    assert here("run", SMALL, *FINISHED, "--out", out).returncode == 0
+    return out / "small"
+
+
 def test_other_settings_are_refused_unless_fresh(tmp_path):
     short = ["--settings.training.steps=40", "--seeds=2", "--out", tmp_path]
     assert here("run", SMALL, *short).returncode == 0
@@ -192,7 +204,7 @@ def test_other_settings_are_refused_unless_fresh(tmp_path):
     assert results(tmp_path).sizes["seed"] == 1
 
 
-def test_a_finished_quick_run_gives_way_to_a_full_one_and_not_the_other_way(tmp_path):
+def test_a_full_run_replaces_a_finished_quick_run_but_a_quick_run_replaces_nothing(tmp_path):
     short = ["--settings.training.steps=40", "--seeds=1", "--out", tmp_path]
     assert here("run", SMALL, *short, "--quick", "--settings.task.input-range=2").returncode == 0
     answer = here("run", SMALL, *short)
@@ -204,13 +216,15 @@ def test_a_finished_quick_run_gives_way_to_a_full_one_and_not_the_other_way(tmp_
     assert results(tmp_path).attrs["level"] == "full"
 
 
-def test_a_full_run_that_was_begun_after_a_quick_one_does_not_give_way(tmp_path):
+def test_an_unfinished_full_run_next_to_quick_results_is_not_replaced(tmp_path):
     short = ["--settings.training.steps=40", "--seeds=1"]
     quick, full = tmp_path / "quick", tmp_path / "full"
     assert here("run", SMALL, *short, "--quick", "--out", quick).returncode == 0
     assert here("run", SMALL, *short, "--settings.task.dim=2", "--out", full).returncode == 0
     shutil.rmtree(quick / "small" / "checkpoint")
-    shutil.copytree(full / "small" / "checkpoint", quick / "small" / "checkpoint")  # as if stopped
+    shutil.copytree(
+        full / "small" / "checkpoint", quick / "small" / "checkpoint"
+    )  # as if it had been interrupted
     answer = here("run", SMALL, *short, "--out", quick)
     assert answer.returncode == 2
     assert "settings.task.dim (2 there, 3 here)" in answer.stderr
@@ -219,7 +233,40 @@ def test_a_full_run_that_was_begun_after_a_quick_one_does_not_give_way(tmp_path)
     assert results(quick).attrs["level"] == "full"
 
 
-def test_results_alone_refuse_other_settings_too(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("jax_threefry_partitionable", False),
+        ("jax_default_prng_impl", "rbg"),
+        ("jax_default_matmul_precision", "highest"),
+    ],
+)
+def test_another_generator_or_precision_of_products_is_refused(tmp_path, finished, name, value):
+    """It would draw other episodes, or compute other products, from then on."""
+    shutil.copytree(finished, tmp_path / "small")
+    before = jax.config.values[name]
+    jax.config.update(name, value)
+    try:
+        answer = here("run", SMALL, *FINISHED, "--out", tmp_path)
+    finally:
+        jax.config.update(name, before)
+    assert answer.returncode == 2
+    assert f"numerics.{name} ({before} there, {value} here)" in answer.stderr
+
+
+def test_resuming_on_other_devices_is_reported(tmp_path, finished):
+    shutil.copytree(finished, tmp_path / "small")
+    answer = here("run", SMALL, *FINISHED, "--out", tmp_path, "--shard=batch")
+    assert answer.returncode == 0
+    assert "(2 x cpu, --shard run there, 2 x cpu, --shard batch here)" in answer.stderr
+    assert "may differ in the last digits" in answer.stderr
+    assert [origin["shard"] for origin in json.loads(results(tmp_path).attrs["origins"])] == [
+        "run",
+        "batch",
+    ]
+
+
+def test_results_without_a_checkpoint_refuse_other_settings_too(tmp_path):
     short = ["--settings.training.steps=40", "--seeds=1", "--out", tmp_path]
     assert here("run", SMALL, *short).returncode == 0
     shutil.rmtree(tmp_path / "small" / "checkpoint")
@@ -241,7 +288,7 @@ def test_a_folder_in_use_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["results.nc", "checkpoint"])
-def test_damage_is_one_line(tmp_path, name):
+def test_damaged_files_are_reported_in_one_line(tmp_path, name):
     short = ["--settings.training.steps=40", "--seeds=1", "--out", tmp_path]
     assert here("run", SMALL, *short).returncode == 0
     place = tmp_path / "small" / name
@@ -256,7 +303,7 @@ def test_damage_is_one_line(tmp_path, name):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder on a disk of 800 KiB."""
+    """A folder on a file system of 800 KiB."""
     place = tmp_path / "disk"
     place.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=800k", "tmpfs", str(place)]
@@ -269,7 +316,7 @@ def small_disk(tmp_path):
 
 
 def fill(disk):
-    """Leave no room on a disk."""
+    """Fill a file system completely."""
     path = Path(disk) / "filler"
     with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
         while True:
@@ -277,8 +324,8 @@ def fill(disk):
     return path
 
 
-def test_results_that_a_disk_has_no_room_for_are_an_ordinary_error(small_disk):
-    """In a process of its own, which HDF5 would end, and not only at the first block of the file."""
+def test_results_that_do_not_fit_on_the_disk_raise_an_ordinary_error(small_disk):
+    """In a separate process, which HDF5 would abort; and not only at the first block of the file."""
     code = f"""
 import numpy as np, xarray as xr
 from pathlib import Path
@@ -299,7 +346,7 @@ except OSError as error:
         assert found == (0, "No space left on device\n", ""), room
 
 
-def test_a_disk_that_fills_up_loses_nothing_that_was_saved(whole, small_disk):
+def test_a_full_disk_loses_nothing_that_was_saved(whole, small_disk):
     process = begin("run", SMALL, "--out", small_disk, *LONG)
     wait_for_checkpoint(small_disk, process, number=2)
     filler = fill(small_disk)

@@ -71,7 +71,7 @@ def test_the_newest_of_two_generations_counts(tmp_path):
     assert names == ["00000003", "00000004"]
 
 
-def test_a_damaged_generation_is_warnings_and_the_one_before_it_is_used(tmp_path):
+def test_a_damaged_generation_is_reported_and_the_one_before_it_is_used(tmp_path):
     checkpoints.save(tmp_path, checkpoint(1))
     checkpoints.save(tmp_path, checkpoint(2))
     (tmp_path / checkpoints.FOLDER / "00000002" / checkpoints.ABOUT).write_text("{")
@@ -80,7 +80,7 @@ def test_a_damaged_generation_is_warnings_and_the_one_before_it_is_used(tmp_path
     assert "00000002/about.json is damaged" in warnings[0]
 
 
-def test_if_no_good_generation_is_left_it_is_said(tmp_path):
+def test_checkpoints_that_are_all_damaged_are_refused(tmp_path):
     checkpoints.save(tmp_path, checkpoint())
     (tmp_path / checkpoints.FOLDER / "00000001" / atomic_files.SUMS).unlink()
     with pytest.raises(
@@ -185,7 +185,7 @@ def test_an_interrupted_training_resumes_to_the_same_bits(tmp_path):
     rounds = iter(range(100))
     first = manager_of(tmp_path, stop=lambda: next(rounds) == 2)
     with pytest.raises(
-        Unfinished, match=r"stopped while training 'a', after 20, 20, 20 steps; rerun"
+        Unfinished, match=r"interrupted while training 'a', after 20, 20, 20 steps; rerun"
     ):
         train(first)
     kept = checkpoints.load(tmp_path, never)
@@ -279,7 +279,7 @@ def test_a_checkpoint_that_does_not_fit_ends_all_processes(tmp_path, monkeypatch
         train(manager_of(tmp_path, {"a": ARRAYS}))
     assert exchanged == [(True,)]
     monkeypatch.setattr(distributed, "any_process", lambda *flags: [True])
-    with pytest.raises(Unfinished, match="process 0 could not go on"):
+    with pytest.raises(Unfinished, match="process 0 could not continue"):
         train(manager_of(tmp_path))
 
 

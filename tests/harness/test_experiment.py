@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from toyicl.core.datasets import seed_coordinate
 from toyicl.core.errors import BadInput
 from toyicl.harness import experiment
 from toyicl.harness.claims import Claim
@@ -90,7 +91,7 @@ def by_size(stuck):
             "b": (("size", "size_seed"), np.array([[1.0, 9.0], [1.05, 1.0]])),
             "stuck": (("size", "size_seed"), np.array(stuck)),
         },
-        coords={"size": [5, 50], "size_seed": [0, 1]},
+        coords={"size": [5, 50], **seed_coordinate([0, 1], "size_seed")},
     )
 
 
@@ -108,7 +109,7 @@ def test_without_results_a_claim_is_not_run():
     assert CLAIM.judge(None)["verdict"] == "not run"
 
 
-def test_every_experiment_of_the_project_loads_and_says_what_it_costs():
+def test_every_experiment_of_the_project_loads_and_states_its_cost():
     listings = experiment.listings()
     assert len({listing.name for listing in listings}) == len(listings) >= 2
     for listing in listings:
@@ -126,14 +127,14 @@ def test_a_complete_experiment_file_loads(tmp_path):
     assert experiment.load(experiment.find(str(path))).name == "mine"
 
 
-def test_only_a_near_name_is_suggested():
+def test_a_similar_name_is_suggested():
     with pytest.raises(BadInput, match=r"did you mean fig2\?"):
         experiment.find("fig22")
     with pytest.raises(BadInput, match=r"got 'entirely_else'$"):
         experiment.find("entirely_else")
 
 
-def test_an_experiment_is_found_by_its_name_and_by_its_file():
+def test_an_experiment_is_found_by_its_alias_and_by_its_name():
     assert experiment.find("fig2") == experiment.find("fig02_one_step")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from toyicl.harness import report, runner
+from toyicl.harness import outputs, report
 from toyicl.harness.claims import Claim
 from toyicl.harness.experiment import Listing, listings, load, place
 
@@ -138,7 +138,7 @@ def checked_in():
 def test_verdicts_that_are_checked_in_are_those_of_the_results(listing):
     """`toyicl draw all --out figures` and `toyicl verify --out figures` write them anew."""
     folder = place(FIGURES, listing)
-    judged = runner.judge(load(listing), runner.results_of(folder, pytest.fail))
+    judged = outputs.judge(load(listing), outputs.results_of(folder, pytest.fail))
     shipped = json.loads((FIGURES / "verdicts.json").read_text(encoding="utf-8"))
     (chapter,) = [one for one in shipped if one["experiment"] == listing.name]
     for kept in (json.loads((folder / "claims.json").read_text()), chapter["records"]):

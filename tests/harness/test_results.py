@@ -10,7 +10,7 @@ from toyicl.core.errors import BadInput
 from toyicl.harness import atomic_files, checkpoints, provenance
 from toyicl.harness import results as harness_results
 from toyicl.harness.checkpoints import Checkpoint
-from toyicl.harness.provenance import changed_since, differences, identity_of
+from toyicl.harness.provenance import changed_since, differences, identity_of, moved_since
 from toyicl.harness.results import describe, load_results, save_results
 from toyicl.tasks.linear import LinearRegression
 
@@ -188,6 +188,22 @@ def test_provenance_says_what_made_the_results():
     assert json.loads(attributes["origins"])[1]["experiment_file"] == "abc"
     results = RESULTS.assign_attrs(attributes)
     assert differences(identity_of(results), identity) == []
+
+
+def test_results_without_settings_of_jax_were_computed_with_the_defaults():
+    identity = provenance.identity("name", LinearRegression(), 1, {})
+    attributes = provenance.attributes(identity, [provenance.origin("abc")], False, "toyicl")
+    del attributes["numerics"]
+    assert identity_of(RESULTS.assign_attrs(attributes)) == identity
+
+
+def test_other_devices_are_noticed_and_named():
+    now = provenance.origin("abc", "batch")
+    assert moved_since(now, now) == ""
+    older = {name: value for name, value in now.items() if name != "shard"}
+    assert moved_since(older | {"device": "4 x cpu", "processes": 2}, now) == (
+        "4 x cpu in 2 processes, --shard run there, 2 x cpu, --shard batch here"
+    )
 
 
 def test_a_changed_program_or_experiment_file_is_noticed():

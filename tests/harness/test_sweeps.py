@@ -1,4 +1,4 @@
-"""Sweeps: measured as if alone, trained together, labelled by what was swept."""
+"""Sweeps: results equal those of each point alone, and are labelled by the swept settings."""
 
 import contextlib
 from pathlib import Path
@@ -183,7 +183,7 @@ def uneven(size, *, coords):
 
 @pytest.mark.parametrize("coords", [False, True])
 def test_dimensions_without_coordinates_and_booleans_can_be_padded(tmp_path, coords):
-    """Points come back as they were, also through a file."""
+    """Points are recovered unchanged, also from a file."""
     sweep, sizes = {"a": [1, 2], "b": [0, 1]}, [2, 3, 1, 3]
     points = [uneven(size, coords=coords) for size in sizes]
     joined = sweeps.labelled(points, sweep)
@@ -199,14 +199,14 @@ def test_dimensions_without_coordinates_and_booleans_can_be_padded(tmp_path, coo
                 np.testing.assert_array_equal(own[name], expected[name])
 
 
-def test_a_sweep_without_claims_is_drawn_as_a_caption():
+def test_the_figure_of_a_sweep_without_claims_is_a_caption():
     results = sweeps.labelled([point(1.0), point(2.0)], {"a": [1, 2]})
     figure = sweeps.draw((), results, {"a": [1, 2]})
     assert figure.axes == []
     assert "no claim" in figure._supxlabel.get_text()
 
 
-def test_one_point_is_itself():
+def test_results_of_one_point_are_unchanged():
     only = point(1.0)
     assert sweeps.labelled([only], {}) is only
 
@@ -278,7 +278,7 @@ def test_a_sweep_through_the_program_equals_its_points_alone(swept, tmp_path):
         np.testing.assert_array_equal(own[name], expected[name], err_msg=name)
 
 
-def test_a_sweep_s_verdicts_name_their_points_and_can_be_drawn_again(swept):
+def test_verdicts_of_a_sweep_name_their_points_and_figures_can_be_redrawn(swept):
     out, answer, _ = swept
     assert "task.input_range = 0.5, task.context_size = 4" in answer.stdout
     verdicts = here("verify", SMALL, "--out", out)
@@ -299,7 +299,7 @@ def test_a_diverged_seed_is_named_with_the_point_of_the_grid(tmp_path):
     assert "training.learning_rate = 1e+300: first: seed 0 diverged" in answer.stderr
 
 
-def test_a_bad_sweep_leaves_nothing(tmp_path):
+def test_a_sweep_that_is_refused_writes_nothing(tmp_path):
     for word in ("task.dim=0,1", "task.input_range=nan", "task=1"):
         answer = here("run", SMALL, "--out", tmp_path / "out", f"--sweep={word}")
         assert answer.returncode == 2

@@ -1,4 +1,4 @@
-"""Fitting: against a loop written out, deterministic, and never compiled twice."""
+"""The training loop: equal to an explicit loop, deterministic, and compiled once."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ SHORT = Training(steps=20, batch_size=64, snapshot_every=10)
 
 
 def equal(one, other):
-    """Whether two pytrees have the same bits."""
+    """Whether two pytrees are bit-identical."""
     return jax.tree.all(jax.tree.map(np.array_equal, one, other))
 
 
@@ -30,7 +30,7 @@ def select(history, index):
     return jax.tree.map(lambda leaf: leaf[index], history.learners)
 
 
-def test_matches_a_loop_written_out(close):
+def test_training_equals_an_explicit_loop(close):
     settings = Training(steps=3, batch_size=16, snapshot_every=3, clip_norm=1e-2, b1=0.8, b2=0.95)
     history = fit(Architecture(depth=2, shared=True), TASK, settings, seeds=[7])
 
@@ -55,7 +55,7 @@ def test_matches_a_loop_written_out(close):
         close(own, expected, 1e-9)
 
 
-def test_history_says_what_it_holds(close):
+def test_a_history_has_snapshots_seeds_and_losses(close):
     history = fit(Architecture(), TASK, SHORT, seeds=[3, 5])
     assert history.steps.tolist() == [0, 10, 20]
     assert history.seeds.tolist() == [3, 5]
@@ -68,14 +68,14 @@ def test_history_says_what_it_holds(close):
     assert equal(history.final, select(history, (slice(None), -1)))
 
 
-def test_same_seed_twice_is_equal_to_the_bit():
+def test_the_same_seed_twice_is_bit_identical():
     assert equal(
         fit(Architecture(), TASK, SHORT).learners, fit(Architecture(), TASK, SHORT).learners
     )
 
 
 @pytest.mark.parametrize("seed", [0, 2, 4])
-def test_a_seed_alone_equals_itself_among_five_to_the_bit(seed):
+def test_a_seed_alone_is_bit_identical_to_the_same_seed_among_five(seed):
     alone = fit(Architecture(), TASK, SHORT, seeds=[seed])
     together = fit(Architecture(), TASK, SHORT, seeds=5)
     assert equal(select(alone, 0), select(together, seed))
@@ -115,7 +115,7 @@ def test_fit_finds_the_best_step_of_gradient_descent():
     np.testing.assert_allclose(history.final.learning_rate[...], best, rtol=0.03)
 
 
-def test_a_diverged_seed_is_named_and_leaves_the_others_as_they_are():
+def test_a_diverged_seed_is_named_and_does_not_change_the_others():
     class Fragile(nnx.Module):
         def __init__(self, rate):
             self.rate = nnx.Param(rate)
@@ -138,7 +138,7 @@ def test_a_diverged_seed_is_named_and_leaves_the_others_as_they_are():
     assert equal(select(history, 0), select(healthy, 0))
 
 
-def test_a_run_that_its_last_update_breaks_has_diverged():
+def test_a_run_whose_last_update_is_not_finite_has_diverged():
     class Overflowing(nnx.Module):
         def __init__(self):
             self.rate = nnx.Param(jnp.array(1e308))
@@ -185,7 +185,7 @@ def test_no_seeds_is_an_error(none):
 
 
 def test_a_covariance_can_be_trained_on():
-    """Its numbers are leaves, for which JAX puts stand-ins when it looks at shapes alone."""
+    """Its numbers are leaves, which JAX replaces by placeholders when it evaluates shapes alone."""
     task = LinearRegression(
         dim=2, context_size=3, input_distribution="normal", covariance=(2.0, 0.5)
     )
@@ -195,7 +195,7 @@ def test_a_covariance_can_be_trained_on():
     assert all(np.isfinite(history.training_loss).all() for history in fit_all(jobs))
 
 
-def test_a_job_trains_at_most_as_many_seeds_as_it_says():
+def test_a_job_trains_at_most_max_seeds():
     job = Job(Architecture(), TASK, SHORT, max_seeds=2)
     few, all_of_them = fit_all([job, job._replace(max_seeds=None)], [4, 7, 9])
     assert few.seeds.tolist() == [4, 7]

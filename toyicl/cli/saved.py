@@ -51,18 +51,20 @@ def list_runs(command: List) -> int:
 
 def draw(command: Draw) -> int:
     """Redraw figures and judge the claims again, from saved results; with `all`, from those found."""
-    from toyicl.harness import runner
+    from toyicl.harness import outputs
 
-    folders = [Path(name) for name in command.experiments if runner.has_results(Path(name))]
+    folders = [Path(name) for name in command.experiments if outputs.has_results(Path(name))]
     named = [name for name in command.experiments if Path(name) not in folders]
     listings = chosen(named) if named or not folders else []
     drawn = [(listing, place_of_results(command.out, listing)) for listing in listings]
-    drawn += [(experiment.find(runner.experiment_of(folder)), folder) for folder in folders]
+    drawn += [(experiment.find(outputs.experiment_of(folder)), folder) for folder in folders]
     for listing, folder in drawn:
-        if "all" in command.experiments and not runner.has_results(folder):
+        if "all" in command.experiments and not outputs.has_results(folder):
             report_note(f"{listing.name} has not been run")
             continue
-        for path in runner.redraw(experiment.load(listing), folder, report_note, lock=command.lock):
+        for path in outputs.redraw(
+            experiment.load(listing), folder, report_note, lock=command.lock
+        ):
             print(f"wrote {path}")
     return 0
 
@@ -72,7 +74,7 @@ def verify(command: Verify) -> int:
 
     1 if a claim fails, or if the results of an experiment cannot be read or judged.
     """
-    from toyicl.harness import report, runner
+    from toyicl.harness import outputs, report
 
     if command.out is not None and not command.out.is_dir():
         raise _no_folder(command.out)
@@ -85,12 +87,12 @@ def verify(command: Verify) -> int:
         try:
             folder = place_of_results(command.out, listing)
             _note_passed_over(command.out, listing, folder)
-            results = runner.results_of(folder, report_note)
-            verdicts = runner.judge(one, results)
+            results = outputs.results_of(folder, report_note)
+            verdicts = outputs.judge(one, results)
         except (BadInput, Unfinished) as error:  # the others are judged all the same
             report_note(str(error))
             unreadable = True
-        judged = runner.judge(one, None) if verdicts is None else verdicts
+        judged = outputs.judge(one, None) if verdicts is None else verdicts
         chapters.append(report.Chapter(listing, results, folder, judged))
     records = [record for chapter in chapters for record in chapter.verdicts]
     if command.json:
@@ -107,10 +109,10 @@ def verify(command: Verify) -> int:
 
 def _note_passed_over(out: Path | None, listing: Listing, folder: Path) -> None:
     """Report a quick run that is not judged because there are full results."""
-    from toyicl.harness import runner
+    from toyicl.harness import outputs
 
     own = experiment.place(RUNS, listing)
-    if out is None and folder != own and runner.has_results(own):
+    if out is None and folder != own and outputs.has_results(own):
         report_note(
             f"{listing.name}: judged {folder}; {own} is a quick run, which --out {RUNS} judges"
         )
@@ -141,11 +143,11 @@ def place_of_results(out: Path | None, listing: Listing) -> Path:
     Without `out`, that in figures/ if the one in runs/ has none, or quick ones only. Raises BadInput if
     there are only results of an earlier version, in the folder of the experiment's former name.
     """
-    from toyicl.harness import runner
+    from toyicl.harness import outputs
 
     own = experiment.place(out or RUNS, listing)
     former = former_place(out or RUNS, listing)
-    if former is not None and not runner.has_results(own):
+    if former is not None and not outputs.has_results(own):
         raise BadInput(
             f"{former} holds results of an earlier version of toyicl, which this version cannot "
             f"read; run {listing.name} again"
@@ -153,7 +155,7 @@ def place_of_results(out: Path | None, listing: Listing) -> Path:
     if out is not None:
         return own
     shipped = experiment.place(FIGURES, listing)
-    return shipped if runner.has_results(shipped) and not runner.is_full(own) else own
+    return shipped if outputs.has_results(shipped) and not outputs.is_full(own) else own
 
 
 def former_place(out: Path, listing: Listing) -> Path | None:

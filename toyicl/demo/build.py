@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from toyicl.core.errors import BadInput
-from toyicl.harness import atomic_files, report, runner
+from toyicl.harness import atomic_files, outputs, report
 from toyicl.harness.provenance import as_plain
 from toyicl.harness.results import load_results
 from toyicl.tasks.linear import LinearRegression
@@ -47,9 +47,9 @@ def place(own: Path) -> Path | None:
     `own` is the folder of the user's runs. Returns None if there is no run of `classroom`.
     """
     mine, theirs = own / CLASSROOM, shipped() / "teaching" / CLASSROOM
-    if runner.is_full(mine):
+    if outputs.is_full(mine):
         return mine
-    return next((folder for folder in (theirs, mine) if runner.has_results(folder)), None)
+    return next((folder for folder in (theirs, mine) if outputs.has_results(folder)), None)
 
 
 def require_place(out: Path) -> None:
@@ -151,7 +151,7 @@ def _require_classroom(results: xr.Dataset) -> None:
     found = results.attrs.get("experiment")
     if found != CLASSROOM:
         raise BadInput(f"the page needs a run of {CLASSROOM}, got a run of {found}")
-    if runner.swept(results):
+    if outputs.swept(results):
         raise BadInput(f"the page needs a single run of {CLASSROOM}, got a sweep")
     task = json.loads(results.attrs["settings"])["task"]
     drawn = {name: task[name] for name in ("dim", "context_size", "input_range")}

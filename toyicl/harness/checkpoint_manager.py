@@ -127,7 +127,7 @@ class GroupCheckpointer(NamedTuple):
             steps = [int(step) for state in now for step in state.step]
             shown = ", ".join(map(str, steps[:8])) + ", ..." * (len(steps) > 8)
             raise Unfinished(
-                f"stopped while training {self.label!r}, after {shown} steps; "
+                f"interrupted while training {self.label!r}, after {shown} steps; "
                 "rerun the same command to resume"
             )
 

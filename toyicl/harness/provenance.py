@@ -19,19 +19,26 @@ from toyicl.harness.checkpoints import FORMAT
 
 PACKAGE = Path(__file__).parents[1]
 FULL_SEEDS = 5
-
-
+NUMERICS: dict[str, Any] = {
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+    "jax_default_matmul_precision": None,
+}
+"""Settings of JAX that change random numbers or products, with their defaults. Results of versions that
+did not record them were computed with the defaults."""
 PACKAGES = ("toyicl", "jax", "jaxlib", "flax", "optax", "numpy", "xarray", "orbax-checkpoint")
 
 
 def identity(name: str, settings: Any, seeds: int, sweep: dict[str, list[str]]) -> dict[str, Any]:
-    """What makes two runs the same: their results are equal to the bit on the same machine."""
+    """What makes two runs the same: their results are bit-identical on the same devices."""
     entries = {
         "experiment": name,
         "settings": as_plain(settings),
         "seeds": list(range(seeds)),
         "sweep": sweep,
         "precision": jnp.result_type(float).name,
+        "numerics": {name: jax.config.values[name] for name in NUMERICS},
     }
     return json.loads(json.dumps(entries))  # as it will be read back
 
@@ -48,8 +55,11 @@ def differences(there: Any, here: Any, path: str = "") -> list[str]:
     return [] if there == here else [f"{path} ({there} there, {here} here)"]
 
 
-def origin(experiment_digest: str) -> dict[str, Any]:
-    """Program and machine: source revision, experiment file, versions, devices, and when."""
+def origin(experiment_digest: str, shard: str = "run") -> dict[str, Any]:
+    """Program and machine: source revision, experiment file, versions, devices, and when.
+
+    `shard` is what devices divide among them, "run" or "batch".
+    """
     revision, tree = _source_revision()
     device = jax.devices()[0]
     return {
@@ -63,6 +73,7 @@ def origin(experiment_digest: str) -> dict[str, Any]:
         },
         "device": f"{jax.device_count()} x {device.device_kind}",
         "processes": jax.process_count(),
+        "shard": shard,
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -78,6 +89,22 @@ def changed_since(then: dict[str, Any], now: dict[str, Any]) -> str:
     return "" if same else "another version of the experiment file"
 
 
+def moved_since(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """How the devices differ from those of an origin, as text; empty if they are the same.
+
+    On other devices, or with other parts of the work on each, sums are rounded in another order.
+    """
+    there, here = _devices(then), _devices(now)
+    return "" if there == here else f"{there} there, {here} here"
+
+
+def _devices(origin: dict[str, Any]) -> str:
+    """The devices of an origin as text; origins that do not state what was divided divided runs."""
+    count = origin["processes"]
+    processes = f" in {count} processes" if count > 1 else ""
+    return f"{origin['device']}{processes}, --shard {origin.get('shard', 'run')}"
+
+
 def attributes(
     identity: dict[str, Any], origins: list[dict[str, Any]], quick: bool, command: str
 ) -> dict[str, Any]:
@@ -90,10 +117,12 @@ def attributes(
         "seeds": json.dumps(identity["seeds"]),
         "sweep": json.dumps(identity["sweep"]),
         "precision": identity["precision"],
+        "numerics": json.dumps(identity["numerics"]),
         "level": "quick" if quick else "full",
         "command": command,
         "versions": json.dumps(last["versions"]),
         "device": last["device"],
+        "shard": last["shard"],
         "revision": last["revision"],
         "tree": last["tree"],
         "origins": json.dumps(origins),
@@ -123,6 +152,7 @@ def identity_of(results: xr.Dataset) -> dict[str, Any]:
     """The identity that results were saved with."""
     attributes = results.attrs
     plain = {name: json.loads(attributes[name]) for name in ("settings", "seeds", "sweep")}
+    plain["numerics"] = json.loads(attributes.get("numerics", json.dumps(NUMERICS)))
     return {"experiment": attributes["experiment"], "precision": attributes["precision"], **plain}
 
 

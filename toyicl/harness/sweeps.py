@@ -13,7 +13,7 @@ from toyicl.harness.claims import Claim
 from toyicl.plots import figures
 
 MEASURED = "measured_"
-"""Before the name of a dimension: the coordinate that says which of its entries a point has."""
+"""Prefix of a coordinate, before the name of a dimension, that marks which entries a point has."""
 
 
 def grid(sweep: dict[str, list[Any]]) -> list[dict[str, Any]]:
@@ -22,15 +22,16 @@ def grid(sweep: dict[str, list[Any]]) -> list[dict[str, Any]]:
 
 
 def named(point: dict[str, Any]) -> str:
-    """A point of the grid in words."""
+    """A point of the grid as text."""
     return ", ".join(f"{name} = {value}" for name, value in point.items())
 
 
 def labelled(results: Sequence[xr.Dataset], sweep: dict[str, list[Any]]) -> xr.Dataset:
     """Results of the grid's points as one, with a dimension for each swept setting.
 
-    Where points differ in what they have along a dimension, they are padded: numbers with NaN,
-    booleans with False, and a coordinate, "measured_" and the dimension's name, says what is there.
+    Points that differ in their entries along a dimension are padded, numbers with NaN and booleans
+    with False. A coordinate, "measured_" followed by the name of the dimension, marks the entries that
+    each point has.
     """
     if not sweep:
         return results[0]
@@ -60,14 +61,14 @@ def _dims(results: Sequence[xr.Dataset]) -> list[str]:
 
 
 def _alike(results: Sequence[xr.Dataset], dim: str) -> bool:
-    """Whether points have the same entries along a dimension; some may not have it at all."""
+    """Whether the points that have a dimension have the same entries along it."""
     having = [point for point in results if dim in point.dims]
     first = having[0].get_index(dim)
     return all(point.get_index(dim).equals(first) for point in having)
 
 
 def _ready_to_pad(point: xr.Dataset, uneven: Sequence[str]) -> xr.Dataset:
-    """A point's results with coordinates to align it by, and with marks of what it has."""
+    """A point's results with coordinates to align them, and marks of its entries."""
     own = [dim for dim in uneven if dim in point.dims]
     bare = {dim: np.arange(point.sizes[dim]) for dim in own if dim not in point.coords}
     marks = {MEASURED + dim: (dim, np.ones(point.sizes[dim], bool)) for dim in own}
@@ -81,14 +82,14 @@ def points_of(results: xr.Dataset, sweep: dict[str, list[Any]]) -> list[xr.Datas
 
 
 def _measured(point: xr.Dataset) -> xr.Dataset:
-    """A point's results without what it was padded with."""
+    """A point's results without padding."""
     marks = [str(name) for name in point.coords if str(name).startswith(MEASURED)]
     kept = {name.removeprefix(MEASURED): point[name].values for name in marks}
     return point.drop_vars(marks).isel(kept)
 
 
 def draw(claims: Sequence[Claim], results: xr.Dataset, sweep: dict[str, list[Any]]) -> Figure:
-    """Each claim's value at the points of the grid: every seed, the claim's band, the exact value."""
+    """Figure of the values of each claim at the points of the grid, with its band and exact value."""
     if not claims:
         figure = figures.panels(1, 1)
         figure.axes[0].remove()
@@ -117,7 +118,7 @@ def draw(claims: Sequence[Claim], results: xr.Dataset, sweep: dict[str, list[Any
 
 
 def _kept_and_stuck(claim: Claim, point: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """A claim's values at a point: of the seeds that left their plateau, and of those that did not."""
+    """Values of a claim at a point: of seeds that left their plateau, and of seeds that did not."""
     point = part(point, **claim.where)
     values, stuck = claim.value(point), claim.stuck(point)
     if stuck is None:

@@ -1,4 +1,4 @@
-"""Where runs happen: the cores or accelerators of a process, and the processes of a cluster."""
+"""The devices of a process, and the processes of a cluster."""
 
 import contextlib
 import os
@@ -19,14 +19,14 @@ Tree = TypeVar("Tree")
 
 
 def use_all_cores() -> None:
-    """Let every CPU core be a device of its own, so that runs are spread over them.
+    """Make every CPU core a device, so that runs are distributed over the cores.
 
-    XLA runs small programs like these on one core otherwise. To be called before JAX's first
-    computation; it changes nothing for a GPU, nor where the user has set a number of devices.
+    XLA computes small programs such as these on one core otherwise. Must be called before JAX's first
+    computation. It changes nothing for a GPU, or if the user has set a number of devices.
     """
     forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not forced and jax.config.values["jax_num_cpu_devices"] < 1:
-        # Not every system lets a process have some of the cores only.
+        # Not every system can restrict a process to some of the cores.
         own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
         jax.config.update("jax_num_cpu_devices", len(own) if own else os.cpu_count() or 1)
 
@@ -34,13 +34,13 @@ def use_all_cores() -> None:
 def connect(
     address: str | None, processes: int | None, rank: int | None, *, patience: float = 60.0
 ) -> None:
-    """Join the other processes of a cluster; to be called before JAX's first computation.
+    """Join the other processes of a cluster; must be called before JAX's first computation.
 
-    Without `address` (HOST:PORT of process 0), `processes` and `rank`, JAX asks the cluster: Slurm,
-    Open MPI, Kubernetes and TPU pods are known to it. Raises BadInput for a rank out of range, for
-    some of the three without the others, for a port that process 0 cannot have, where no cluster is
-    found, and if JAX has computed something before. If the processes have not
-    found one another after `patience` seconds, the program ends with a message and status 1.
+    `address` is HOST:PORT of process 0. Without it, `processes` and `rank`, JAX asks the cluster, which
+    may be Slurm, Open MPI, Kubernetes or a TPU pod. Raises BadInput for a rank out of range, if only
+    some of the three are given, for a port that process 0 cannot use, if no cluster is found, and if
+    JAX has computed something before. If not all processes are connected after `patience` seconds, the
+    program ends with a message and status 1.
     """
     given = {"coordinator": address, "processes": processes, "rank": rank}
     missing = [name for name, value in given.items() if value is None]
@@ -55,9 +55,12 @@ def connect(
         if rank == 0:
             _require_free_port(address)
     where = address or "the address that the cluster gives"
-    message = f"not all processes met at {where} within {patience:g} s; is process 0 running there?"
+    message = (
+        f"not all processes were connected at {where} within {patience:g} s; is process 0 running "
+        "there?"
+    )
     try:
-        # Its notice of preemption would take SIGTERM from whoever handles it here.
+        # JAX's preemption service would replace the program's own handler of SIGTERM.
         jax.config.update("jax_enable_preemption_service", False)
         with _at_most(patience, message):
             jax.distributed.initialize(
@@ -66,10 +69,13 @@ def connect(
     except (ValueError, RuntimeError) as error:
         if "before any JAX" in str(error):
             raise BadInput(
-                "distributed must begin before JAX computes anything: an experiment file must not make "
-                "arrays while it is loaded"
+                "distributed must start before JAX computes anything: an experiment file must not "
+                "make arrays while it is loaded"
             ) from error
-        rule = "find a cluster, or be told of one" if address is None else f"begin at {address}"
+        if address is None:
+            rule = "find a cluster, or be given --coordinator, --processes and --rank"
+        else:
+            rule = f"start at {address}"
         raise BadInput(f"distributed must {rule}: {error}") from error
 
 
@@ -82,7 +88,7 @@ def _require_address(address: str) -> None:
 
 
 def _require_free_port(address: str) -> None:
-    """Raises BadInput if this process cannot have the port, where JAX would crash."""
+    """Raises BadInput if this process cannot use the port; JAX would crash."""
     family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
     port, both = int(address.rpartition(":")[2]), family == socket.AF_INET6
     try:
@@ -98,7 +104,7 @@ def _require_free_port(address: str) -> None:
 def _at_most(seconds: float, message: str) -> Iterator[None]:
     """End the program with a message if the block takes longer.
 
-    JAX's own time limit ends the program too, but with a C++ stack trace as its only message.
+    JAX's own time limit ends the program with a C++ stack trace and no other message.
     """
 
     def give_up() -> None:
@@ -115,7 +121,7 @@ def _at_most(seconds: float, message: str) -> Iterator[None]:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes."""
+    """Whether this is process 0, which alone writes files."""
     return jax.process_index() == 0
 
 
@@ -140,7 +146,7 @@ def any_process(*flags: bool) -> list[bool]:
 def fail_together(failure: Exception | None) -> None:
     """Raise a failure of process 0, and Unfinished in the others; all processes call this together."""
     if any(any_process(failure is not None)):
-        raise failure or Unfinished("process 0 could not go on; it says why")
+        raise failure or Unfinished("process 0 could not continue; its message has the reason")
 
 
 def from_first(tree: Tree) -> Tree:
