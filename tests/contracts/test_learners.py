@@ -1,17 +1,23 @@
 """Every algorithm that `toyicl.algorithms` exports, and every model, satisfies the contracts."""
 
+import importlib
+import inspect
+import pkgutil
+
 import contracts
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contracts import CONTEXT_SIZE, DIM, LEARNER_CONTRACTS, OUTPUTS
+from contracts import CONTEXT_SIZE, DIM, LEARNER_CONTRACTS, OUTPUTS, RunLearner
+from flax import nnx
 
-from toyicl import algorithms
+import toyicl
+from toyicl import algorithms, models
 from toyicl.models.causal import CausalArchitecture
 from toyicl.models.construction import gradient_descent_transformer, softmax_heads
 from toyicl.models.feature_descent import MetaLearner
-from toyicl.models.transformer import Architecture
+from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks import LinearRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
@@ -29,7 +35,9 @@ CONSTRUCTED = {
     "PreconditionedGradientDescent": lambda cls: cls(np.eye(DIM) * 0.2, 2),
     "Ridge": lambda cls: cls(0.1),
 }
-"""How algorithms are constructed that need arguments; the others are constructed without any."""
+"""How to construct the algorithms that need arguments; the others are constructed without any."""
+EPISODE = ["x", "y", "x_query"]
+"""Arguments of a learner."""
 TASK = LinearRegression(dim=DIM, outputs=OUTPUTS, context_size=CONTEXT_SIZE)
 
 
@@ -67,30 +75,50 @@ LEARNERS = {
     ),
     "constructed softmax heads": lambda: softmax_heads([0.5, -0.5], [1.0, -1.0], DIM, OUTPUTS),
 }
-
-
-FOR_PYTREES = (contracts.learner_is_a_pytree, contracts.learner_can_be_compiled)
-"""Contracts of learners that are arguments of compiled functions, which plain functions are not."""
+CASES = {name: RunLearner(make) for name, make in LEARNERS.items()}
 
 
 @pytest.mark.parametrize("contract", LEARNER_CONTRACTS, ids=lambda contract: contract.__name__)
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", CASES)
 def test_learner(name, contract):
-    contract(LEARNERS[name])
+    contract(CASES[name])
 
 
-@pytest.mark.parametrize(
-    "contract",
-    [contract for contract in LEARNER_CONTRACTS if contract not in FOR_PYTREES],
-    ids=lambda contract: contract.__name__,
-)
-def test_a_function_is_a_learner(contract):
-    contract(lambda: lambda x, y, x_query: x_query @ x.T @ y)
+def test_a_function_without_parameters_is_a_learner():
+    """It satisfies all contracts but one: it cannot be an argument of a compiled function."""
+    case = RunLearner(lambda: lambda x, y, x_query: x_query @ x.T @ y)
+    for contract in LEARNER_CONTRACTS:
+        if contract is not contracts.learner_is_a_pytree:
+            contract(case)
 
 
-def test_all_algorithms_are_found():
-    assert {"GradientDescent", "Ridge", "NadarayaWatson"} <= LEARNERS.keys()
-    assert set(CONSTRUCTED) <= set(algorithms.__all__)
+def learner_classes(package):
+    """The public classes of a package whose instances are called with an episode, by name."""
+    found = {}
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        for name, cls in vars(importlib.import_module(module.name)).items():
+            own = inspect.isclass(cls) and cls.__module__ == module.name
+            if own and not name.startswith("_") and takes_an_episode(cls):
+                found[name] = cls
+    return found
+
+
+def takes_an_episode(cls):
+    called = any("__call__" in vars(base) for base in cls.__mro__)
+    return called and list(inspect.signature(cls.__call__).parameters)[1:] == EPISODE
+
+
+def test_every_algorithm_is_exported():
+    """Also by `toyicl` itself. One that `toyicl.algorithms` does not export would not be tested."""
+    classes = learner_classes(algorithms)
+    assert set(classes) == set(algorithms.__all__)
+    assert all(getattr(toyicl, name) is cls for name, cls in classes.items())
+
+
+def test_every_model_is_among_the_learners():
+    classes = set(learner_classes(models).values())
+    assert Transformer in classes
+    assert classes <= {type(case.learner) for case in CASES.values()}
 
 
 def wrong_shape(x, y, x_query):
@@ -101,37 +129,83 @@ def single_precision(x, y, x_query):
     return jnp.mean(y, axis=0).astype("float32")
 
 
-def not_finite(x, y, x_query):
-    return jnp.sqrt(jnp.mean(y, axis=0) * 0)  # finite itself, but not its gradient
+def gradient_not_finite(x, y, x_query):
+    return jnp.sqrt(jnp.mean(y, axis=0) * 0)
+
+
+def gradient_not_finite_for_labels_0(x, y, x_query):
+    return jnp.sqrt(jnp.sum(y**2, axis=0))
 
 
 def not_traceable(x, y, x_query):
     return jnp.mean(y, axis=0) if float(x_query[0]) > 0 else y[0]
 
 
+def depends_on_the_batch(x, y, x_query):
+    return jnp.mean(y, axis=0) / jax.lax.axis_size("episode")
+
+
+def random_numbers(x, y, x_query):
+    return jnp.mean(y, axis=0) * np.random.default_rng().normal()
+
+
 class Counting:
-    """A learner whose answers depend on how often it was asked."""
+    """A learner whose predictions depend on how many learners were made."""
+
+    made = 0
 
     def __init__(self):
-        self.count = 0
+        Counting.made += 1
+        self.count = Counting.made
 
     def __call__(self, x, y, x_query):
-        self.count += 1
         return self.count * jnp.mean(y, axis=0)
+
+
+class Scaled(nnx.Module):
+    """A learner with one parameter, stored as it is given."""
+
+    def __init__(self, scale):
+        self.scale = nnx.Param(scale)
+
+    def __call__(self, x, y, x_query):
+        return jnp.sqrt(self.scale[...]) * jnp.mean(y, axis=0)
+
+
+class Branching(Scaled):
+    """A learner whose code depends on the value of its parameter, so that it cannot be traced."""
+
+    def __call__(self, x, y, x_query):
+        return jnp.mean(y, axis=0) if self.scale[...] > 0 else y[0]
+
+
+def function(learner):
+    return lambda: learner
 
 
 @pytest.mark.parametrize(
     ("make", "contract"),
     [
-        (lambda: wrong_shape, contracts.learner_has_shape_and_dtype),
-        (lambda: single_precision, contracts.learner_has_shape_and_dtype),
-        (lambda: not_traceable, contracts.learner_predicts_a_batch_like_each_episode),
-        (lambda: not_traceable, contracts.learner_can_be_compiled),
-        (Counting, contracts.learner_depends_on_its_arguments_alone),
-        (lambda: not_finite, contracts.learner_has_finite_gradients),
+        (function(wrong_shape), contracts.learner_has_shapes_and_dtypes),
+        (function(single_precision), contracts.learner_has_shapes_and_dtypes),
+        (lambda: Scaled(jnp.ones((), "float16")), contracts.learner_has_shapes_and_dtypes),
+        (function(not_traceable), contracts.learner_is_a_function_of_one_episode),
+        (function(depends_on_the_batch), contracts.learner_is_a_function_of_one_episode),
+        (function(random_numbers), contracts.learner_is_a_function_of_one_episode),
+        (Counting, contracts.learner_is_a_function_of_one_episode),
+        (function(gradient_not_finite), contracts.learner_has_finite_gradients),
+        (function(gradient_not_finite_for_labels_0), contracts.learner_has_finite_gradients),
+        (lambda: Scaled(jnp.zeros(())), contracts.learner_has_finite_gradients),
         (Counting, contracts.learner_is_a_pytree),
+        (lambda: Branching(jnp.ones(())), contracts.learner_is_a_pytree),
     ],
 )
-def test_a_learner_that_breaks_a_contract_is_noticed(make, contract):
-    with pytest.raises(Exception):  # noqa: B017, PT011 (whatever shows the fault)
-        contract(make)
+def test_a_learner_that_violates_a_contract_is_noticed(make, contract):
+    with pytest.raises(Exception):  # noqa: B017, PT011 (whatever shows the violation)
+        contract(RunLearner(make))
+
+
+def test_each_contract_of_learners_is_violated_by_some_learner():
+    marks = test_a_learner_that_violates_a_contract_is_noticed.pytestmark
+    violated = [contract for _, contract in marks[0].args[1]]
+    assert set(violated) == set(LEARNER_CONTRACTS)

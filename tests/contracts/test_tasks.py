@@ -1,42 +1,66 @@
 """Every task that `toyicl.tasks` exports satisfies the contracts, and each contract can fail."""
 
+import importlib
 import inspect
+import pkgutil
 
 import contracts
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contracts import TASK_CONTRACTS
+from contracts import TASK_CONTRACTS, SampledTask
 
 import toyicl.tasks
-from toyicl.core.config import require_size, settings, static
+from toyicl.core.config import require_positive, require_size, settings, static
 from toyicl.core.episode import Episode
-from toyicl.tasks import LinearRegression
+from toyicl.tasks import LinearRegression, SineRegression, TeacherRegression
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
-ABSTRACT = ("Task", "DerivedTask")
-TASKS = [
-    getattr(toyicl.tasks, name)
+ABSTRACT = ("Task", "PromptTask", "DerivedTask")
+"""Protocols and base classes, which are not tasks themselves."""
+TASKS = {
+    name: getattr(toyicl.tasks, name)
     for name in toyicl.tasks.__all__
     if inspect.isclass(getattr(toyicl.tasks, name)) and name not in ABSTRACT
-]
+}
+VARIANTS = {
+    "linear with noise": lambda: LinearRegression(
+        dim=3,
+        outputs=2,
+        context_size=4,
+        input_distribution="frobenius_normal",
+        covariance=(1.0, 2.0, 0.5),
+        label_noise=0.1,
+        distractors=1,
+    ),
+    "network": lambda: TeacherRegression(
+        base=LinearRegression(dim=3, outputs=2, context_size=4), teacher="network", fraction=0.5
+    ),
+    "sine with one key": lambda: SineRegression(draws="single_key"),
+}
+"""Tasks with other settings than the defaults, which use other parts of `sample`."""
+CASES = {name: SampledTask(make) for name, make in {**TASKS, **VARIANTS}.items()}
 
 
 @pytest.mark.parametrize("contract", TASK_CONTRACTS, ids=lambda contract: contract.__name__)
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.__name__)
-def test_task(task, contract):
-    contract(task())
+@pytest.mark.parametrize("name", CASES)
+def test_task(name, contract):
+    contract(CASES[name])
 
 
-def test_all_tasks_are_found():
-    assert LinearRegression in TASKS
-    assert len(TASKS) >= 9
+def test_every_class_that_samples_is_exported():
+    """A task that `toyicl.tasks` does not export would not be tested."""
+    found = {}
+    for module in pkgutil.iter_modules(toyicl.tasks.__path__, "toyicl.tasks."):
+        classes = inspect.getmembers(importlib.import_module(module.name), inspect.isclass)
+        found |= {name: cls for name, cls in classes if hasattr(cls, "sample")}
+    assert {name: cls for name, cls in found.items() if name not in ABSTRACT} == TASKS
 
 
 @settings
 class Small:
-    """A task that satisfies all contracts but those that a subclass breaks."""
+    """A task that satisfies all contracts; subclasses violate one each."""
 
     dim: int = static(default=2)
     outputs: int = static(default=1)
@@ -46,6 +70,7 @@ class Small:
     def __post_init__(self):
         for name in ("dim", "outputs", "context_size"):
             require_size(name, getattr(self, name))
+        require_positive("scale", self.scale)
 
     def sample(self, key, episodes):
         require_size("episodes", episodes)
@@ -59,9 +84,10 @@ class Small:
         )
 
 
-@pytest.mark.parametrize("contract", TASK_CONTRACTS, ids=lambda contract: contract.__name__)
-def test_a_task_that_is_right_passes(contract):
-    contract(Small())
+def test_a_correct_task_passes():
+    case = SampledTask(Small)
+    for contract in TASK_CONTRACTS:
+        contract(case)
 
 
 @settings
@@ -77,9 +103,17 @@ class SinglePrecision(Small):
 
 
 @settings
+class DoublePrecision(Small):
+    def drawn(self, key, episodes):
+        with jax.enable_x64(True):
+            return Episode(*(part.astype("float64") for part in Small.drawn(self, key, episodes)))
+
+
+@settings
 class NotPure(Small):
     def drawn(self, key, episodes):
-        return Small.drawn(self, jax.random.key(np.random.default_rng().integers(2**31)), episodes)
+        seed = np.random.default_rng().integers(2**31)
+        return Small.drawn(self, jax.random.fold_in(key, seed), episodes)
 
 
 @settings
@@ -89,9 +123,23 @@ class OneKey(Small):
 
 
 @settings
+class Infinite(Small):
+    def drawn(self, key, episodes):
+        drawn = Small.drawn(self, key, episodes)
+        return drawn._replace(y=1 / jnp.maximum(drawn.y, 0))
+
+
+@settings
 class Unchecked(Small):
     def __post_init__(self):
         pass
+
+
+@settings
+class UncheckedScale(Small):
+    def __post_init__(self):
+        for name in ("dim", "outputs", "context_size"):
+            require_size(name, getattr(self, name))
 
 
 @settings
@@ -107,19 +155,32 @@ class NotTraceable(Small):
         return Small.drawn(self, key, episodes)
 
 
+class NotPytree(Small):
+    """Without the decorator `settings`, which registers a class as a pytree."""
+
+
 @pytest.mark.parametrize(
     ("task", "contract"),
     [
-        (EpisodesFirst, contracts.task_has_shapes),
-        (SinglePrecision, contracts.task_has_the_precision_s_dtype),
-        (NotPure, contracts.task_is_a_function_of_the_key),
-        (OneKey, contracts.task_is_a_function_of_the_key),
-        (Unchecked, contracts.task_refuses_bad_sizes),
-        (AcceptsNone, contracts.task_refuses_no_episodes),
-        (NotTraceable, contracts.task_can_be_mapped_over_its_settings),
-        (NotTraceable, contracts.task_can_be_compiled),
+        (EpisodesFirst, contracts.task_has_shapes_and_dtypes),
+        (SinglePrecision, contracts.task_has_shapes_and_dtypes),
+        (DoublePrecision, contracts.task_has_shapes_and_dtypes),
+        (OneKey, contracts.task_draws_finite_numbers_that_depend_on_the_key),
+        (Infinite, contracts.task_draws_finite_numbers_that_depend_on_the_key),
+        (NotPure, contracts.task_is_a_function_of_its_settings_and_the_key),
+        (NotTraceable, contracts.task_is_a_function_of_its_settings_and_the_key),
+        (Unchecked, contracts.task_refuses_bad_settings),
+        (UncheckedScale, contracts.task_refuses_bad_settings),
+        (AcceptsNone, contracts.task_refuses_bad_numbers_of_episodes),
+        (NotPytree, contracts.task_is_a_pytree),
     ],
 )
-def test_a_task_that_breaks_a_contract_is_noticed(task, contract):
-    with pytest.raises(Exception):  # noqa: B017, PT011 (whatever shows the fault)
-        contract(task())
+def test_a_task_that_violates_a_contract_is_noticed(task, contract):
+    with pytest.raises(Exception):  # noqa: B017, PT011 (whatever shows the violation)
+        contract(SampledTask(task))
+
+
+def test_each_contract_of_tasks_is_violated_by_some_task():
+    marks = test_a_task_that_violates_a_contract_is_noticed.pytestmark
+    violated = [contract for _, contract in marks[0].args[1]]
+    assert set(violated) == set(TASK_CONTRACTS)

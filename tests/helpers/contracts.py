@@ -1,6 +1,11 @@
-"""What every task and every learner must satisfy, as checks that fail with an AssertionError."""
+"""Properties that every task and every learner must have; each contract raises an error otherwise.
+
+A contract takes a `SampledTask` or a `RunLearner`, which compiles the programs that several contracts
+need, each once.
+"""
 
 import dataclasses
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +15,12 @@ from toyicl.core.episode import Episode, predict
 from toyicl.core.errors import BadInput, BadSetting
 
 EPISODES = 7
+NUMBERS = (bool, int, float, np.number, np.ndarray, jax.Array)
 
 
-def same(one, other, tolerance=0.0):
-    """Check that two pytrees have the same structure and, to a tolerance, the same numbers."""
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=tolerance, atol=tolerance)
-
-
-def differs(one, other):
-    """Check that some number of two pytrees differs."""
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    assert any(bool(jnp.any(a != b)) for a, b in pairs)
+def all_finite(tree):
+    """Whether all values of a pytree are finite."""
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
 
 
 def refused(kind, function, *arguments, **options):
@@ -34,146 +32,207 @@ def refused(kind, function, *arguments, **options):
     raise AssertionError(f"{function} accepted {arguments} {options}")
 
 
-def task_has_shapes(task):
-    batch = task.sample(jax.random.key(0), EPISODES)
+def leaves_are_numbers(tree):
+    """Whether the leaves of a pytree are numbers and arrays."""
+    return all(isinstance(leaf, NUMBERS) for leaf in jax.tree.leaves(tree))
+
+
+def twice(tree):
+    """A pytree of numbers and arrays, twice on a new leading axis."""
+    return jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * 2), tree)
+
+
+# Tasks
+
+
+class SampledTask:
+    """A task, and batches that two different programs sample from it."""
+
+    def __init__(self, make):
+        self.make = make
+
+    @cached_property
+    def task(self):
+        return self.make()
+
+    @cached_property
+    def keys(self):
+        return jax.random.split(jax.random.key(0), 2)
+
+    @cached_property
+    def batches(self):
+        """A batch for each key, from a program that has the task as a constant."""
+        task = self.task
+        draw = jax.jit(lambda key: task.sample(key, EPISODES))
+        return [draw(key) for key in self.keys]
+
+
+def task_has_shapes_and_dtypes(case):
+    task = case.task
     d, m, n = task.dim, task.outputs, task.context_size
-    assert isinstance(batch, Episode)
     shapes = [(n, d, EPISODES), (n, m, EPISODES), (d, EPISODES), (m, EPISODES)]
-    assert [field.shape for field in batch] == shapes
-    assert all(bool(jnp.isfinite(field).all()) for field in batch)
+    with jax.enable_x64(False):
+        single = jax.eval_shape(lambda: task.sample(jax.random.key(0), EPISODES))
+    for batch, dtype in ((single, "float32"), (case.batches[0], "float64")):
+        assert isinstance(batch, Episode)
+        assert [field.shape for field in batch] == shapes
+        assert [field.dtype.name for field in batch] == [dtype] * 4
 
 
-def task_has_the_precision_s_dtype(task):
-    for wide, dtype in ((True, "float64"), (False, "float32")):
-        with jax.enable_x64(wide):
-            drawn = jax.eval_shape(lambda: task.sample(jax.random.key(0), EPISODES))
-        assert {field.dtype.name for field in drawn} == {dtype}
+def task_draws_finite_numbers_that_depend_on_the_key(case):
+    one, other = case.batches
+    assert all_finite(case.batches)
+    for first, second in zip(one, other, strict=True):
+        assert np.any(first != second)
 
 
-def task_is_a_function_of_the_key(task):
-    batch = task.sample(jax.random.key(0), EPISODES)
-    same(batch, task.sample(jax.random.key(0), EPISODES))
-    differs(batch, task.sample(jax.random.key(1), EPISODES))
+def task_is_a_function_of_its_settings_and_the_key(case):
+    """Also of traced ones: a program with tasks and keys on a leading axis gives the same batches."""
+    draw = jax.jit(jax.vmap(lambda task, key: task.sample(key, EPISODES)))
+    mapped = draw(twice(case.task), case.keys)
+    for index, batch in enumerate(case.batches):
+        for together, alone in zip(mapped, batch, strict=True):
+            np.testing.assert_allclose(together[index], alone, rtol=1e-12, atol=1e-12)
 
 
-def task_refuses_bad_sizes(task):
-    """Every size that is a setting of its own, not one of the task that it is derived from."""
-    for field in dataclasses.fields(task):
-        size = field.metadata.get("static") and isinstance(getattr(task, field.name), int)
-        if not size or field.name.endswith("seed"):
-            continue
-        for bad in (-1, 0, 2.5, None, "3", True):
-            error = refused(BadSetting, dataclasses.replace, task, **{field.name: bad})
-            assert (error.owner, error.field) == (type(task), field.name)
+def bad_values(field, value):
+    """Values that are never allowed for a setting with a value of the same type as the given one."""
+    bad = ["no such value"] if field.default is None else ["no such value", None]
+    if isinstance(value, float):
+        return [*bad, float("nan"), float("inf"), True]
+    if isinstance(value, int) and not isinstance(value, bool):
+        size = field.name in ("dim", "outputs", "context_size")
+        return [*bad, -1, 2.5, True] + [0] * size
+    return bad
 
 
-def task_refuses_no_episodes(task):
+def task_refuses_bad_settings(case):
+    """Each setting by its name, for values of another type and those that no such setting allows."""
+    for field in dataclasses.fields(case.task):
+        for bad in bad_values(field, getattr(case.task, field.name)):
+            error = refused(BadSetting, dataclasses.replace, case.task, **{field.name: bad})
+            assert (error.owner, error.field) == (type(case.task), field.name)
+
+
+def task_refuses_bad_numbers_of_episodes(case):
     for bad in (0, -1, 2.5):
-        refused(BadInput, task.sample, jax.random.key(0), bad)
+        error = refused(BadInput, case.task.sample, jax.random.key(0), bad)
+        assert str(error) == f"episodes must be a whole number of at least 1, got {bad}"
 
 
-def task_can_be_mapped_over_its_settings(task):
-    """Two copies on a leading axis are sampled like one."""
-    stacked = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * 2), task)
-    keys = jax.random.split(jax.random.key(0), 2)
-    both = jax.vmap(lambda task, key: task.sample(key, EPISODES))(stacked, keys)
-    for index, key in enumerate(keys):
-        one = jax.tree.map(lambda leaf, index=index: leaf[index], both)
-        same(one, task.sample(key, EPISODES), 1e-12)
-
-
-def task_can_be_compiled(task):
-    compiled = jax.jit(lambda task, key: task.sample(key, EPISODES))(task, jax.random.key(0))
-    same(compiled, task.sample(jax.random.key(0), EPISODES), 1e-12)
-
-
-def task_is_a_pytree(task):
-    leaves, structure = jax.tree.flatten(task)
-    assert jax.tree.unflatten(structure, leaves) == task
-    assert hash(structure) == hash(jax.tree.structure(task))
+def task_is_a_pytree(case):
+    leaves, structure = jax.tree.flatten(case.task)
+    assert leaves_are_numbers(case.task)
+    assert jax.tree.unflatten(structure, leaves) == case.task
+    assert hash(structure) == hash(jax.tree.structure(case.task))
 
 
 TASK_CONTRACTS = (
-    task_has_shapes,
-    task_has_the_precision_s_dtype,
-    task_is_a_function_of_the_key,
-    task_refuses_bad_sizes,
-    task_refuses_no_episodes,
-    task_can_be_mapped_over_its_settings,
-    task_can_be_compiled,
+    task_has_shapes_and_dtypes,
+    task_draws_finite_numbers_that_depend_on_the_key,
+    task_is_a_function_of_its_settings_and_the_key,
+    task_refuses_bad_settings,
+    task_refuses_bad_numbers_of_episodes,
     task_is_a_pytree,
 )
+
+
+# Learners
 
 DIM, OUTPUTS, CONTEXT_SIZE = 3, 2, 6
 
 
-def episodes(seed=0, count=EPISODES):
-    """Episodes of random numbers, for learners."""
-    keys = jax.random.split(jax.random.key(seed), 4)
+def random_episodes():
+    """Episodes of random numbers."""
+    draw = np.random.default_rng(0)
     shapes = ((CONTEXT_SIZE, DIM), (CONTEXT_SIZE, OUTPUTS), (DIM,), (OUTPUTS,))
-    drawn = (
-        jax.random.normal(key, (*shape, count)) for key, shape in zip(keys, shapes, strict=True)
-    )
-    return Episode(*drawn)
+    return Episode(*(draw.normal(size=(*shape, EPISODES)) for shape in shapes))
 
 
-def one_of(batch, index):
-    """One episode of a batch: x, y, x_query."""
-    return tuple(field[..., index] for field in batch[:3])
+class RunLearner:
+    """A function that makes a learner, the learner, and its predictions on random episodes."""
+
+    def __init__(self, make):
+        self.make, self.episodes = make, random_episodes()
+
+    @cached_property
+    def learner(self):
+        return self.make()
+
+    def one(self, index=0):
+        """One of the episodes, as arguments of the learner: x, y, x_query."""
+        return tuple(field[..., index] for field in self.episodes[:3])
+
+    @cached_property
+    def predictions(self):
+        """Predictions (outputs, episodes), from a program that is called for one episode at a time."""
+        learner = self.learner
+        answer = jax.jit(lambda *one: learner(*one))
+        return np.stack([answer(*self.one(index)) for index in range(EPISODES)], axis=-1)
 
 
-def learner_has_shape_and_dtype(make):
-    for wide, dtype in ((True, "float64"), (False, "float32")):
-        with jax.enable_x64(wide):
-            prediction = jax.eval_shape(make(), *one_of(episodes(), 0))
-        assert (prediction.shape, prediction.dtype.name) == ((OUTPUTS,), dtype)
+def dtypes_of_parameters(learner):
+    leaves = [leaf for leaf in jax.tree.leaves(learner) if hasattr(leaf, "dtype")]
+    return {leaf.dtype.name for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)}
 
 
-def learner_predicts_a_batch_like_each_episode(make):
-    learner, batch = make(), episodes()
-    together = predict(learner, batch)
-    assert bool(jnp.isfinite(together).all())
-    for index in range(EPISODES):
-        alone = learner(*one_of(batch, index))
-        np.testing.assert_allclose(together[:, index], alone, rtol=1e-9, atol=1e-12)
+def learner_has_shapes_and_dtypes(case):
+    """The prediction, and the dtypes of the parameters if it has any."""
+
+    def single(*one):
+        learner = case.make()
+        arrays = [leaf for leaf in jax.tree.leaves(learner) if isinstance(leaf, jax.Array)]
+        return learner(*one), arrays
+
+    with jax.enable_x64(False):
+        prediction, arrays = jax.eval_shape(single, *case.one())
+    assert (prediction.shape, prediction.dtype.name) == ((OUTPUTS,), "float32")
+    assert dtypes_of_parameters(arrays) <= {"float32"}
+    assert case.predictions.shape == (OUTPUTS, EPISODES)
+    assert case.predictions.dtype.name == "float64"
+    assert dtypes_of_parameters(case.learner) <= {"float64"}
 
 
-def learner_can_be_compiled(make):
-    learner, one = make(), one_of(episodes(), 0)
-    compiled = jax.jit(lambda learner, *one: learner(*one))(learner, *one)
-    np.testing.assert_allclose(compiled, learner(*one), rtol=1e-9, atol=1e-12)
+def learner_is_a_function_of_one_episode(case):
+    """Another one that is made alike predicts the same, also for the episodes as a batch."""
+    together = jax.jit(lambda batch: predict(case.make(), batch))(case.episodes)
+    assert all_finite(together)
+    np.testing.assert_allclose(together, case.predictions, rtol=1e-9, atol=1e-12)
 
 
-def learner_depends_on_its_arguments_alone(make):
-    learner, one = make(), one_of(episodes(), 0)
-    same(learner(*one), learner(*one))
-    same(make()(*one), learner(*one))
+def learner_has_finite_gradients(case):
+    """With respect to the episode and to the parameters, also if all labels are 0."""
+    x, y, x_query = case.one()
+    has_parameters = leaves_are_numbers(case.learner)
+    leaves, structure = jax.tree.flatten(case.learner if has_parameters else None)
+
+    @jax.jit
+    def gradients(leaves, *one):
+        def total(leaves, *one):
+            learner = jax.tree.unflatten(structure, leaves) if has_parameters else case.learner
+            return jnp.sum(learner(*one))
+
+        return jax.grad(total, argnums=(0, 1, 2, 3))(leaves, *one)
+
+    leaves = [jnp.asarray(leaf) for leaf in leaves]
+    for labels in (y, np.zeros_like(y)):
+        of_parameters, *of_episode = gradients(leaves, x, labels, x_query)
+        assert [part.shape for part in of_episode] == [x.shape, y.shape, x_query.shape]
+        assert all_finite((of_parameters, of_episode))
 
 
-def learner_has_finite_gradients(make):
-    learner, one = make(), one_of(episodes(), 0)
-    gradients = jax.grad(lambda *one: jnp.sum(learner(*one)), argnums=(0, 1, 2))(*one)
-    assert [g.shape for g in gradients] == [part.shape for part in one]
-    assert all(bool(jnp.isfinite(g).all()) for g in gradients)
-
-
-def learner_is_a_pytree(make):
-    """It can be rebuilt from its leaves, and two on a leading axis predict like one."""
-    learner, one = make(), one_of(episodes(), 0)
-    leaves, structure = jax.tree.flatten(learner)
-    same(jax.tree.unflatten(structure, leaves)(*one), learner(*one))
-    if leaves:
-        both = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * 2), learner)
-        predictions = jax.vmap(lambda learner: learner(*one))(both)
-        for prediction in predictions:
-            np.testing.assert_allclose(prediction, learner(*one), rtol=1e-9, atol=1e-12)
+def learner_is_a_pytree(case):
+    """Learners on a leading axis, as arguments of a compiled function, predict like each alone."""
+    assert leaves_are_numbers(case.learner)
+    answer = jax.vmap(lambda learner, *one: learner(*one), (0, -1, -1, -1), -1)
+    pair = (field[..., :2] for field in case.episodes[:3])
+    together = jax.jit(answer)(twice(case.learner), *pair)
+    np.testing.assert_allclose(together, case.predictions[:, :2], rtol=1e-9, atol=1e-12)
 
 
 LEARNER_CONTRACTS = (
-    learner_has_shape_and_dtype,
-    learner_predicts_a_batch_like_each_episode,
-    learner_can_be_compiled,
-    learner_depends_on_its_arguments_alone,
+    learner_has_shapes_and_dtypes,
+    learner_is_a_function_of_one_episode,
     learner_has_finite_gradients,
     learner_is_a_pytree,
 )

@@ -110,7 +110,8 @@ class LinearRegression:
             require_not_negative("label_noise", self.label_noise)
         require_not_negative("distractor_scale", self.distractor_scale)
         if self.distractors is not None and not isinstance(self.distractors, ARRAYS):
-            allowed = self.distractors in range(self.context_size + 1)
+            counts = range(self.context_size + 1)
+            allowed = self.distractors in counts and not isinstance(self.distractors, bool)
             rule = f"a whole number between 0 and context_size ({self.context_size})"
             require(allowed, "distractors", rule, self.distractors)
         entries = jax.tree.leaves(self.covariance)
