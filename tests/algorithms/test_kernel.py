@@ -203,31 +203,9 @@ def test_the_order_of_points_means_nothing(learner, close):
 
 
 @pytest.mark.parametrize("learner", TUNABLE, ids=named)
-def test_slopes_are_finite(learner):
-    """By the parameters, all of which matter, and by the context."""
-    episodes = TASK.sample(jax.random.key(0), 8)
-    own, others = jax.jit(jax.grad(metrics.loss, argnums=(0, 1)))(learner, episodes)
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves((own, others)))
-    assert all(np.all(leaf != 0) for leaf in jax.tree.leaves(own))
-
-
-@pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])
-def test_shapes_and_dtypes(wide, dtype):
-    def answers():
-        learners = (
-            NadarayaWatson(0.7),
-            KernelRidge(0.7, 0.1),
-            FunctionalDescent(0.7, 0.2, 2),
-            AveragedLabels(),
-            NearestNeighbour(),
-            CentredDescent(0.4),
-        )
-        episodes = replace(TASK, outputs=3).sample(jax.random.key(0), 5)
-        return [predict(learner, episodes) for learner in learners]
-
-    with jax.enable_x64(wide):
-        shapes = jax.eval_shape(answers)
-    assert {(value.shape, value.dtype.name) for value in shapes} == {((3, 5), dtype)}
+def test_every_parameter_has_a_gradient(learner):
+    gradient = jax.jit(jax.grad(metrics.loss))(learner, TASK.sample(jax.random.key(0), 8))
+    assert all(np.all(leaf != 0) for leaf in jax.tree.leaves(gradient))
 
 
 BAD = [

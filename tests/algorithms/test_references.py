@@ -276,35 +276,16 @@ def test_the_estimate_is_unbiased_and_costs_little():
     assert told < guessed < 1.1 * told < plain
 
 
-def test_slopes_of_adaptive_ridge_are_finite():
+def test_the_weight_scale_of_adaptive_ridge_has_a_gradient():
     episodes = replace(TASK, label_noise=0.1).sample(jax.random.key(0), 8)
-    slopes = jax.jit(jax.grad(metrics.loss, argnums=(0, 1)))(AdaptiveRidge(1.3), episodes)
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slopes))
-    assert slopes[0].weight_scale[...] != 0
+    gradient = jax.jit(jax.grad(metrics.loss))(AdaptiveRidge(1.3), episodes)
+    assert gradient.weight_scale[...] != 0
 
 
 def test_rates_may_be_traced(close):
     context = random_context(3, 1, 4)
     swept = jax.vmap(lambda rate: answer(GradientDescent(rate, 2), *context))(jnp.array([0.1, 0.2]))
     close(swept[1], answer(GradientDescent(0.2, 2), *context))
-
-
-@pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])
-def test_shapes_and_dtypes(wide, dtype):
-    def answers():
-        episodes = replace(TASK, outputs=3).sample(jax.random.key(0), 5)
-        learners = (
-            GradientDescent(0.1, 2),
-            GradientDescentPlusPlus(0.1, 0.2, 2),
-            Ridge(0.1),
-            AdaptiveRidge(),
-            LeastSquares(),
-        )
-        return [predict(learner, episodes) for learner in learners]
-
-    with jax.enable_x64(wide):
-        shapes = jax.eval_shape(answers)
-    assert {(value.shape, value.dtype.name) for value in shapes} == {((3, 5), dtype)}
 
 
 BAD = [

@@ -233,14 +233,6 @@ def test_the_number_of_tokens_per_input_divides_the_dimension():
         built(input_tokens=3)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_dtypes(dtype):
-    with jax.enable_x64(dtype == "float64"):
-        model = built()
-        assert {leaf.dtype.name for leaf in jax.tree.leaves(model)} == {dtype}
-        assert model(*prompt()).dtype.name == dtype
-
-
 def test_training_lowers_the_cross_entropy_of_all_answers():
     settings = Training(
         steps=60, batch_size=32, snapshot_every=20, learning_rate=1e-2, clip_norm=1.0

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toyicl.analysis import metrics
-from toyicl.core.episode import Episode, predict
+from toyicl.core.episode import Episode
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks.linear import LinearRegression
 
@@ -191,14 +191,6 @@ def test_layers_that_are_not_shared_start_different():
     assert not np.any(first.attention.value[...] == second.attention.value[...])
 
 
-def test_a_batch_is_a_loop_over_episodes(close):
-    model = build(ARCHITECTURES["softmax"])
-    together = jax.jit(predict)(model, EPISODES)
-    assert together.shape == (2, 4)
-    for index in range(4):
-        close(together[:, index], answer(model, *(field[..., index] for field in EPISODES[:3])))
-
-
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(order=st.permutations(range(5)))
 def test_the_order_of_the_context_does_not_matter(order, close):
@@ -357,20 +349,6 @@ def test_the_same_key_builds_the_same_model():
     assert not np.any(one.embedding.linear[...] == other.embedding.linear[...])
     values = (model.blocks[0].attention.value[...] for model in (one, other))
     assert not np.any(np.equal(*values))
-
-
-@pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])
-@pytest.mark.parametrize("name", ["three shared layers", "everything"])
-def test_shapes_and_dtypes(name, wide, dtype):
-    def values():
-        model = ARCHITECTURES[name](TASK, jax.random.key(0))
-        return model, predict(model, TASK.sample(jax.random.key(0), 3))
-
-    with jax.enable_x64(wide):
-        model, prediction = jax.eval_shape(values)
-    assert {leaf.dtype.name for leaf in jax.tree.leaves(model)} == {dtype}
-    assert prediction.shape == (2, 3)
-    assert prediction.dtype == dtype
 
 
 BAD = [

@@ -49,12 +49,6 @@ def test_sizes_are_those_of_the_base_task_and_bad_settings_are_named():
         ValueError, match=r"^FixedSet\.count must be a whole number of at least 1, got 0$"
     ):
         FixedSet(count=0)
-    with pytest.raises(
-        ValueError, match=r"^FixedSet\.set_seed must be a whole number .*, got 1\.5$"
-    ):
-        FixedSet(set_seed=1.5)
-    with pytest.raises(ValueError, match=r"^FixedSet\.base must be a LinearRegression, got None$"):
-        FixedSet(base=None)
 
 
 def test_the_seed_of_the_set_may_be_traced():

@@ -217,36 +217,11 @@ def test_another_scale_does_not_compile_again():
     assert len(traces) == 2
 
 
-def test_the_same_key_gives_the_same_batch_and_another_does_not():
-    draw = jax.jit(lambda key: SMALL.sample(key, 5))
-    one, same, other = (draw(key) for key in (KEY, KEY, jax.random.key(6)))
-    for first, second, third in zip(one, same, other, strict=True):
-        assert np.array_equal(first, second)
-        assert not np.any(np.asarray(first) == np.asarray(third))
-
-
 def test_a_scaled_task_gives_the_same_batch_scaled(close):
     task = replace(SMALL, input_range=2.0)
     large = jax.jit(lambda factor: task.scaled(factor).sample(KEY, 5))(3.0)
     for one, other in zip(sample(SMALL, 5), large, strict=True):
         close(other, 6 * np.asarray(one))
-
-
-@pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])
-def test_shapes_and_dtypes(wide, dtype):
-    task = LinearRegression(
-        dim=3,
-        outputs=2,
-        context_size=4,
-        input_distribution="frobenius_normal",
-        covariance=np.eye(3),
-        label_noise=0.1,
-        distractors=1,
-    )
-    with jax.enable_x64(wide):
-        episode = jax.eval_shape(lambda: task.sample(jax.random.key(0), 6))
-    assert [field.shape for field in episode] == [(4, 3, 6), (4, 2, 6), (3, 6), (2, 6)]
-    assert {field.dtype.name for field in episode} == {dtype}
 
 
 def test_defaults_are_those_of_the_paper():
@@ -256,23 +231,10 @@ def test_defaults_are_those_of_the_paper():
 
 MATRIX = "2 positive numbers, or a symmetric positive definite 2 x 2 matrix"
 BAD = [
-    ("dim", 0, "a whole number of at least 1"),
-    ("dim", 2.0, "a whole number of at least 1"),
-    ("outputs", 0, "a whole number of at least 1"),
-    ("context_size", -1, "a whole number of at least 1"),
-    (
-        "input_distribution",
-        "cauchy",
-        "one of uniform, normal, exponential, laplace, frobenius_normal",
-    ),
     ("input_range", 0.0, "a finite number above 0"),
-    ("input_range", float("nan"), "a finite number above 0"),
     ("weight_scale", -1.0, "a finite number of at least 0"),
     ("label_noise", -0.1, "a finite number of at least 0"),
-    ("label_noise", float("inf"), "a finite number of at least 0"),
-    ("distractors", -1, "a whole number between 0 and context_size (10)"),
     ("distractors", 11, "a whole number between 0 and context_size (10)"),
-    ("distractors", 2.5, "a whole number between 0 and context_size (10)"),
     ("distractor_scale", -1.0, "a finite number of at least 0"),
     ("covariance", (1.0,), MATRIX),
     ("covariance", (1.0, 0.0), MATRIX),
@@ -280,7 +242,6 @@ BAD = [
     ("covariance", (1.0, 0.5, 0.0, 1.0), MATRIX),
     ("covariance", (1.0, 2.0, 2.0, 1.0), MATRIX),
     ("covariance", ((1.0, 0.0), (0.0,)), MATRIX),
-    ("covariance", "identity", MATRIX),
     ("covariance", (1.0, float("nan")), MATRIX),
 ]
 
@@ -290,13 +251,3 @@ def test_refuses(field, value, rule):
     message = f"LinearRegression.{field} must be {rule}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}.*, got {re.escape(repr(value))}$"):
         LinearRegression(**{"dim": 2, field: value})
-
-
-def test_a_batch_has_at_least_one_episode():
-    with pytest.raises(ValueError, match="episodes must be a whole number of at least 1, got 0"):
-        LinearRegression().sample(jax.random.key(0), 0)
-
-
-def test_a_scale_that_is_text_is_refused():
-    with pytest.raises(ValueError, match=r"LinearRegression.input_range must be .* got '1'"):
-        LinearRegression(input_range="1")

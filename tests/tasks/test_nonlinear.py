@@ -77,32 +77,9 @@ def test_a_network_of_small_gain_is_nearly_linear(close):
     close(x @ np.linalg.lstsq(x, y)[0], y, 1e-6)
 
 
-@pytest.mark.parametrize("teacher", ["sine", "network"])
-def test_the_same_key_gives_the_same_batch_and_another_does_not(teacher):
-    one, same, other = (sample(task(teacher=teacher), jax.random.key(seed)) for seed in (1, 1, 2))
-    for first, second, third in zip(one, same, other, strict=True):
-        np.testing.assert_array_equal(first, second)
-        assert not np.any(np.equal(first, third))
-
-
-@pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])
-@pytest.mark.parametrize("teacher", ["sine", "network"])
-def test_shapes_and_dtypes(teacher, wide, dtype):
-    own = task(teacher=teacher, fraction=0.5)
-    assert (own.dim, own.outputs, own.context_size) == (3, 2, 4)
-    with jax.enable_x64(wide):
-        drawn = jax.eval_shape(lambda: own.sample(jax.random.key(0), 7))
-    assert [field.shape for field in drawn] == [(4, 3, 7), (4, 2, 7), (3, 7), (2, 7)]
-    assert {field.dtype.name for field in drawn} == {dtype}
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"teacher": "cosine"},
-            r"\.teacher must be one of sine, network, got 'cosine'$",
-        ),
         ({"fraction": 1.5}, r"^TeacherRegression\.fraction must be between 0 and 1, got 1\.5$"),
         ({"gain": 0.0}, r"^TeacherRegression\.gain must be a finite number above 0, got 0\.0$"),
         ({"hidden": 0}, r"^TeacherRegression\.hidden must be a whole number of at least 1, got 0$"),
@@ -119,5 +96,3 @@ def test_shapes_and_dtypes(teacher, wide, dtype):
 def test_bad_settings_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         TeacherRegression(**changes)
-    with pytest.raises(ValueError, match=r"^episodes must be a whole number"):
-        TeacherRegression().sample(KEY, 0)
