@@ -1,21 +1,22 @@
-# `make install` builds .venv from pinned requirements and does nothing the second time.
+# `make install` creates .venv from pinned requirements, unless it is up to date.
 PYTHON ?= python3
+OUT ?= runs/figures
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install reproduce figures test slow lint benchmark browser pins clean
+.PHONY: install reproduce lint figures test slow docs notebook benchmark browser pins clean
 
 install: $(STAMP)
 
-# PIP_CONSTRAINT, unlike -c, also pins what builds the package.
+# PIP_CONSTRAINT, unlike -c, also pins the packages with which this one is built.
 $(STAMP): pyproject.toml constraints.txt
-	@echo "Installing into .venv: a minute or two, in silence."
+	@echo "Installing into .venv takes a minute or two, without further output."
 	$(PYTHON) -m venv .venv
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
 reproduce: install
-	$(BIN)/toyicl run fig2
+	$(BIN)/toyicl run fig02_one_step
 
 lint: install
 	$(BIN)/ruff check .
@@ -23,48 +24,49 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# Every figure that is checked in, as it was made: hours on two cores. Each command may be stopped and
-# repeated; captions and figures/REPORT.md say what was cut.
+# Reproduces the figures that are checked in, with the same settings, in OUT: many hours on two cores. If it is
+# interrupted, it resumes when it is called again. The captions state which settings are not the full ones.
 figures: install
-	$(BIN)/toyicl run attention_cost classroom context_order context_sizes cosine_blindness dials explained \
-		preconditioned probe softmax_identities softmax_rivals untaught views --out figures
-	$(BIN)/toyicl run dai_maps dai_momentum dai_regression dai_similarity dual_form false_labels \
-		linearised_finetuning --out figures
-	$(BIN)/toyicl run prop1 prop2 prop3 fig1 fig2 fig3a fig10 fig11 fig12 fig16 labels --out figures
-	$(BIN)/toyicl run fig3b --out figures --seeds 3 --settings.training.batch-size 512 \
+	$(BIN)/toyicl run attention_cost classroom confidence_sets context_order context_sizes cosine_blindness \
+		departure_map other_tasks preconditioned single_factors softmax_candidates softmax_identities views \
+		--out $(OUT)
+	$(BIN)/toyicl run attention_maps dual_form false_labels linearised_finetuning momentum_attention \
+		regression_finetuning update_similarity --out $(OUT)
+	$(BIN)/toyicl run prop1_equivalence prop2_features prop3_copying fig01_roll_out fig02_one_step \
+		fig03_two_layers fig09_weights fig10_damping fig11_two_heads fig12_softmax fig16_fixed_tasks \
+		noisy_labels --out $(OUT)
+	$(BIN)/toyicl run fig03_five_layers --out $(OUT) --seeds 3 --settings.training.batch-size 512 \
 		--settings.training.steps 30000 --settings.unclipped-training.batch-size 512
-	$(BIN)/toyicl run fig4 --out figures --seeds 2 --settings.training.batch-size 512 \
+	$(BIN)/toyicl run fig04_sine --out $(OUT) --seeds 2 --settings.training.batch-size 512 \
 		--settings.reference-training.batch-size 512
-	$(BIN)/toyicl run fig5 --out figures --seeds 4 --settings.training.batch-size 512 \
+	$(BIN)/toyicl run fig05_separate_tokens --out $(OUT) --seeds 4 --settings.training.batch-size 512 \
 		--settings.training.steps 30000
-	$(BIN)/toyicl run fig6 --out figures --settings.deep-training.batch-size 256 \
+	$(BIN)/toyicl run fig06_shifts --out $(OUT) --settings.deep-training.batch-size 256 \
 		--settings.deep-training.steps 10000 --settings.deep-max-seeds 2
-	$(BIN)/toyicl run fig7 --out figures --seeds 2
-	$(BIN)/toyicl run fig8 --out figures --seeds 1 --settings.training.batch-size 256 \
+	$(BIN)/toyicl run fig07_ten_layers --out $(OUT) --seeds 2
+	$(BIN)/toyicl run fig08_twelve_blocks --out $(OUT) --seeds 1 --settings.training.batch-size 256 \
 		--settings.training.steps 10000
-	$(BIN)/toyicl run fig9 --out figures
-	$(BIN)/toyicl run fig13 --out figures --seeds 2 --settings.training.batch-size 256
-	$(BIN)/toyicl run fig14 --out figures --settings.training.steps 20000 \
+	$(BIN)/toyicl run fig13_curvature --out $(OUT) --seeds 2 --settings.training.batch-size 256
+	$(BIN)/toyicl run fig14_layer_norm --out $(OUT) --settings.training.steps 20000 \
 		--settings.training.batch-size 512
-	$(BIN)/toyicl run fig15 --out figures --seeds 10
-	$(BIN)/toyicl verify --out figures || true
-	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/toyicl run fig15_plateaus --out $(OUT) --seeds 10
+	$(BIN)/toyicl verify --out $(OUT) || true
+	$(BIN)/python benchmarks/scaling.py --out $(OUT)
 
-# A file's tests share what they compile: each file is one process's.
+# The tests of a file share compiled programs, so that each file runs in one process.
 test: lint
 	$(BIN)/pytest -n auto --dist loadfile
 
 slow: install
 	$(BIN)/pytest -n auto -m slow
 
-.PHONY: docs notebook
-
-# The documentation as a site, into site/: nothing is fetched. The theme's own notice is not about it.
+# Builds the documentation as a site in site/, without a network. The variable hides a notice of the theme
+# about other versions of mkdocs.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "wrote site/index.html; its search needs a server: $(PYTHON) -m http.server --directory site"
 
-# The tutorial's notebook, made from docs/tutorial.md and run.
+# Makes the tutorial's notebook from docs/tutorial.md, and executes it.
 notebook: install
 	$(BIN)/python docs/notebook.py
 
@@ -73,12 +75,13 @@ benchmark: install
 	$(BIN)/python benchmarks/cores.py
 	$(BIN)/python benchmarks/running.py
 
-# The teaching page's tests need a browser, and skip without one. Installs it where it can.
+# Installs a browser, if there is none and apt-get is available. The tests of the teaching page need one, and
+# are skipped otherwise.
 browser:
 	-@command -v chromium chromium-browser google-chrome >/dev/null || ! command -v apt-get >/dev/null || \
 		{ apt-get update && apt-get install -y --no-install-recommends chromium; }
 
-# Needs uv; writes names and versions only, never where a package came from.
+# Writes constraints.txt: names and versions, without the sources of packages. Needs uv.
 pins:
 	echo hatchling | uv pip compile pyproject.toml - --extra dev --universal --python-version 3.11 \
 		--no-header --no-annotate --quiet --output-file constraints.txt
