@@ -1,7 +1,8 @@
-"""What a second core is worth: five seeds on all cores, beside one seed on one core.
+"""Throughput of five seeds on all cores, relative to one seed on one core.
 
-Each measurement is a process of its own, since a process decides once how many devices it has; they
-take turns, and the best of each counts. Prints the ratio of the throughputs and writes JSON.
+Each measurement runs in its own process, because the number of JAX's devices cannot be changed within
+a process. The two cases alternate, and the fastest repetition of each counts. Prints the ratio of the
+throughputs and writes it as JSON.
 
     python benchmarks/cores.py [--out FILE]
 """
@@ -19,7 +20,7 @@ STEPS, CHUNK, WARM, REPEATS = 1000, 100, 2, 3
 
 
 def measure(cores: int, seeds: int) -> None:
-    """Print the seconds that a step of one run takes, once compiled."""
+    """Print the seconds per training step and run, without compilation."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     from toyicl import Architecture, LinearRegression, Training, fit, use_all_cores
 
@@ -56,7 +57,7 @@ def main() -> None:
             answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             times[name].append(float(answer.stdout))
     ratio = min(times["one"]) / min(times["all"])
-    print(f"five seeds on {cores} cores: {ratio:.2f} times the throughput of one seed on one")
+    print(f"five seeds on {cores} cores: {ratio:.2f} times the throughput of one seed on one core")
     record = {"cores": cores, "throughput_ratio": ratio, "machine": platform.machine()}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(record, indent=1) + "\n")

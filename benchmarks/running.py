@@ -1,16 +1,16 @@
-"""What it costs that runs survive, start again and sweep: four ratios, measured side by side.
+"""Cost of checkpoints, compilation and sweeps, and peak memory, each relative to a baseline.
 
     python benchmarks/running.py [--out FILE]
 
-Memory: the most that a process needs for a fit, with ten times the steps and as many snapshots.
-Start: seconds of compiling in a first start of a short Figure 2, over those in a second.
-Sweep: time of a 5 x 4 grid of traced settings with 4 seeds, over that of one fit with as many seeds;
-and how often the grid compiled a training.
-Checkpoints: time of Figure 2's five seeds with checkpoints at the default interval, over that without.
+- memory: peak memory of a process that fits a model, for 1,000 and 10,000 steps with ten snapshots each
+- start: compile time of the first start of a short run of Figure 2, divided by that of the second
+- sweep: time of a 5 x 4 grid of traced settings with 4 seeds, divided by that of one fit of 80 seeds;
+  and the number of trainings that the grid compiles
+- checkpoints: time of the five seeds of Figure 2 with checkpoints at the default interval, divided by
+  the time without; and the largest fraction of the time that was spent on saving
 """
 
 import argparse
-import contextlib
 import json
 import os
 import platform
@@ -33,7 +33,7 @@ SHORT = [
 
 
 def checkpoints() -> dict[str, float]:
-    """Time of a fit that is kept over one that is not, and the share of its time spent on saving."""
+    """Time of a fit with checkpoints relative to one without, and the fraction spent on saving."""
     from toyicl import Architecture, LinearRegression, Training
     from toyicl.harness.checkpoint_manager import CheckpointManager
     from toyicl.harness.checkpoints import Checkpoint
@@ -41,29 +41,29 @@ def checkpoints() -> dict[str, float]:
 
     job = Job(Architecture(), LinearRegression(), Training())
     fit_all([job._replace(training=Training(steps=100))], 5)
-    times: dict[str, list[float]] = {"kept": [], "not kept": []}
+    times: dict[str, list[float]] = {"with": [], "without": []}
     saving = []
     for _ in range(REPEATS):
         for name, own in times.items():
             with tempfile.TemporaryDirectory() as folder:
-                begun = Checkpoint({}, [], {})
+                first = Checkpoint({}, [], {})
                 manager = CheckpointManager(
-                    Path(folder), begun, every=None, stop=lambda: False, warn=print
+                    Path(folder), first, every=None, stop=lambda: False, warn=print
                 )
                 begin = time.perf_counter()
-                kept = manager.of(["fit"]) if name == "kept" else NoCheckpoints()
-                fit_all([job], 5, checkpointer=kept)
-                if name == "kept":
+                checkpointer = manager.of(["fit"]) if name == "with" else NoCheckpoints()
+                fit_all([job], 5, checkpointer=checkpointer)
+                if name == "with":
                     manager.save()
                 own.append(time.perf_counter() - begin)
-            if name == "kept":
+            if name == "with":
                 saving.append(manager.seconds / own[-1])
     best = {name: min(own) for name, own in times.items()}
-    return {"kept_over_not_kept": best["kept"] / best["not kept"], "share_saving": max(saving)}
+    return {"with_over_without": best["with"] / best["without"], "fraction_saving": max(saving)}
 
 
 def start() -> dict[str, float]:
-    """Seconds of compiling in a first start over those in a second."""
+    """Compile time of a first start relative to a second, which reads the programs from the cache."""
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"XDG_CACHE_HOME": folder}
         seconds = []
@@ -77,7 +77,7 @@ def start() -> dict[str, float]:
 
 
 def print_compiling(out: str) -> None:
-    """Run a short Figure 2 and print the seconds that went into compiling, or reading it back."""
+    """Run a short Figure 2; print the seconds spent on compiling, or on reading programs back."""
     from jax import monitoring
 
     from toyicl.cli.main import main
@@ -89,13 +89,16 @@ def print_compiling(out: str) -> None:
             spent.append(duration_secs)
 
     monitoring.register_event_duration_secs_listener(listen)
-    with contextlib.suppress(SystemExit):
-        main(["run", "fig2", "--out", out, *SHORT])
+    try:
+        main(["run", "fig02_one_step", "--out", out, *SHORT])
+    except SystemExit as end:
+        if end.code:
+            raise
     print(sum(spent))
 
 
 def sweep() -> dict[str, float]:
-    """Seconds a run in a grid over those in a plain fit, and the grid's compilations."""
+    """Time of a grid relative to one fit of as many runs, and the grid's compilations."""
     from toyicl import Architecture, LinearRegression, Training
     from toyicl.training.loop import Job, fit_all
     from toyicl.training.step import advance
@@ -104,7 +107,7 @@ def sweep() -> dict[str, float]:
         settings = Training(steps=200, learning_rate=rate)
         return Job(Architecture(), LinearRegression(input_range=width), settings)
 
-    compiled: Any = advance  # whose count of compilations JAX keeps to itself
+    compiled: Any = advance  # JAX counts its compilations, but not in its public interface
     before = compiled._cache_size()
     widths, rates = (0.5, 0.75, 1.0, 1.5, 2.0), (5e-4, 1e-3, 2e-3, 4e-3)
     cases = {
@@ -124,7 +127,7 @@ def sweep() -> dict[str, float]:
 
 
 def memory() -> dict[str, float]:
-    """MiB that a process needs at most for a fit, for 1 and 10 times the steps."""
+    """Peak memory in MiB of a process that fits a model, for 1,000 and 10,000 steps."""
     peaks = {}
     for steps in (1000, 10_000):
         command = [sys.executable, __file__, "--memory", str(steps)]
@@ -134,7 +137,7 @@ def memory() -> dict[str, float]:
 
 
 def print_memory(steps: int) -> None:
-    """Fit with ten snapshots and print the most memory the process had, in MiB."""
+    """Fit a model with ten snapshots and print the peak memory of the process in MiB."""
     import resource
 
     from toyicl import Architecture, LinearRegression, Training, fit
@@ -162,7 +165,7 @@ def main() -> None:
         record[measure.__name__] = measure()
         print(measure.__name__, record[measure.__name__], flush=True)
     cores = len(os.sched_getaffinity(0))
-    record["machine"] = f"{cores} cores of a {platform.machine()} cpu"
+    record["machine"] = f"{cores} CPU cores ({platform.machine()})"
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(record, indent=1) + "\n")
     print(f"wrote {options.out}")

@@ -1,10 +1,10 @@
-"""How the cost of a training step grows: with seeds, context size, depth, and devices.
+"""Cost of a training step as a function of seeds, context size, depth and devices.
 
     python benchmarks/scaling.py [--out FOLDER]
 
 Writes scaling.json, with the fitted slopes of log cost over log size, and scaling.png. Floating-point
-operations are those of the whole program before XLA optimises it, for two layers of which the first
-moves all tokens; times are measured on the same program, the best of some repetitions.
+operations are counted in the whole program, before XLA optimises it. The model for the context sizes
+has two layers, of which the first updates all tokens. Times are those of the fastest repetition.
 """
 
 import argparse
@@ -38,11 +38,11 @@ SEEDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONTEXTS = (64, 128, 256, 512, 1024, 2048, 4096)
 DEPTHS = (1, 2, 4, 8, 16)
 EPISODES = 2
-"""In a batch, for the context sizes: the largest has 4096 x 4096 scores an episode."""
+"""Batch size for the context sizes: each episode of the largest has 4096 x 4096 attention scores."""
 
 
 def best_time(program: Callable[[], object]) -> float:
-    """Seconds of the fastest of some repetitions, after one that may compile."""
+    """Seconds of the fastest repetition, after a call that compiles."""
     program()
     times = []
     for _ in range(REPEATS):
@@ -53,7 +53,7 @@ def best_time(program: Callable[[], object]) -> float:
 
 
 def over_seeds() -> dict[str, Any]:
-    """Seconds of a chunk of steps of as many runs."""
+    """Seconds of some training steps, for each number of runs that are trained together."""
     training = Training(steps=20, snapshot_every=20, batch_size=256)
 
     def fit(seeds: int) -> object:
@@ -64,7 +64,7 @@ def over_seeds() -> dict[str, Any]:
 
 
 def over_context(attention: AttentionKind) -> dict[str, Any]:
-    """Operations and seconds of the gradient of a two-layer model's loss."""
+    """Operations and seconds of the gradient of the loss of a two-layer model."""
 
     def run(compiled: Any, *arguments: Any) -> None:
         jax.block_until_ready(compiled(*arguments))
@@ -88,7 +88,7 @@ def over_context(attention: AttentionKind) -> dict[str, Any]:
 
 
 def over_depth() -> dict[str, Any]:
-    """Seconds of a chunk of steps of one run, for layers that share their weights."""
+    """Seconds of some training steps of one run, for each number of layers with shared weights."""
     training = Training(steps=10, snapshot_every=10, batch_size=256)
     seconds = []
     for depth in DEPTHS:
@@ -98,7 +98,7 @@ def over_depth() -> dict[str, Any]:
 
 
 def over_devices() -> dict[str, Any]:
-    """Seconds of a chunk of steps of eight runs, in processes with as many devices."""
+    """Seconds of some training steps of eight runs, for each number of devices, in its own process."""
     counts = [n for n in (1, 2, 4, 8, 16) if n <= len(os.sched_getaffinity(0))]
     seconds = []
     for count in counts:
@@ -109,7 +109,7 @@ def over_devices() -> dict[str, Any]:
 
 
 def print_with_devices(count: int) -> None:
-    """Train eight runs on some devices of the CPU, on as many cores, and print the seconds."""
+    """Train eight runs on a number of CPU devices, on as many cores, and print the seconds."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
     jax.config.update("jax_num_cpu_devices", count)
     job = Job(Architecture(), LinearRegression(), Training(steps=100))
@@ -117,7 +117,7 @@ def print_with_devices(count: int) -> None:
 
 
 def memory() -> dict[str, float]:
-    """KiB that one more run adds: on the device while it trains, and on the host for each snapshot."""
+    """Memory of one more run in KiB: on the device during training, and on the host per snapshot."""
     training, mesh = Training(), AcrossRuns().mesh
     run = jax.device_get(start(Architecture(), LinearRegression(), training, 0))
 
@@ -129,15 +129,15 @@ def memory() -> dict[str, float]:
         return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
 
     learner = sum(leaf.nbytes for leaf in jax.tree.leaves(run.learner))
-    # Device sizes are those of one device, to which a run was added.
+    # These sizes are those of one device, to which one run is added.
     return {
-        "device_kib_a_run": (on_device(2) - on_device(1)) / 1024,
-        "host_kib_a_snapshot": learner / 1024,
+        "device_kib_per_run": (on_device(2) - on_device(1)) / 1024,
+        "host_kib_per_snapshot": learner / 1024,
     }
 
 
 def draw(record: dict[str, Any]) -> Figure:
-    """Cost over each size, on logarithmic axes, with the slopes."""
+    """Cost as a function of each size, on logarithmic axes, with the slopes."""
     figure = figures.panels(2, 2)
     seeds, context, depth, count = figure.axes
     linear, softmax = record["context, linear"], record["context, softmax"]
@@ -151,7 +151,7 @@ def draw(record: dict[str, Any]) -> Figure:
         axes.loglog(
             own["sizes"], costs, "o-", color=figures.MODEL, label=f"slope {own['slope']:.2f}"
         )
-        axes.set(xlabel=label, ylabel="time over the first")
+        axes.set(xlabel=label, ylabel="time relative to the first")
         axes.set_xticks(own["sizes"], map(str, own["sizes"]))
         axes.minorticks_off()
     for own, name, color, style in (
@@ -164,7 +164,7 @@ def draw(record: dict[str, Any]) -> Figure:
         label = f"{name}: time, slope {own['measured_slope']:.2f}"
         times = times / linear["seconds"][0]
         context.loglog(own["sizes"], times, ":", color=color, label=label, alpha=0.7)
-    context.set(xlabel="context size N", ylabel="cost over linear at the smallest N")
+    context.set(xlabel="context size N", ylabel="cost relative to linear, smallest N")
     context.set_xticks(CONTEXTS, map(str, CONTEXTS))
     context.minorticks_off()
     for index, (axes, text) in enumerate(
@@ -175,8 +175,8 @@ def draw(record: dict[str, Any]) -> Figure:
     figures.caption(
         figure,
         [
-            "Cost of a training step, relative, on a log scale; slopes of (a) from 8 runs, of (b) from",
-            "N = 256, of (c) from 2 layers on. In (b): two layers, ten inputs.",
+            "Relative cost of a training step on logarithmic axes. Slopes are fitted from 8 runs in",
+            "(a), from N = 256 in (b), which has two layers and ten inputs, and from 2 layers in (c).",
             f"Measured on {record['machine']}.",
             "Command: python benchmarks/scaling.py",
         ],
@@ -204,7 +204,7 @@ def main() -> None:
         "memory": memory(),
     }
     kind = jax.devices()[0].device_kind
-    record["machine"] = f"{jax.device_count()} {kind} devices of a {platform.machine()} machine"
+    record["machine"] = f"{jax.device_count()} {kind} devices ({platform.machine()})"
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "scaling.json").write_text(json.dumps(record, indent=1) + "\n")
     with figures.style():

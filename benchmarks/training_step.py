@@ -1,7 +1,8 @@
-"""What a training step costs: ours, beside drawing its data alone, beside a version written plainly.
+"""Time of a training step, relative to sampling its data alone and to a naive implementation.
 
-Runs on one core. All times come from one process, each the best of several repetitions that take
-turns, so that the ratios mean something on any machine. Prints a table and writes JSON.
+Runs on one core. All times are measured in one process; the programs alternate, and the fastest
+repetition of each counts, so that the ratios can be compared between machines. Prints a table and
+writes JSON.
 
     python benchmarks/training_step.py [--out FILE]
 """
@@ -34,15 +35,15 @@ TASK = LinearRegression()
 TRAINING = Training(steps=STEPS, snapshot_every=STEPS)
 
 
-def ours(architecture: Architecture) -> Callable[[], object]:
-    """The chunk that `fit` runs, for one seed."""
+def library(architecture: Architecture) -> Callable[[], object]:
+    """The training steps that `fit` takes between two snapshots, for one seed."""
     run = jax.device_get(start(architecture, TASK, TRAINING, 0))
-    spread = AcrossRuns()
-    return lambda: spread.advance([run])
+    placement = AcrossRuns()
+    return lambda: placement.advance([run])
 
 
 def data_alone() -> Callable[[], object]:
-    """Draw the batches of as many steps, and keep each until the next."""
+    """Sample the batches of as many steps; each replaces the previous one."""
     key = jax.random.key(0)
 
     def draw(step: jax.Array) -> tuple:
@@ -56,11 +57,11 @@ def data_alone() -> Callable[[], object]:
     return lambda: jax.block_until_ready(draw_all(jnp.int32(0)))
 
 
-def plain(architecture: Architecture) -> Callable[[], object]:
-    """The same step as one writes it first.
+def naive(architecture: Architecture) -> Callable[[], object]:
+    """The same steps, implemented without optimisations.
 
-    All tokens in every layer, episodes first, a task drawn for each episode, and two jitted calls for
-    each step from Python: one for the data, one for the update.
+    Every layer updates all tokens, episodes are on the first axis and are sampled one by one, and
+    Python calls two compiled functions for each step: one for the data, one for the update.
     """
     d, n, size = TASK.dim, TASK.context_size, TASK.dim + 1
     softmax, depth = architecture.attention == "softmax", architecture.depth
@@ -119,7 +120,7 @@ def plain(architecture: Architecture) -> Callable[[], object]:
 
 
 def time_together(programs: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Best time of each program in milliseconds a step; the programs take turns."""
+    """Fastest time of each program in milliseconds per step; the programs alternate."""
     for program in programs.values():
         program()
     times: dict[str, list[float]] = {name: [] for name in programs}
@@ -137,28 +138,28 @@ def main() -> None:
     out = parser.parse_args().out
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
 
-    makers = {"ours": ours, "plain": plain}
+    makers = {"library": library, "naive": naive}
     programs = {"data alone": data_alone()}
     for name, architecture in MODELS.items():
         programs |= {f"{name}: {key}": make(architecture) for key, make in makers.items()}
     times = time_together(programs)
 
     rows = []
-    print(f"{'':<28} {'ours / data alone':>18} {'plain / ours':>14}")
+    print(f"{'':<28} {'library / data alone':>20} {'naive / library':>16}")
     for name in MODELS:
-        own, other = times[f"{name}: ours"], times[f"{name}: plain"]
+        own, other = times[f"{name}: library"], times[f"{name}: naive"]
         row = {
             "model": name,
             "over_data": own / times["data alone"],
-            "plain_over_ours": other / own,
+            "naive_over_library": other / own,
         }
         rows.append(row)
-        print(f"{name:<28} {row['over_data']:>18.2f} {row['plain_over_ours']:>14.2f}")
+        print(f"{name:<28} {row['over_data']:>20.2f} {row['naive_over_library']:>16.2f}")
     device = jax.devices()[0]
     record = {
         "ratios": rows,
         "batch_size": TRAINING.batch_size,
-        "machine": f"one core of a {platform.machine()} {device.platform}",
+        "machine": f"one {device.platform} core ({platform.machine()})",
         "jax": jax.__version__,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
