@@ -1,7 +1,7 @@
-"""What the site needs beside docs/: the files elsewhere in the repository that its pages link to.
+"""Adds to the site the files outside docs/ that its pages link to.
 
-A page links to them as a reader of the repository finds them, such as ../figures/REPORT.md. In the site
-the top of the repository and docs/ are one folder.
+Pages link to such files by their paths in the repository, such as ../figures/README.md. In the site,
+the top folder of the repository and docs/ are the same folder.
 """
 
 import re
@@ -13,11 +13,11 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
-"""Where a link in Markdown leads, if that is a file."""
+"""The target of a link in Markdown, if it is a file."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add what pages link to, and what that links to in turn."""
+    """Add the files that pages link to, and those that the added pages link to."""
     waiting = [Path(file.abs_src_path) for file in files.documentation_pages() if file.abs_src_path]
     while waiting:
         page = waiting.pop()
@@ -33,7 +33,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links as they are in the site, where docs/ is the top."""
+    """Rewrite links for the site, whose top folder is docs/."""
     own = page.file.abs_src_path
     inside = own is not None and Path(own).is_relative_to(ROOT / "docs")
     depth = len(Path(page.file.src_uri).parts) - 1

@@ -1,6 +1,6 @@
-"""The tutorial as a notebook: its cells made from tutorial.md, and run.
+"""Makes the tutorial's notebook: the cells of tutorial.md, executed.
 
-`python docs/notebook.py` writes docs/tutorial.ipynb anew; `make notebook` calls it.
+`python docs/notebook.py` writes docs/tutorial.ipynb; `make notebook` calls it.
 """
 
 import os
@@ -19,14 +19,14 @@ NOTEBOOK = PAGE.with_suffix(".ipynb")
 FENCE = re.compile(
     r"^```(python|sh)(?: title=\"(\S+?)( \(continued\))?\")?\n(.*?)^```$", re.M | re.S
 )
-"""A block of code: its language, the file that it is (or ends), and its text."""
+"""A block of code: its language, the file that it begins or continues, and its text."""
 
 
 def cells(page: str) -> NotebookNode:
-    """The notebook of a page, not yet run.
+    """The notebook of a page, not executed.
 
-    A block with a title becomes a cell that writes a file of that name, and the next cells can use it;
-    a block of shell commands is run as such.
+    A block with a title becomes a cell that writes a file of that name, which later cells can import;
+    a block of shell commands becomes a cell of bash.
     """
 
     def cell(block: re.Match[str]) -> str:
@@ -48,7 +48,7 @@ def cells(page: str) -> NotebookNode:
 
 
 def run(notebook: NotebookNode, folder: Path, *, timeout: float = 600) -> NotebookNode:
-    """Run all cells in a folder, with the `toyicl` of this Python. Raises what a cell raises."""
+    """Execute all cells in a folder, with this Python; an error in a cell is raised."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     client = NotebookClient(
         notebook,
@@ -59,7 +59,7 @@ def run(notebook: NotebookNode, folder: Path, *, timeout: float = 600) -> Notebo
         resources={"metadata": {"path": str(folder)}},
     )
     client.execute(env=os.environ | {"PATH": path})
-    notebook.metadata["language_info"] = {"name": "python"}  # the kernel says its version
+    notebook.metadata["language_info"] = {"name": "python"}  # without the version of Python
     for cell in notebook.cells:
         if "outputs" in cell:
             cell.outputs = [one for one in cell.outputs if not _is_progress(one)]
@@ -67,13 +67,13 @@ def run(notebook: NotebookNode, folder: Path, *, timeout: float = 600) -> Notebo
 
 
 def _is_progress(output: NotebookNode) -> bool:
-    """Whether an output is but lines of progress, which only a slow machine prints."""
+    """Whether an output has only lines of progress, which are printed on slow machines."""
     lines = output.text.split("\n") if output.get("name") == "stderr" else ["not progress"]
     return all(re.search(r": \d+ of \d+ steps, loss|^\s*$", line) for line in lines)
 
 
 def main() -> None:
-    """Write the notebook, as run just now."""
+    """Execute the notebook and write it."""
     with tempfile.TemporaryDirectory() as folder:
         notebook = run(cells(PAGE.read_text(encoding="utf-8")), Path(folder))
     NOTEBOOK.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
