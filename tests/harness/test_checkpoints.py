@@ -228,13 +228,12 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path):
 
 
 def test_saving_waits_for_the_given_interval(tmp_path):
-    seldom, often = manager_of(tmp_path / "a", every=1e9), manager_of(tmp_path / "b", every=0.0)
-    for own in (seldom, often):
-        own._folder.mkdir()
-        train(own)
-    saved = [
-        sorted(p.name for p in (own._folder / "checkpoint").iterdir()) for own in (seldom, often)
-    ]
+    saved = []
+    for name, interval in (("seldom", 1e9), ("often", 0.0)):
+        folder = tmp_path / name
+        folder.mkdir()
+        train(manager_of(folder, every=interval))
+        saved.append(sorted(path.name for path in (folder / checkpoints.FOLDER).iterdir()))
     # The first is saved at once, so that the folder has an identity; the last is that of the end.
     assert saved[0] == ["00000001", "00000002"]
     assert int(saved[1][-1]) > 4

@@ -108,7 +108,7 @@ def test_a_plan_is_text_that_is_called_an_estimate():
     ],
 )
 def test_durations_are_rounded_to_a_unit(seconds, text):
-    assert dry_run._duration(seconds) == text
+    assert dry_run.duration(seconds) == text
 
 
 def test_one_step_is_what_a_run_does():

@@ -203,7 +203,7 @@ def test_the_figure_of_a_sweep_without_claims_is_a_caption():
     results = sweeps.labelled([point(1.0), point(2.0)], {"a": [1, 2]})
     figure = sweeps.draw((), results, {"a": [1, 2]})
     assert figure.axes == []
-    assert "no claim" in figure._supxlabel.get_text()
+    assert "no claim" in figure.get_supxlabel()
 
 
 def test_results_of_one_point_are_unchanged():

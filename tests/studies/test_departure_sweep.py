@@ -330,7 +330,11 @@ def test_a_map_is_drawn_over_both_axes(plane):
 def test_a_map_of_one_value_can_be_drawn(plane):
     _, results, _ = plane
     left = of_trained(results.unexplained, np.linspace(0, 0.2, 12).reshape(1, 2, 3, 2))
-    sweep_panels.draw(results.assign(unexplained=both(left)).isel(value=[0])).canvas.draw()
+    figure = sweep_panels.draw(results.assign(unexplained=both(left)).isel(value=[0]))
+    figure.canvas.draw()
+    (mesh,) = figure.axes[4].collections  # without a contour, which needs two values or more
+    expected = left.values[0, :1].mean(axis=-1).ravel()
+    np.testing.assert_allclose(np.ma.ravel(mesh.get_array()), expected)
 
 
 def test_values_left_out_are_the_axes_own():

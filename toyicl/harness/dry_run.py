@@ -98,7 +98,7 @@ def lines(plan: Plan) -> list[str]:
         f"{_counted(len(plan.groups), 'compiled program')}",
         *(f"  {_described(one, width)}" for one in trainings),
         *([f"  {done:,} of {total:,} steps are done already"] if done else []),
-        f"  estimate: {left:.1e} floating-point operations, {_duration(plan.seconds)} on "
+        f"  estimate: {left:.1e} floating-point operations, {duration(plan.seconds)} on "
         f"{_counted(plan.devices, 'device')} at {plan.speed:.1e} operations per second each, the "
         "speed of small matrix products here",
         "  The estimate leaves out compilation and measurement, and may be wrong by a factor of five.",
@@ -155,7 +155,7 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A time in words, to about one digit."""
     for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
         if seconds >= 1.5 * length:

@@ -145,7 +145,7 @@ def _unit_law(dim: int, context_size: int, law: str) -> tuple[np.ndarray, np.nda
     counts, sums = np.bincount(bins), np.bincount(bins, spectrum)
     used = counts > 0
     values, weights = sums[used] / counts[used], counts[used] * (side / counts.sum())
-    weights = _calibrate(values, weights, _trace_moments(dim, context_size, law))
+    weights = _calibrate(values, weights, trace_moments(dim, context_size, law))
     if dim > side:
         values, weights = np.append(0.0, values), np.append(dim - side, weights)
     values.setflags(write=False)
@@ -180,7 +180,7 @@ def _calibrate(values: np.ndarray, weights: np.ndarray, moments: np.ndarray) -> 
     return weights
 
 
-def _trace_moments(dim: int, context_size: int, law: str) -> np.ndarray:
+def trace_moments(dim: int, context_size: int, law: str) -> np.ndarray:
     """E tr S^p for p = 1..MOMENTS, at input range 1, exact."""
     moment = COORDINATE_MOMENTS[law]
 
