@@ -1,11 +1,13 @@
-"""Finetuning brings attention maps and ranks of demonstrations nearer to those in context.
+"""Finetuning brings attention maps and ranks of demonstrations closer to those in context.
 
-Similarity of attention maps (Dai et al., 2022): cosines of a query's scores over its own tokens, in
-context beside zero-shot and beside finetuned; and how both ways rank the demonstrations. Of models
-that are told an input in one token, whose maps have one entry, and in several.
+Similarity of attention maps (Dai et al., 2022): cosines of the scores of a query for its own tokens
+in context, with those zero-shot and with those after finetuning; and rank correlations of the
+weights of demonstrations. Models have one token or two for each input; a map over one token has a
+single entry.
 
-Expected: maps come no nearer: one of one token says nothing, and finetuning hardly moves longer ones.
-Ranks of demonstrations are alike where an input is one token, and hardly where it is two.
+Expected: maps do not come closer: with one token they carry no information, and finetuning hardly
+changes longer ones. Ranks of demonstrations are correlated with one token for each input, and
+hardly with two.
 Alias: dai_maps
 Cost: some 2 minutes on two cores.
 """
@@ -26,21 +28,23 @@ from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation, similarity
 from toyicl.finetuning.evaluation import EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import published
-from toyicl.harness import catalogue, claims
+from toyicl.harness import catalogue
+from toyicl.harness.claims import Value
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import panels
+from toyicl.studies.departure_sweep import STAGES
 from toyicl.tasks.prompts import cross_entropy
 from toyicl.training.loop import Histories, Job
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(FinetuningStudy):
-    """Settings of the vehicle, and the lengths of its queries."""
+    """Settings of the model, its training, and the lengths of its inputs."""
 
     max_seeds: int = 3
     """Largest number of seeds."""
     lengths: tuple[int, ...] = (1, 2)
-    """Tokens in which models are told an input: the lengths of their maps."""
+    """Tokens per input, the lengths of attention maps; each has its own training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,8 +53,8 @@ class Settings(FinetuningStudy):
             require_size("lengths", length)
             whole = self.task.dim % length == 0
             require(whole, "lengths", f"divisors of task.dim ({self.task.dim})", length)
-        told = self.model.input_tokens
-        require(told == 1, "model.input_tokens", "1: set `lengths`, which takes its place", told)
+        tokens = self.model.input_tokens
+        require(tokens == 1, "model.input_tokens", "1: set `lengths` instead", tokens)
 
 
 FULL = Settings()
@@ -61,7 +65,7 @@ PUBLISHED = published(cross_entropy)
 def trainings(settings: Settings) -> dict[str, Job]:
     """A model for each length."""
     return {
-        f"inputs in {length} tokens": Job(
+        _name(length): Job(
             replace(settings.model, input_tokens=length),
             settings.task,
             settings.training,
@@ -71,45 +75,50 @@ def trainings(settings: Settings) -> dict[str, Job]:
     }
 
 
+def _name(length: int) -> str:
+    """Name of the training with a number of tokens per input."""
+    return f"{length} {'token' if length == 1 else 'tokens'} per input"
+
+
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
-    """Train a model for each length, and compare its maps and ranks before and after training."""
-    look = partial(_look, settings.rates)
+    """Compare maps and ranks of a model for each length, before and after training."""
+    compare = partial(_compare, settings.rates)
     found = []
     for length in settings.lengths:
-        history = histories[f"inputs in {length} tokens"]
-        found.append(evaluation.before_and_after(look, history, settings.evaluation_sets()))
+        history = histories[_name(length)]
+        found.append(evaluation.before_and_after(compare, history, settings.evaluation_sets()))
     return dataset(
         {
             name: (
-                ("map_length", "seed", "model", *(["layer"] if found[0][name].ndim > 2 else [])),
+                ("tokens", "seed", "stage", *(["layer"] if found[0][name].ndim > 2 else [])),
                 [part[name] for part in found],
             )
             for name in found[0]
         },
         {"seed": history.seeds},
     ).assign_coords(
-        map_length=list(settings.lengths),
-        model=["untrained", "trained"],
+        tokens=list(settings.lengths),
+        stage=list(STAGES),
         layer=np.arange(1, settings.model.depth + 1),
     )
 
 
-def _look(
+def _compare(
     rates: tuple[float, ...],
     model: CausalTransformer,
-    trial: EvaluationSet,
-    held_out: EvaluationSet,
+    data: EvaluationSet,
+    other_data: EvaluationSet,
 ) -> dict[str, jax.Array]:
-    """Similarities of maps, and rank correlations of demonstrations, layer by layer."""
-    rate = evaluation.choose_rate(model, held_out, rates, **PUBLISHED).best
-    tuned = evaluation.finetuned(model, trial, rate, **PUBLISHED)
-    ways = evaluation.zero_shot(model, trial), evaluation.in_context(model, trial)
-    scores = (
-        evaluation.own_scores(model, seen)
-        for seen in (*ways, evaluation.zero_shot_per_task(tuned, trial))
+    """Similarities of maps, and rank correlations of demonstrations, of each layer."""
+    rate = evaluation.choose_rate(model, other_data, rates, **PUBLISHED).best
+    tuned = evaluation.finetuned(model, data, rate, **PUBLISHED)
+    ways = (
+        evaluation.zero_shot(model, data),
+        evaluation.in_context(model, data),
+        evaluation.zero_shot_per_task(tuned, data),
     )
-    maps = similarity.map_similarity(*scores)
-    ranks = similarity.kendall(*evaluation.demonstration_weights(model, tuned, trial))
+    maps = similarity.map_similarity(*(evaluation.own_scores(model, way) for way in ways))
+    ranks = similarity.kendall(*evaluation.demonstration_weights(model, tuned, data))
     return {
         **maps._asdict(),
         "kendall": jnp.nanmean(ranks, axis=(0, 1)),
@@ -119,49 +128,53 @@ def _look(
 
 
 def draw(results: xr.Dataset) -> Figure:
-    """Similarity of maps of each length, and rank correlations, at the last layer."""
-    last = results.isel(layer=-1)
+    """Similarity of maps by their length, and rank correlations, at the last layer."""
 
     def maps(axes: Axes, results: xr.Dataset) -> None:
-        names = {"before": "before: ICL, ZSL", "after": "after: ICL, FT", "delta": "of the changes"}
-        trained = last.sel(model="trained")[list(names)].to_dataarray("pair")
-        shown = trained.assign_coords(pair=list(names.values()))
-        sets = {
-            f"map of {length}": partial(
-                lambda r, length: shown.sel(map_length=length), length=length
-            )
-            for length in results.map_length.values
+        labels = {
+            "before": "in context and zero-shot",
+            "after": "in context and finetuned",
+            "delta": "of the changes",
         }
-        panels.rows(sets, "pair", xlim=(-1.05, 1.05), xlabel="similarity")(axes, results)
-
-    def ranks(axes: Axes, results: xr.Dataset) -> None:
+        trained = results.sel(stage="trained")[list(labels)].to_dataarray("pair")
+        shown = trained.assign_coords(pair=list(labels.values())).to_dataset(name="similarity")
         sets = {
-            name: partial(lambda r, name: last.kendall.sel(model=name), name=name)
-            for name in ("trained", "untrained")
+            _name(length): panels.selected("similarity", tokens=length)
+            for length in results.tokens.values
         }
-        panels.rows(sets, "map_length", levels={"0": 0.0}, xlabel="rank correlation")(axes, results)
-        axes.set(ylabel="tokens of an input")
+        panels.rows(sets, "pair", xlim=(-1.05, 1.05), xlabel="similarity")(axes, shown)
 
-    drawn = {"attention maps, last layer": maps, "ranks of demonstrations, last layer": ranks}
-    return panels.figure(results, drawn, "Finetuning of W_K and W_V beside in-context learning.")
+    stages = {stage: panels.selected("kendall", stage=stage) for stage in reversed(STAGES)}
+    drawn = {
+        "attention maps, last layer": maps,
+        "ranks of demonstrations, last layer": panels.rows(
+            stages,
+            "tokens",
+            levels={"0": 0.0},
+            xlabel="Kendall's rank correlation",
+            ylabel="tokens per input",
+        ),
+    }
+    sentence = "Finetuning of W_K and W_V compared with in-context learning."
+    return panels.figure(results.isel(layer=-1), drawn, sentence)
 
 
-def _nearer(length: int) -> claims.Value:
-    """How much nearer finetuning brings the last layer's maps of a length."""
+def _change(length: int) -> Value:
+    """Similarity of the last layer's maps after finetuning minus that before."""
 
     def value(results: xr.Dataset) -> xr.DataArray:
-        trained = results.sel(model="trained", map_length=length).isel(layer=-1)
+        trained = results.sel(stage="trained", tokens=length).isel(layer=-1)
         return trained.after - trained.before
 
     return value
 
 
-def _rank_gain(length: int) -> claims.Value:
-    """How much more alike a trained model's ranks are than an untrained one's, at the last layer."""
+def _rank_gain(length: int) -> Value:
+    """Rank correlation of the trained model minus that of the untrained one, at the last layer."""
 
     def value(results: xr.Dataset) -> xr.DataArray:
-        ranks = results.kendall.sel(map_length=length).isel(layer=-1)
-        return ranks.sel(model="trained") - ranks.sel(model="untrained")
+        ranks = results.kendall.sel(tokens=length).isel(layer=-1)
+        return ranks.sel(stage="trained") - ranks.sel(stage="untrained")
 
     return value
 
@@ -169,8 +182,8 @@ def _rank_gain(length: int) -> claims.Value:
 CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        "DAI-5": _nearer(1),
-        "DAI-5-longer": _nearer(2),
+        "DAI-5": _change(1),
+        "DAI-5-longer": _change(2),
         "DAI-6": _rank_gain(1),
         "DAI-6-longer": _rank_gain(2),
     },

@@ -1,11 +1,12 @@
-"""What false labels do to in-context learning, to finetuning, and to their likeness.
+"""The effect of false labels on in-context learning, on finetuning, and on their similarity.
 
-A share of the demonstrations' labels is replaced by other classes: in the context alone, for finetuning
-alone, or, the same ones, for both. Accuracy of both, and the similarity of the changes that they make
-to attention outputs, at the rate of finetuning that was chosen with true labels.
+A fraction of the demonstrations' labels is replaced by other classes: in the context only, for
+finetuning only, or the same labels for both. Measured are the accuracies of both, and the
+similarity of the changes that they make to attention outputs, with the learning rate of finetuning
+that was chosen with true labels.
 
-Expected: accuracy falls with the share; the similarity falls where one side alone is told false labels
-and stays where both are, while that of an untrained model does not notice.
+Expected: accuracies fall with the fraction; the similarity falls where only one of the two has
+false labels, and stays where both have them; that of an untrained model does not change.
 Cost: some 2 minutes on two cores.
 """
 
@@ -26,159 +27,165 @@ from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import published
-from toyicl.harness import catalogue, claims
+from toyicl.harness import catalogue
+from toyicl.harness.claims import Value
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import figures, panels
+from toyicl.studies.departure_sweep import STAGES
 from toyicl.tasks.prompts import cross_entropy, with_false_labels
 from toyicl.training.loop import Histories
 
 SIDES = ("in context", "finetuning", "both")
-"""Who is told the false labels."""
+"""Where labels are false."""
+WAYS = ("in context", "finetuned")
+"""Labels of the dimension `way`."""
 PUBLISHED = published(cross_entropy)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(FinetuningStudy):
-    """Settings of the vehicle, and how many labels are false."""
+    """Settings of the model, its training, and the false labels."""
 
-    shares: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    """Shares of the demonstrations whose labels are false."""
+    fractions: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    """Fractions of the demonstrations whose labels are false."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_increasing("shares", self.shares)
-        rise = len(self.shares) > 1 and self.shares[0] == 0
-        require(rise, "shares", "two or more, from 0, true labels, on", self.shares)
-        for share in self.shares:
-            require_fraction("shares", share)
+        require_increasing("fractions", self.fractions)
+        start = len(self.fractions) > 1 and self.fractions[0] == 0
+        require(start, "fractions", "two or more, of which the first is 0", self.fractions)
+        for fraction in self.fractions:
+            require_fraction("fractions", fraction)
 
 
 FULL = Settings()
-QUICK = FULL.quick(shares=(0.0, 0.5, 1.0))
-
-
+QUICK = FULL.quick(fractions=(0.0, 0.5, 1.0))
 trainings = FinetuningStudy.trainings
 
 
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
-    """Train the vehicle, and tell it false labels."""
+    """Measure accuracies and similarities with false labels, before and after training."""
     history = histories["model"]
     found = evaluation.before_and_after(
-        partial(_look, settings), history, settings.evaluation_sets()
+        partial(_compare, settings), history, settings.evaluation_sets()
     )
     return dataset(
         {
-            "in_context": (("seed", "model", "share"), found["in_context"]),
-            "finetuned": (("seed", "model", "share"), found["finetuned"]),
+            "accuracy": (("seed", "stage", "way", "fraction"), found["accuracy"]),
             "similarity": (
-                ("seed", "model", "side", "share", "kind", "layer"),
+                ("seed", "stage", "side", "fraction", "kind", "layer"),
                 found["similarity"],
             ),
-            "zero_shot": (("seed", "model"), found["zero_shot"]),
-            "chosen_rate": (("seed", "model"), found["rate"]),
+            "zero_shot": (("seed", "stage"), found["zero_shot"]),
+            "chosen_rate": (("seed", "stage"), found["rate"]),
         },
         {"seed": history.seeds},
     ).assign_coords(
-        model=["untrained", "trained"],
+        stage=list(STAGES),
+        way=list(WAYS),
         side=list(SIDES),
-        share=list(settings.shares),
+        fraction=list(settings.fractions),
         kind=list(KINDS),
         layer=np.arange(1, settings.model.depth + 1),
     )
 
 
-def _look(
-    settings: Settings, model: CausalTransformer, trial: EvaluationSet, held_out: EvaluationSet
+def _compare(
+    settings: Settings, model: CausalTransformer, data: EvaluationSet, other_data: EvaluationSet
 ) -> dict[str, Any]:
-    """Accuracies at each share, and similarities by who is told it."""
-    rate = evaluation.choose_rate(model, held_out, settings.rates, **PUBLISHED).best
-    zero = evaluation.zero_shot(model, trial)
-    keys = jax.random.split(jax.random.key(3), len(trial.x))
+    """Accuracies at each fraction, and similarities by where labels are false."""
+    rate = evaluation.choose_rate(model, other_data, settings.rates, **PUBLISHED).best
+    before = evaluation.zero_shot(model, data)
+    keys = jax.random.split(jax.random.key(3), len(data.x))
 
-    def seen(share: jax.Array) -> tuple:
-        labels = jax.vmap(with_false_labels, (0, 0, None))(keys, trial.y, share)
-        told = trial._replace(y=labels)
-        tuned = evaluation.finetuned(model, told, rate, **PUBLISHED)
-        both = evaluation.in_context(model, told), evaluation.zero_shot_per_task(tuned, told)
+    def with_false(fraction: jax.Array) -> tuple:
+        labels = jax.vmap(with_false_labels, (0, 0, None))(keys, data.y, fraction)
+        changed = data._replace(y=labels)
+        tuned = evaluation.finetuned(model, changed, rate, **PUBLISHED)
+        both = (
+            evaluation.in_context(model, changed),
+            evaluation.zero_shot_per_task(tuned, changed),
+        )
         return tuple((one.logits, one.attended) for one in both)
 
-    (told, tuned) = jax.lax.map(seen, jnp.asarray(settings.shares))
+    in_context, tuned = jax.lax.map(with_false, jnp.asarray(settings.fractions))
 
-    def alike(one: jax.Array, other: jax.Array) -> jax.Array:
-        return evaluation.update_similarity(zero.attended, one, other).similarity
+    def similarity(one: jax.Array, other: jax.Array) -> jax.Array:
+        return evaluation.update_similarity(before.attended, one, other).similarity
+
+    def with_true(attended: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(attended[:1], attended.shape)
 
     pairs = {
-        "in context": (told[1], jnp.broadcast_to(tuned[1][:1], tuned[1].shape)),
-        "finetuning": (jnp.broadcast_to(told[1][:1], told[1].shape), tuned[1]),
-        "both": (told[1], tuned[1]),
+        "in context": (in_context[1], with_true(tuned[1])),
+        "finetuning": (with_true(in_context[1]), tuned[1]),
+        "both": (in_context[1], tuned[1]),
     }
     accuracies = [
-        jax.vmap(evaluation.accuracy, (0, None))(logits, trial.labels)
-        for logits, _ in (told, tuned)
+        jax.vmap(evaluation.accuracy, (0, None))(logits, data.labels)
+        for logits, _ in (in_context, tuned)
     ]
     return {
-        "zero_shot": evaluation.accuracy(zero.logits, trial.labels),
-        "in_context": accuracies[0],
-        "finetuned": accuracies[1],
-        "similarity": jnp.stack([jax.vmap(alike)(*pairs[side]) for side in SIDES]),
+        "zero_shot": evaluation.accuracy(before.logits, data.labels),
+        "accuracy": jnp.stack(accuracies),
+        "similarity": jnp.stack([jax.vmap(similarity)(*pairs[side]) for side in SIDES]),
         "rate": rate,
     }
 
 
-def _similarity(side: str, kind: str = "normalised", model: str = "trained") -> claims.Value:
-    """Similarity at the last layer, (seed, share)."""
-    return lambda results: results.similarity.sel(side=side, kind=kind, model=model).isel(layer=-1)
+def _similarity(side: str, kind: str = "normalised", stage: str = "trained") -> Value:
+    """Similarity at the last layer, (seed, fraction)."""
+    return lambda results: results.similarity.sel(side=side, kind=kind, stage=stage).isel(layer=-1)
 
 
 def draw(results: xr.Dataset) -> Figure:
-    """Accuracies, and similarities as published and centred, against the share."""
+    """Accuracies, and similarities as published and centred, by the fraction of false labels."""
+    xlabel = "fraction of false labels"
 
-    def answers(axes: Axes, results: xr.Dataset) -> None:
-        looks = zip(("in_context", "finetuned"), panels.LOOKS, strict=False)
-        for name, (color, style) in looks:
-            values = results[name].sel(model="trained")
-            label = name.replace("_", " ")
-            figures.every_seed(axes, values, "share", label=label, color=color, style=style)
-        zero = float(results.zero_shot.sel(model="trained").mean())
+    def accuracies(axes: Axes, results: xr.Dataset) -> None:
+        trained = results.sel(stage="trained")
+        for way, (color, style) in zip(WAYS, panels.LOOKS, strict=False):
+            values = trained.accuracy.sel(way=way)
+            figures.every_seed(axes, values, "fraction", label=way, color=color, style=style)
+        zero = float(trained.zero_shot.mean())
         figures.floor_line(axes, zero, f"zero-shot: {zero:.2f}")
-        axes.set(xlabel="share of false labels", ylabel="accuracy", ylim=(0, 1))
+        axes.set(xlabel=xlabel, ylabel="accuracy", ylim=(0, 1))
         axes.legend()
 
-    def alike(kind: str, model: str = "trained") -> panels.Panel:
+    def similarities(kind: str, stage: str = "trained") -> panels.Panel:
         def draw(axes: Axes, results: xr.Dataset) -> None:
             for side, (color, style) in zip(SIDES, panels.LOOKS, strict=False):
-                values = _similarity(side, kind, model)(results)
-                label = f"told to {side}"
-                figures.every_seed(axes, values, "share", label=label, color=color, style=style)
-            axes.set(xlabel="share of false labels", ylabel="similarity, last layer")
-            axes.set_ylim(-0.2, 0.7)
+                values = _similarity(side, kind, stage)(results)
+                label = f"false: {side}"
+                figures.every_seed(axes, values, "fraction", label=label, color=color, style=style)
+            axes.set(xlabel=xlabel, ylabel="similarity, last layer", ylim=(-0.2, 0.7))
             axes.legend()
 
         return draw
 
     drawn = {
-        "answers": answers,
-        "similarity, as published": alike("normalised"),
-        "similarity, centred": alike("centred"),
-        "untrained, as published": alike("normalised", "untrained"),
+        "accuracy": accuracies,
+        "similarity, as published": similarities("normalised"),
+        "similarity, centred": similarities("centred"),
+        "similarity before training, as published": similarities("normalised", "untrained"),
     }
-    sentence = (
-        "Labels of demonstrations replaced by other classes, in the context or for finetuning."
-    )
+    sentence = "False labels of demonstrations in the context, for finetuning, or for both."
     return panels.figure(results, drawn, sentence)
 
 
-def _steps(name: str) -> claims.Value:
-    """The largest rise of an accuracy from one share to the next, for each seed."""
-    return lambda results: results[name].sel(model="trained").diff("share").max("share")
+def _largest_rise(way: str) -> Value:
+    """The largest increase of an accuracy from one fraction to the next, for each seed."""
+    return lambda results: (
+        results.accuracy.sel(stage="trained", way=way).diff("fraction").max("fraction")
+    )
 
 
-def _change(side: str, model: str = "trained") -> claims.Value:
-    """Similarity where all labels are false minus that where none is."""
+def _change(side: str, stage: str = "trained") -> Value:
+    """Similarity with all labels false minus that with true labels."""
 
     def value(results: xr.Dataset) -> xr.DataArray:
-        values = _similarity(side, model=model)(results)
-        return values.sel(share=1.0) - values.sel(share=0.0)
+        values = _similarity(side, stage=stage)(results)
+        return values.sel(fraction=1.0) - values.sel(fraction=0.0)
 
     return value
 
@@ -186,8 +193,8 @@ def _change(side: str, model: str = "trained") -> claims.Value:
 CLAIMS = catalogue.read(
     Path(__file__).with_name("unfinished_report.toml"),
     {
-        "REP-3-icl": _steps("in_context"),
-        "REP-3-ft": _steps("finetuned"),
+        "REP-3-icl": _largest_rise("in context"),
+        "REP-3-ft": _largest_rise("finetuned"),
         "REP-3": _change("in context"),
         "REP-3-finetuning": _change("finetuning"),
         "REP-3-both": _change("both"),

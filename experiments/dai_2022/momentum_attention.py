@@ -1,12 +1,12 @@
 """Attention with momentum, sum_{i<t} eta^(t-i) v_i, models sequences better.
 
-Causal transformers with momentum attention of several decays are trained on the same episodes, for as
-many steps, as vanilla attention, which is that of eta = 0 to the bit. Beside them one whose heads add
-eta times the previous token's value alone: the first term of the momentum, and no average of gradients.
-Perplexity is that of all labels of held-out prompts.
+Causal transformers with momentum attention of several decays eta are trained on the same episodes
+for the same number of steps; eta = 0 is vanilla attention exactly. As a control, the heads of a
+further model add eta times the value of the previous token only: the first term of the momentum,
+which is not an average of gradients. Perplexity is that of all labels of held-out prompts.
 
-Expected: a little less perplexity at eta = .5, more at .9; most of the gain, or all of it, is that of
-the previous token.
+Expected: slightly lower perplexity with eta = .5, higher with .9; most of the gain, or all of it,
+is that of the previous token.
 Alias: dai_momentum
 Cost: some 2 minutes on two cores.
 """
@@ -29,7 +29,8 @@ from toyicl.core.config import require, require_different, require_not_negative,
 from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import FinetuningStudy
-from toyicl.harness import catalogue, claim_values, claims
+from toyicl.harness import catalogue, claim_values
+from toyicl.harness.claims import Value
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import Prompt
@@ -38,23 +39,21 @@ from toyicl.training.loop import Histories, Job
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(FinetuningStudy):
-    """Settings of the vehicle, and its decays."""
+    """Settings of the model, its training, and the decays."""
 
     etas: tuple[float, ...] = (0.0, 0.5, 0.9)
-    """Decays of the momentum, 0 among them."""
+    """Decays of the momentum, including 0."""
     previous: float = 0.5
-    """Factor on the previous token's value, of the control."""
+    """Factor on the value of the previous token, in the control."""
     evaluation_episodes: int = 2000
-    """Held-out prompts."""
+    """Number of held-out prompts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_different("etas", self.etas)
         for eta in (*self.etas, self.previous):
             require_not_negative("etas", eta)
-        require(
-            0.0 in self.etas, "etas", "such that 0, vanilla attention, is among them", self.etas
-        )
+        require(0.0 in self.etas, "etas", "such that they include 0, vanilla attention", self.etas)
         require_size("evaluation_episodes", self.evaluation_episodes)
 
 
@@ -63,7 +62,7 @@ QUICK = Settings(training=replace(FULL.training, steps=400), evaluation_episodes
 
 
 def trainings(settings: Settings) -> dict[str, Job]:
-    """All decays, and the control."""
+    """One training for each decay, and the control."""
     momentum = {
         f"eta {eta:g}": replace(settings.model, memory="momentum", eta=eta) for eta in settings.etas
     }
@@ -75,36 +74,38 @@ def trainings(settings: Settings) -> dict[str, Job]:
 
 
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
-    """Train all decays and the control, and measure every snapshot."""
+    """Measure perplexity and accuracy of all models at every snapshot."""
     names = list(trainings(settings))
     episodes = settings.task.sample(jax.random.key(2022), settings.evaluation_episodes)
-    found = [metrics.over_snapshots(_look, histories[name].learners, episodes) for name in names]
-    still = histories["eta 0"]
+    found = [
+        metrics.over_snapshots(_evaluate, histories[name].learners, episodes) for name in names
+    ]
+    vanilla = histories["eta 0"]
     return dataset(
         {
             name: (("attention", "seed", "step"), [part[name] for part in found])
             for name in found[0]
         },
-        {"gap": ("seed", evaluation.trained(_gap, still, (episodes,)))},
-        {"seed": still.seeds, "step": still.steps},
+        {"gap": ("seed", evaluation.trained(_gap, vanilla, (episodes,)))},
+        {"seed": vanilla.seeds, "step": vanilla.steps},
     ).assign_coords(attention=names)
 
 
-def _look(model: CausalTransformer, episodes: Prompt) -> dict[str, jax.Array]:
-    """Perplexity of all labels, and accuracy without demonstrations and with all."""
+def _evaluate(model: CausalTransformer, episodes: Prompt) -> dict[str, jax.Array]:
+    """Perplexity of all labels, and accuracy without demonstrations and with all of them."""
     answers = jax.vmap(model.answers, in_axes=-1, out_axes=-1)(*episodes[:3])
     labels = jnp.concatenate([episodes.y, episodes.y_query[None]])
-    right = jnp.argmax(answers, axis=1) == jnp.argmax(labels, axis=1)
+    correct = jnp.argmax(answers, axis=1) == jnp.argmax(labels, axis=1)
     costs = -jnp.sum(labels * jax.nn.log_softmax(answers, axis=1), axis=1)
     return {
         "perplexity": jnp.exp(jnp.mean(costs)),
-        "zero_shot": jnp.mean(right[0]),
-        "in_context": jnp.mean(right[-1]),
+        "zero_shot": jnp.mean(correct[0]),
+        "in_context": jnp.mean(correct[-1]),
     }
 
 
 def _gap(model: CausalTransformer, episodes: Prompt) -> jax.Array:
-    """The largest difference of the answers from those of vanilla attention with the same weights."""
+    """The largest difference of the predictions from vanilla attention with the same weights."""
     vanilla = nnx.clone(model)
     vanilla.memory = None
     both = [jax.vmap(one.answers, -1, -1)(*episodes[:3]) for one in (model, vanilla)]
@@ -112,7 +113,7 @@ def _gap(model: CausalTransformer, episodes: Prompt) -> jax.Array:
 
 
 def draw(results: xr.Dataset) -> Figure:
-    """Perplexity while training, and its final values and accuracies of each attention."""
+    """Perplexity during training, and final perplexities and accuracies of each model."""
 
     def training(axes: Axes, results: xr.Dataset) -> None:
         later = results.isel(step=slice(1, None))
@@ -128,23 +129,24 @@ def draw(results: xr.Dataset) -> Figure:
     }
     accuracies = {"zero-shot": final["zero_shot"], "in context": final["in_context"]}
     drawn = {
-        "while training": training,
-        "perplexity at the end": panels.rows(
+        "perplexity during training": training,
+        "final perplexity": panels.rows(
             {"all labels": final["perplexity"]}, "attention", xlabel="perplexity"
         ),
-        "accuracy at the end": panels.rows(accuracies, "attention", xlabel="accuracy"),
+        "final accuracy": panels.rows(accuracies, "attention", xlabel="accuracy"),
     }
     sentence = (
-        "Momentum attention; eta 0 is vanilla. Previous token: the momentum's first term alone."
+        "Momentum attention; eta 0 is vanilla attention. Previous token: only the first term of the "
+        "momentum."
     )
     return panels.figure(results, drawn, sentence, columns=3)
 
 
-def _final(name: str, attention: str) -> claims.Value:
+def _final(name: str, attention: str) -> Value:
     return lambda results: results[name].sel(attention=attention).isel(step=-1)
 
 
-def _both(name: str, one: str, other: str, join: Any) -> claims.Value:
+def _both(name: str, one: str, other: str, join: Any) -> Value:
     return lambda results: join(_final(name, one)(results), _final(name, other)(results))
 
 

@@ -1,10 +1,11 @@
-"""Where finetuning gains nothing, a likeness to it says nothing.
+"""Where finetuning gains nothing, its similarity to in-context learning carries no information.
 
-The causal transformer of dai_similarity, trained on linear regression whose tasks share nothing: alone
-a query can only be answered by 0. Errors zero-shot, in context and finetuned on the demonstrations,
-and the similarity of the changes of attention outputs.
+The causal transformer of `update_similarity` is trained on linear regression with tasks that share
+nothing, so that the best zero-shot prediction is 0. Measured are the errors zero-shot, in context
+and after finetuning on the demonstrations, and the similarity of the changes of attention outputs.
 
-Expected: in-context learning removes most of the error, finetuning one example at a time none of it.
+Expected: in-context learning removes most of the error; finetuning, one example at a time, removes
+none.
 Alias: dai_regression
 Cost: a minute on two cores.
 """
@@ -23,7 +24,8 @@ from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import published
-from toyicl.harness import catalogue, claims
+from toyicl.harness import catalogue
+from toyicl.harness.claims import Value
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import panels
 from toyicl.tasks.prompts import SequenceRegression, half_squared
@@ -32,29 +34,29 @@ from toyicl.training.loop import Histories
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(FinetuningStudy):
-    """Settings of the vehicle, on another task."""
+    """Settings of the model and its training on linear regression."""
 
     task: SequenceRegression = SequenceRegression()  # type: ignore[assignment]
     """The task."""
     max_seeds: int = 3
     """Largest number of seeds."""
     rates: tuple[float, ...] = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
-    """Rates of finetuning to choose from: the best is the least, nearest to none."""
+    """Learning rates of finetuning; the best one turns out to be the smallest."""
 
 
 FULL = Settings()
 QUICK = FULL.quick(max_seeds=2)
 PUBLISHED = published(half_squared)
 WAYS = ("zero-shot", "in context", "finetuned")
-
-
 trainings = FinetuningStudy.trainings
 
 
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
-    """Train the model, and measure its errors and similarities."""
+    """Measure errors of the three ways, and similarities."""
     history = histories["model"]
-    found = evaluation.trained(partial(_look, settings.rates), history, settings.evaluation_sets())
+    found = evaluation.trained(
+        partial(_compare, settings.rates), history, settings.evaluation_sets()
+    )
     return dataset(
         {
             "error": (("way", "seed"), np.transpose(found["error"])),
@@ -65,28 +67,30 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     ).assign_coords(way=list(WAYS), kind=list(KINDS), layer=np.arange(1, settings.model.depth + 1))
 
 
-def _look(
+def _compare(
     rates: tuple[float, ...],
     model: CausalTransformer,
-    trial: EvaluationSet,
-    held_out: EvaluationSet,
+    data: EvaluationSet,
+    other_data: EvaluationSet,
 ) -> dict[str, Any]:
-    """Errors of the three ways at the best rate, and similarities."""
+    """Errors of the three ways with the best learning rate, and similarities."""
     rate = evaluation.choose_rate(
-        model, held_out, rates, **PUBLISHED, score=evaluation.negative_error
+        model, other_data, rates, **PUBLISHED, score=evaluation.negative_error
     ).best
-    ways = evaluation.three_ways(model, trial, rate, **PUBLISHED)
+    ways = evaluation.three_ways(model, data, rate, **PUBLISHED)
     return {
-        "error": -jnp.stack([evaluation.negative_error(w.logits, trial.labels) for w in ways]),
-        "similarity": evaluation.update_similarity(*(seen.attended for seen in ways)).similarity,
+        "error": -jnp.stack([evaluation.negative_error(way.logits, data.labels) for way in ways]),
+        "similarity": evaluation.update_similarity(*(way.attended for way in ways)).similarity,
         "rate": rate,
     }
 
 
 def draw(results: xr.Dataset) -> Figure:
-    """Errors of the three ways, and similarities by definition."""
+    """Errors of the three ways, and each kind of similarity."""
     drawn = {
-        "error": panels.rows({"trained": lambda r: r.error}, "way", xlabel="1/2 squared error"),
+        "error": panels.rows(
+            {"trained": panels.selected("error")}, "way", xlabel="1/2 squared error"
+        ),
         "similarity, last layer": panels.rows(
             {"trained": lambda r: r.similarity.isel(layer=-1)},
             "kind",
@@ -94,11 +98,11 @@ def draw(results: xr.Dataset) -> Figure:
             xlabel="similarity of attention outputs",
         ),
     }
-    sentence = "Linear regression in context, told as a sequence; finetuning of W_K and W_V."
+    sentence = "Linear regression; finetuning of W_K and W_V compared with in-context learning."
     return panels.figure(results, drawn, sentence)
 
 
-def _over_zero_shot(way: str) -> claims.Value:
+def _over_zero_shot(way: str) -> Value:
     return lambda results: results.error.sel(way=way) / results.error.sel(way="zero-shot")
 
 

@@ -1,9 +1,11 @@
-"""From linear to softmax attention, on labels from linear to sine, what is left of GD.
+"""Gradient descent explains one layer at the linear end of softmax attention and sine labels only.
 
-A map of two dials, eight values each: the share of softmax in what one head reads, and the share of a
-sine in the labels. `toyicl probe` turns any other dial, or pair of dials, with the same measurement.
+A map over two factors with eight values each: the fraction of softmax attention in one head, and
+the fraction of a sine in the labels. `toyicl departures` measures the same along any other factor,
+or over any other pair of factors.
 
-Expected: gradient descent explains the linear end alone; untrained models miss all of the way to it.
+Expected: gradient descent explains the predictions at the linear end; untrained models have the
+loss of predicting 0 everywhere.
 Alias: probe
 Cost: half an hour; quick: less than one minute.
 """
@@ -16,11 +18,11 @@ from toyicl.studies import departure_sweep
 from toyicl.training.step import Training
 
 EIGHT = tuple(round(index / 7, 6) for index in range(8))
-FULL = departure_sweep.Probe(values=EIGHT, second_axis="task.sine", second_values=EIGHT)
-QUICK = departure_sweep.Probe(
+FULL = departure_sweep.DepartureSweep(values=EIGHT, second_factor="task.sine", second_values=EIGHT)
+QUICK = departure_sweep.DepartureSweep(
     training=Training(steps=1500, batch_size=256, snapshot_every=500, learning_rate=3e-3),
     values=(0.0, 0.5, 1.0),
-    second_axis="task.sine",
+    second_factor="task.sine",
     second_values=(0.0, 0.5, 1.0),
     evaluation_episodes=2000,
 )

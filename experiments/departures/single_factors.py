@@ -1,9 +1,11 @@
-"""Where linearity breaks, one departure from linear attention on linear tasks at a time.
+"""How one layer departs from gradient descent when a single factor is varied.
 
-Each axis starts from Figure 2's layer. Beside every trained model stands the same one untrained: a
-cosine that it has, too, says nothing of training.
+Each factor starts from the layer and the task of Figure 2. Every trained model is compared with
+itself before training, since a cosine that the untrained model has as well is not a result of
+training.
 
-Expected: .2062 at the linear ends; softmax at .2912; noise and anisotropy leave one step, not its size.
+Expected: loss .2062 at the linear ends and .2912 with softmax attention; with label noise and with
+anisotropic inputs the layer is still one step, of another size.
 Alias: dials
 Cost: half an hour; quick: one minute.
 """
@@ -19,15 +21,16 @@ from toyicl.core.datasets import side_by_side
 from toyicl.harness import catalogue, claim_values
 from toyicl.plots import sweep_panels
 from toyicl.studies import departure_sweep, departures
+from toyicl.studies.departure_sweep import DepartureSweep
 from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of the dials."""
+    """Settings of the sweeps along single factors."""
 
-    axes: tuple[str, ...] = (
+    factors: tuple[str, ...] = (
         "attention.softmax",
         "mlp.gate",
         "norm.gate",
@@ -36,67 +39,69 @@ class Settings:
         "task.noise",
         "task.anisotropy",
     )
-    """The dials to turn, one after the other; each at its own values."""
-    probe: departure_sweep.Probe = departure_sweep.Probe()
-    """What is measured along each; its own axis is left out."""
+    """The factors to vary, one at a time, each over its default values."""
+    departure: DepartureSweep = DepartureSweep()
+    """Settings of each sweep, except for its factor and values."""
 
     def __post_init__(self) -> None:
-        require_different("axes", self.axes)
-        for name in self.axes:
+        require_different("factors", self.factors)
+        for name in self.factors:
             departures.find(name)
+
+    def sweeps(self) -> dict[str, DepartureSweep]:
+        """The sweep along each factor."""
+        return {name: replace(self.departure, factor=name, values=()) for name in self.factors}
 
 
 FULL = Settings()
 QUICK = Settings(
-    axes=("attention.softmax", "task.anisotropy"),
-    probe=departure_sweep.Probe(
+    factors=("attention.softmax", "task.anisotropy"),
+    departure=DepartureSweep(
         training=Training(steps=1500, batch_size=256, snapshot_every=500, learning_rate=3e-3),
         evaluation_episodes=5000,
     ),
 )
 
 
-def _along(settings: Settings) -> dict[str, departure_sweep.Probe]:
-    """What is measured along each dial."""
-    return {name: replace(settings.probe, axis=name, values=()) for name in settings.axes}
-
-
 def trainings(settings: Settings) -> dict[str, Job]:
-    """The trainings along each dial."""
-    return {
-        name: job
-        for own in _along(settings).values()
-        for name, job in departure_sweep.trainings(own).items()
-    }
+    """The trainings along each factor."""
+    jobs: dict[str, Job] = {}
+    for sweep in settings.sweeps().values():
+        jobs |= departure_sweep.trainings(sweep)
+    return jobs
 
 
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
-    """Turn each dial."""
+    """Compare the models along each factor with gradient descent."""
     parts = {
-        name: departure_sweep.measure(own, histories).isel(axis=0, drop=True)
-        for name, own in _along(settings).items()
+        name: departure_sweep.measure(sweep, histories).isel(factor=0, drop=True)
+        for name, sweep in settings.sweeps().items()
     }
-    return side_by_side(parts, "axis")
+    return side_by_side(parts, "factor")
 
 
 def draw(results: xr.Dataset) -> Figure:
-    """A row for each dial."""
-    return sweep_panels.draw_axes(results, {name: name for name in results["axis"].values})
+    """A row of panels for each factor."""
+    return sweep_panels.draw_factors(results, {name: name for name in results.factor.values})
+
+
+def _loss(results: xr.Dataset) -> xr.DataArray:
+    return claim_values.at_stage("loss")(results)
 
 
 CLAIMS = (
     *catalogue.read(
         Path(__file__).with_name("claims.toml"),
         {
-            "DIAL-linear": lambda results: claim_values.at_stage("loss")(results) / results.gd_loss,
-            "DIAL-softmax": claim_values.at_stage("loss"),
+            "DIAL-linear": lambda results: _loss(results) / results.reference_loss,
+            "DIAL-softmax": _loss,
             "DIAL-control": claim_values.at_stage("excess", "untrained"),
         },
     ),
     *catalogue.read(
         Path(__file__).parents[1] / "objections" / "claims.toml",
         {
-            "CR-1": lambda results: claim_values.at_stage("loss")(results) - results.gd_loss,
+            "CR-1": lambda results: _loss(results) - results.reference_loss,
             "CR-1-cosine": claim_values.at_stage("model_cosine"),
         },
     ),

@@ -1,9 +1,11 @@
-"""A layer trained at ten points keeps its step per point, whatever the context's size.
+"""A layer trained with ten points keeps its step per point for contexts of other sizes.
 
-Gradient descent with the best step for ten points, left as it is, on contexts of other sizes: the sum
-over points grows with them, and at fifty the step is so large that predicting 0 would be better.
+Gradient descent with the best step for ten points, unchanged, on contexts of other sizes: the sum
+over points grows with their number, and with fifty points the step is so large that predicting 0
+would be better.
 
-Expected: losses .2849, .2084, .6101, 1.490 at 5, 20, 35 and 50 points, as gradient descent's.
+Expected: losses .2849, .2084, .6101 and 1.490 with 5, 20, 35 and 50 points, those of gradient
+descent.
 Cost: half a minute.
 """
 
@@ -20,8 +22,8 @@ from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.core.config import require_different, require_size
 from toyicl.core.datasets import dataset
-from toyicl.harness import catalogue
-from toyicl.plots import figures, panels
+from toyicl.harness import catalogue, claim_values
+from toyicl.plots import figures, panels, reference_panels
 from toyicl.studies.alignment import Study, alignment, best_references
 from toyicl.training.loop import Histories
 from toyicl.training.step import Training
@@ -32,7 +34,7 @@ class Settings(Study):
     """Settings of other context sizes."""
 
     sizes: tuple[int, ...] = (5, 10, 15, 20, 25, 30, 35, 40, 45, 50)
-    """Context sizes at which the layer is measured."""
+    """Context sizes at which the layer is evaluated."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,7 +49,7 @@ trainings = Study.trainings
 
 
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
-    """Train at the task's own size, and measure at others."""
+    """Evaluate the layer, and gradient descent with the same step, at other context sizes."""
     history = histories["model"]
     best = theory.gd_shared(settings.task, 1).learning_rates[0]
     own, other, exact = [], [], []
@@ -61,8 +63,9 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     return dataset(
         alignment(settings, history, best_references(settings.task, 1)),
         {"points": list(settings.sizes)},
-        {"size_loss": (("points", "seed"), np.stack(own)), "size_gd_loss": ("points", other)},
-        {"exact_size_gd_loss": ("points", exact)},
+        {"size_loss": (("points", "seed"), np.stack(own))},
+        {"size_reference_loss": (("reference", "points"), np.stack([other]))},
+        {"exact_size_reference_loss": (("reference", "points"), np.stack([exact]))},
     )
 
 
@@ -72,19 +75,25 @@ def draw(results: xr.Dataset) -> Figure:
     def panel(axes: Axes, results: xr.Dataset) -> None:
         color = figures.MODEL
         figures.every_seed(axes, results.size_loss, "points", label="trained", color=color)
-        axes.plot(results.points, results.size_gd_loss, "x--", color=figures.REFERENCE, label="GD")
-        axes.plot(results.points, results.exact_size_gd_loss, "k:", label="GD, exact")
+        gd = results.sel(reference="gd")
+        axes.plot(gd.points, gd.size_reference_loss, "x--", color=figures.REFERENCE, label="GD")
+        axes.plot(gd.points, gd.exact_size_reference_loss, "k:", label="GD, exact")
         axes.set(xlabel="context size", ylabel="loss", yscale="log")
         axes.legend()
 
-    drawn = {"loss during training": panels.training_panel, "other context sizes": panel}
-    return panels.figure(results, drawn, "One linear layer, trained at one context size.")
+    drawn = {
+        "loss during training": reference_panels.training_panel,
+        "loss at other context sizes": panel,
+    }
+    return panels.figure(results, drawn, "One linear layer, trained with one context size.")
 
 
 CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        f"CR-7-{size}": lambda results: results.size_loss / results.exact_size_gd_loss
+        f"CR-7-{size}": lambda results: (
+            results.size_loss / claim_values.of(results, "exact_size_reference_loss", "gd")
+        )
         for size in (5, 20, 35, 50)
     },
 )

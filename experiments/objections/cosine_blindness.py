@@ -1,10 +1,11 @@
-"""The cosine of two sensitivities cannot see the size of a step.
+"""The cosine of two sensitivities does not depend on the size of a step.
 
-Gradient descent at c times the best step beside the best step: the cosine is 1 throughout, while twice
-the step gains nothing over predicting 0. Beside it why one layer learns no GD++: the last layer's
-curvature moves nothing that is read, so the loss has no slope in it; in the first of several it has.
+Gradient descent with c times the best step is compared with the best step: the cosine is 1 for
+every c, while twice the step is no better than predicting 0. Also the reason why one layer does not
+learn GD++: the curvature of the last layer has no effect on the predictions, so the loss has no
+derivative with respect to it; in the first of several layers it has.
 
-Expected: cosine 1, loss .4167 at c = 2; the slope of the last gamma exactly 0.
+Expected: cosine 1 and loss .4167 at c = 2; the derivative for the last gamma is exactly 0.
 Cost: seconds.
 """
 
@@ -34,16 +35,16 @@ from toyicl.training.loop import Histories
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of both; everything is computed in float64."""
+    """Settings of both comparisons, which are computed in float64."""
 
     task: LinearRegression = LinearRegression()
     """The task."""
     episodes: int = 100_000
-    """Episodes on which learners are compared."""
+    """Number of episodes on which learners are compared."""
     curvature: float = 0.1
     """gamma of GD++ in each layer."""
     depth: int = 4
-    """Most layers of GD++."""
+    """Largest number of layers of GD++."""
 
     def __post_init__(self) -> None:
         require_size("episodes", self.episodes)
@@ -54,11 +55,11 @@ class Settings:
 FULL = Settings()
 QUICK = Settings(episodes=20_000)
 FACTORS = 2.0 ** np.linspace(-2, 2, 33)
-"""Steps over the best one."""
+"""Steps relative to the best step."""
 
 
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
-    """Compare steps of all sizes with the best, and differentiate the loss by each gamma."""
+    """Compare steps of all sizes with the best, and differentiate the loss with respect to gamma."""
     with jax.enable_x64(True):
         task = settings.task
         episodes = task.sample(jax.random.key(2022), settings.episodes)
@@ -83,7 +84,7 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
 
 
 def _slopes(settings: Settings, episodes: Episode) -> np.ndarray:
-    """Slopes of the log loss by the log of each layer's gamma: of GD++, and of constructed layers."""
+    """Derivatives d log(loss) / d log(gamma) for each layer, of GD++ and of constructed layers."""
     task = settings.task
 
     def reference(curvatures: jax.Array, rate: float) -> Learner:
@@ -114,13 +115,13 @@ def _slopes(settings: Settings, episodes: Episode) -> np.ndarray:
 
 
 def draw(results: xr.Dataset) -> Figure:
-    """Cosine, norm ratio and loss by the size of the step, and the slopes in gamma."""
+    """Cosine, norm ratio and loss by the size of the step, and the derivatives for gamma."""
 
     def sizes(axes: Axes, results: xr.Dataset) -> None:
         labels = {"model_cosine": "cosine", "norm_ratio": "norm ratio"}
         for (name, label), (color, style) in zip(labels.items(), panels.LOOKS, strict=False):
             axes.semilogx(results.multiple, results[name], style, color=color, label=label)
-        _steps(axes, "beside the best step")
+        _label_steps(axes, "compared with the best step")
 
     def losses(axes: Axes, results: xr.Dataset) -> None:
         color = figures.MODEL
@@ -129,7 +130,7 @@ def draw(results: xr.Dataset) -> Figure:
         zero = results.attrs["predict_zero"]
         axes.axhline(zero, color="0.4", linestyle=":", label=f"predicting 0: {zero:.4f}")
         axes.set_ylim(0, None)
-        _steps(axes, "loss")
+        _label_steps(axes, "loss")
 
     def slopes(axes: Axes, results: xr.Dataset) -> None:
         for depth, (color, style) in zip(results.depth.values[::-1], panels.LOOKS, strict=False):
@@ -138,16 +139,18 @@ def draw(results: xr.Dataset) -> Figure:
                 label = f"K = {depth}" if marker == "o" else None
                 axes.plot(results.layer, found, marker + style, color=color, label=label)
         axes.axhline(0, color="0.4", linewidth=0.8)
-        axes.set(xlabel="layer", ylabel="slope of the loss in its gamma", xticks=results.layer)
+        axes.set(xlabel="layer", ylabel="d log(loss) / d log(gamma)", xticks=results.layer)
         axes.legend()
 
-    drawn = {"what the cosine sees": sizes, "what it hides": losses, "the last gamma": slopes}
-    sentence = "One GD step of other sizes than the best. Right: GD++ (o), constructed layers (x)."
+    drawn = {"sensitivities": sizes, "loss": losses, "effect of each layer's gamma": slopes}
+    sentence = (
+        "(a), (b): one step of GD of any size. (c): GD++ (o) and constructed layers (x), K layers."
+    )
     return panels.figure(results, drawn, sentence, columns=3)
 
 
-def _steps(axes: Axes, ylabel: str) -> None:
-    axes.set(xlabel="step over the best step", ylabel=ylabel)
+def _label_steps(axes: Axes, ylabel: str) -> None:
+    axes.set(xlabel="step relative to the best step", ylabel=ylabel)
     axes.set_xticks([0.25, 0.5, 1, 2, 4], ["1/4", "1/2", "1", "2", "4"])
     axes.minorticks_off()
     axes.legend()
@@ -158,12 +161,12 @@ def _at_twice(name: str) -> claims.Value:
 
 
 def _last(results: xr.Dataset) -> xr.DataArray:
-    """The largest slope in the last layer's gamma, of all depths."""
+    """The largest derivative for the last layer's gamma, of all depths."""
     return abs(results.slope.where(results.layer == results.depth)).max()
 
 
 def _before(results: xr.Dataset) -> xr.DataArray:
-    """The smallest slope in the gamma of the first of two or more layers."""
+    """The smallest derivative for the gamma of the first of two or more layers."""
     return abs(results.slope.sel(layer=1).where(results.depth > 1)).min()
 
 

@@ -1,11 +1,12 @@
-"""Changing targets is changing weights for a linear model with squared error, and for no other.
+"""Changing targets is changing weights for a linear model with squared error, and for no other model.
 
 The data view of von Oswald et al. (2022), section 2: instead of changing its weights by dW, a model
-moves its targets by what its outputs would change by, to first order. Beside it a tanh model, and
-softmax with cross-entropy: the gap between the two losses against the size of dW, and between the
-predictions of repeated steps of gradient descent, from W_0 = 0, in one view and in the other.
+changes its targets by the first-order change of its outputs. It is compared for a linear model, a
+tanh model, and softmax with cross-entropy: by the difference of the two losses, as a function of
+the size of dW, and of the predictions of repeated steps of gradient descent from W_0 = 0.
 
-Expected: rounding for the linear model; gaps above .05 for the others once dW is as large as W.
+Expected: rounding for the linear model; differences above .05 for the others once dW is as large as
+W.
 Cost: seconds.
 """
 
@@ -33,16 +34,16 @@ from toyicl.training.loop import Histories
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of the two views; everything is computed in float64."""
+    """Settings of the two views, which are computed in float64."""
 
     task: LinearRegression = LinearRegression(outputs=3)
-    """The inputs, and the outputs before what makes a model's targets of them."""
+    """The task; the targets of each model are functions of its labels."""
     episodes: int = 500
-    """Episodes, each with its own context."""
+    """Number of episodes, each with its own context."""
     learning_rate: float = 3.0
     """eta of the steps."""
     steps: int = 50
-    """How often they are taken."""
+    """Number of steps."""
 
     def __post_init__(self) -> None:
         for name in ("episodes", "steps"):
@@ -52,11 +53,11 @@ class Settings:
 
 FULL = QUICK = Settings()
 SIZES = np.geomspace(0.01, 10.0, 31)
-"""Sizes of dW over that of W, 1 among them."""
+"""Sizes of dW relative to that of W, including 1."""
 
 
 class Model(NamedTuple):
-    """What makes outputs and targets of W x, (N, m), and the loss that is put on them."""
+    """Functions that make outputs of W x, and targets of labels, (N, m), and the loss."""
 
     link: Callable[[jax.Array], jax.Array]
     target: Callable[[jax.Array], jax.Array]
@@ -83,7 +84,7 @@ MODELS = {
 
 
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
-    """Both gaps of each model, over all episodes."""
+    """Differences of the losses and of the predictions, for each model, over all episodes."""
     with jax.enable_x64(True):
         episodes = settings.task.sample(jax.random.key(2022), settings.episodes)
         found = [_gaps(settings, model, episodes) for model in MODELS.values()]
@@ -99,7 +100,7 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
 
 
 def _gaps(settings: Settings, model: Model, episodes: Episode) -> tuple[jax.Array, jax.Array]:
-    """Gaps by the size of a change, and by the number of steps, of one model."""
+    """Relative differences by the size of a change, and by the number of steps, of one model."""
     shape = (settings.task.outputs, settings.task.dim, settings.episodes)
     weights, change = jax.random.normal(jax.random.key(0), (2, *shape))
 
@@ -125,7 +126,7 @@ def _gaps(settings: Settings, model: Model, episodes: Episode) -> tuple[jax.Arra
 def _losses(
     model: Model, x: jax.Array, y: jax.Array, weights: jax.Array, change: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The loss of other weights, and of other targets."""
+    """The loss with changed weights, and with changed targets."""
     outputs, moved = jax.jvp(model.link, (x @ weights.T,), (x @ change.T,))
     return model.loss(model.link(x @ (weights + change).T), y), model.loss(outputs, y - moved)
 
@@ -133,7 +134,7 @@ def _losses(
 def _answers(
     settings: Settings, model: Model, x: jax.Array, y: jax.Array, x_query: jax.Array
 ) -> jax.Array:
-    """The query's answers, (3, steps, m): before any step, after each by weights, and by targets."""
+    """Predictions, (3, steps, m): before any step, and after each step on weights and on targets."""
     zero = jnp.zeros((y.shape[1], x.shape[1]))
 
     def step(weights: jax.Array, y: jax.Array) -> jax.Array:
@@ -152,7 +153,7 @@ def _answers(
 
 
 def draw(results: xr.Dataset) -> Figure:
-    """Gaps of the losses by the size of the change, and of the predictions by the number of steps."""
+    """Differences of the losses by the size of the change, and of the predictions by steps."""
 
     def panel(name: str, along: str, xlabel: str, ylabel: str) -> panels.Panel:
         def draw(axes: Axes, results: xr.Dataset) -> None:
@@ -166,22 +167,25 @@ def draw(results: xr.Dataset) -> Figure:
         return draw
 
     drawn = {
-        "one change": panel("gap", "size", "size of dW over that of W", "gap of the losses"),
-        "repeated steps": panel("drift", "repeat", "steps from 0", "gap of the predictions"),
+        "one change": panel("gap", "size", "size of dW relative to W", "difference of the losses"),
+        "repeated steps": panel(
+            "drift", "repeat", "number of steps", "difference of the predictions"
+        ),
     }
     sentence = (
-        "Changed targets beside changed weights, relative, float64; dotted: .05, below 1e-17: 0."
+        "Changed targets compared with changed weights: relative differences in float64. Dotted: .05; "
+        "values below 1e-17 are drawn there."
     )
     return panels.figure(results, drawn, sentence)
 
 
 def _gap(model: str) -> claims.Value:
-    """The gap of a change as large as the weights."""
+    """The difference for a change as large as the weights."""
     return lambda results: results.gap.sel(model=model).sel(size=1.0, method="nearest")
 
 
 def _drift(model: str) -> claims.Value:
-    """The gap after the last step."""
+    """The difference after the last step."""
     return lambda results: results.drift.sel(model=model).isel(repeat=-1)
 
 

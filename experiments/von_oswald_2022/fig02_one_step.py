@@ -1,12 +1,12 @@
 """One trained linear attention layer is one step of gradient descent.
 
-Figure 2 of von Oswald et al. (2022): the loss while training, the alignment of predictions and
-sensitivities, the final loss for other sizes, and the loss on inputs scaled away from training, each
-beside the best single step of gradient descent on the same episodes and beside its exact loss.
+Figure 2 of von Oswald et al. (2022): the loss during training, the alignment of predictions and
+sensitivities, the final loss for other sizes, and the loss on scaled inputs. All are compared with
+the best single step of gradient descent on the same episodes, and the loss with its exact value.
 
 Expected, at the defaults: loss .2062 for both, cosine and norm ratio 1, learned eta/N .606.
 Alias: fig2
-Cost: about two minutes on two cores, of which panel (c) is two thirds.
+Cost: about two minutes on two cores, two thirds of them for panel (c).
 """
 
 from dataclasses import dataclass, replace
@@ -20,15 +20,10 @@ from toyicl.core.config import require, require_different, require_size
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import catalogue, claim_values
 from toyicl.models.construction import require_one_linear_layer
-from toyicl.plots import figures, panels
-from toyicl.studies.alignment import (
-    Study,
-    alignment,
-    best_references,
-    interpolation,
-    readings,
-    shifts,
-)
+from toyicl.plots import figures, panels, reference_panels
+from toyicl.studies.alignment import Study, alignment, best_references
+from toyicl.studies.shifts import shifts
+from toyicl.studies.weights import interpolation, learned_steps
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
@@ -36,16 +31,16 @@ from toyicl.training.step import Training
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Study):
-    """Settings of Figure 2; panels (a), (b) and (d) are the released code's."""
+    """Settings of Figure 2; those of panels (a), (b) and (d) are the released code's."""
 
     sizes: tuple[int, ...] = (5, 10, 20, 30, 40, 50)
-    """Sizes N = d of panel (c), one training each."""
+    """Sizes N = d of panel (c), each with its own training."""
     size_max_seeds: int = 2
     """Largest number of seeds for each size in panel (c); the paper has one."""
     size_training: Training = Training(
         steps=2000, batch_size=512, snapshot_every=500, learning_rate=5e-4
     )
-    """Training for panel (c); the paper's is as long as panel (a)'s."""
+    """Training for panel (c); in the paper it is as long as that of panel (a)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,10 +49,10 @@ class Settings(Study):
         require_size("size_max_seeds", self.size_max_seeds)
         require_different("sizes", self.sizes)
         for size in self.sizes:
-            self.task_of_size(size)  # refused here, not after panels (a), (b) and (d)
+            self.task_of_size(size)  # a size that is not allowed is refused before any training
 
     def task_of_size(self, size: int) -> LinearRegression:
-        """The task of panel (c) with as many inputs and context points."""
+        """The task of panel (c) with N = d = size."""
         return replace(self.task, dim=size, context_size=size)
 
 
@@ -89,23 +84,23 @@ def _name(size: int) -> str:
 
 
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
-    """Train, and measure everything the four panels show."""
+    """Measure what the four panels show."""
     references = best_references(settings.task, 1)
     history = histories["model"]
     exact = theory.gd_shared(settings.task, 1)
     return dataset(
         alignment(settings, history, references),
         interpolation(settings, history.final, references["gd"]),
-        readings(settings, history.final),
+        learned_steps(settings, history.final),
         shifts(settings, history.final, references),
-        {"exact_gd_loss": exact.loss},
+        {"exact_reference_loss": ("reference", [exact.loss])},
         {"exact_step": exact.learning_rates[0] / settings.task.context_size},
         size_training=_describe(settings.size_training),
     ).merge(_over_sizes(settings, histories))
 
 
 def _over_sizes(settings: Settings, histories: Histories) -> xr.Dataset:
-    """Final losses of model, gradient descent and their interpolation for each N = d."""
+    """Final losses of the model, gradient descent and interpolated weights for each N = d."""
     parts = {}
     for size in settings.sizes:
         own = replace(settings, task=settings.task_of_size(size))
@@ -121,42 +116,43 @@ def _over_sizes(settings: Settings, histories: Histories) -> xr.Dataset:
 
 
 def _describe(training: Training) -> str:
-    """Panel (c)'s training in words, and whether it is the paper's."""
-    words = (
-        f"{training.steps} steps of {training.batch_size} episodes, rate {training.learning_rate:g}"
+    """Panel (c)'s training as text, and whether it is shorter than the paper's."""
+    text = (
+        f"{training.steps} steps of {training.batch_size} episodes with learning rate "
+        f"{training.learning_rate:g} for each size"
     )
     full = training == replace(Training(), snapshot_every=training.snapshot_every)
-    return words if full else f"cut to {words} for each size"
+    return text if full else f"shortened to {text}"
 
 
 def draw(results: xr.Dataset) -> Figure:
     """The four panels, with every seed."""
 
     def training(axes: panels.Axes, results: xr.Dataset) -> None:
-        panels.training_panel(axes, results)
-        exact = float(results.exact_gd_loss)
+        reference_panels.training_panel(axes, results)
+        exact = float(claim_values.of(results, "exact_reference_loss", "gd"))
         figures.floor_line(axes, exact, f"exact: {exact:.4f}")
         axes.legend()
 
     def sizes(axes: panels.Axes, results: xr.Dataset) -> None:
         gd = results.size_reference_loss.sel(reference="gd")
-        # Interpolating a seed on its plateau, whose attention is near 0, means nothing: off the scale.
+        # Interpolated losses of seeds on their plateau, whose attention is near 0, are off the scale.
         panels.curves(
             {"size_loss": "trained layer", "size_interpolated_loss": "interpolated weights"},
             along="size",
             markers="o^",
-            xlabel="N = number of inputs",
+            xlabel="N = d",
             ylabel="loss",
             ylim=(0, 2.2 * float(gd.max())),
         )(axes, results)
-        axes.plot(gd["size"], gd, "kx-.", label="one GD step")
+        axes.plot(gd["size"], gd, "kx-.", label="one step of GD")
         axes.legend(loc="upper left")
 
     drawn = {
         "loss during training": training,
-        "alignment with the GD step": panels.alignment_panel("gd"),
+        "alignment with one step of GD": reference_panels.alignment_panel("gd"),
         "final loss by size": sizes,
-        "inputs scaled away from training": panels.SHIFTS["larger inputs"],
+        "scaled inputs": reference_panels.SHIFTS["larger inputs"],
     }
     stuck = figures.plateau_sentence(results.size_on_plateau.rename(size_seed="seed"))
     sentence = (
@@ -175,11 +171,9 @@ CLAIMS = catalogue.read(
         "VO-2b-2-model": claim_values.final("model_difference", "gd"),
         "VO-2b-2": claim_values.final("prediction_difference", "gd"),
         "VO-2c-1": lambda results: (
-            results.size_loss / results.size_reference_loss.sel(reference="gd", drop=True)
+            results.size_loss / claim_values.of(results, "size_reference_loss", "gd")
         ),
-        "VO-2c-2": lambda results: (
-            results.interpolated_loss / claim_values.reference_loss(results, "gd")
-        ),
+        "VO-2c-2": claim_values.interpolated_over("gd"),
         "VO-2d-1": claim_values.shift("inputs", "gd", low=0.5, high=1.25),
         "VO-2d-1-far": claim_values.shift("inputs", "gd", low=0.5, high=2.0),
         "VO-P1-7": lambda results: results.learned_step / results.exact_step,

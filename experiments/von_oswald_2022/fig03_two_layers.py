@@ -1,9 +1,10 @@
 """Two linear layers with the same weights are two steps of GD++, not of gradient descent.
 
-Figure 3 (top) of von Oswald et al. (2022): K = 2, recurrent; and its rows on inputs and targets away
-from training, Figure 6b.
+Figure 3 (top) of von Oswald et al. (2022): K = 2, recurrent; and the same model on shifted inputs
+and targets, Figure 6b.
 
-Expected: loss .1105, 29% below two steps of GD (.1566); eta 13.5 and gamma .176 of GD++ in the weights.
+Expected: loss .1105, 29% below that of two steps of GD (.1566); the weights have the eta 13.5 and
+the gamma .176 of GD++.
 Alias: fig3a
 Cost: four minutes; quick: half a minute.
 """
@@ -16,15 +17,10 @@ from matplotlib.figure import Figure
 from toyicl.core.datasets import dataset
 from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture
-from toyicl.plots import panels
-from toyicl.studies.alignment import (
-    Study,
-    alignment,
-    best_references,
-    interpolation,
-    readings,
-    shifts,
-)
+from toyicl.plots import reference_panels
+from toyicl.studies.alignment import Study, alignment, best_references
+from toyicl.studies.shifts import shifts
+from toyicl.studies.weights import interpolation, learned_steps
 from toyicl.training.loop import Histories
 from toyicl.training.step import Training
 
@@ -38,24 +34,24 @@ trainings = Study.trainings
 
 
 def measure(settings: Study, histories: Histories) -> xr.Dataset:
-    """Train, and compare with the best GD and GD++ of two steps."""
+    """Compare two layers with the best two steps of GD and of GD++."""
     history = histories["model"]
     references = best_references(settings.task, settings.model.depth)
     return dataset(
         alignment(settings, history, references),
         interpolation(settings, history.final, references["gdpp"]),
-        readings(settings, history.final),
+        learned_steps(settings, history.final),
         shifts(settings, history.final, references),
     )
 
 
 def draw(results: xr.Dataset) -> Figure:
     """Loss, alignment with GD and GD++, and the four shifts."""
-    return panels.deep_figure(results, "two steps", "Two linear layers with the same weights.")
+    return reference_panels.deep_figure(results, "Two linear layers with the same weights.")
 
 
 def _distance_to_descent(results: xr.Dataset) -> xr.DataArray:
-    """Distance of predictions to GD minus that to GD++: below 0, the model is nearer GD."""
+    """Distance of the predictions to GD minus that to GD++; negative if GD is nearer."""
     to_gd, to_gdpp = (
         claim_values.of(results, "prediction_difference", name) for name in ("gd", "gdpp")
     )
@@ -63,7 +59,7 @@ def _distance_to_descent(results: xr.Dataset) -> xr.DataArray:
 
 
 def _after_drop(results: xr.Dataset) -> xr.DataArray:
-    """The same where the loss is first halfway down from the start."""
+    """The same at the first step at which half of the decrease to the loss of GD++ is reached."""
     half = (results.loss.isel(step=0) + claim_values.reference_loss(results, "gdpp")) / 2
     first = (results.loss < half).argmax("step")
     return _distance_to_descent(results).isel(step=first)
@@ -88,8 +84,6 @@ CLAIMS = catalogue.read(
         "VO-3a-gamma": lambda results: results.learned_curvature,
         "VO-3a-5-early": _after_drop,
         "VO-3a-5-late": lambda results: claim_values.last(_distance_to_descent(results)),
-        "VO-3a-6": lambda results: (
-            results.interpolated_loss / claim_values.reference_loss(results, "gdpp")
-        ),
+        "VO-3a-6": claim_values.interpolated_over("gdpp"),
     },
 )

@@ -1,10 +1,11 @@
-"""With inputs and labels in separate tokens, two layers can copy, then take one step.
+"""With inputs and labels in separate tokens, two layers copy labels and then take one step.
 
-Figure 5 of von Oswald et al. (2022): tokens x_1, y_1, ..., each with its position beside it; a softmax
-layer, then a linear one. The first is to copy each label to its input, the second to take one step of
-gradient descent. A linear first layer is trained beside it, at three learning rates.
+Figure 5 of von Oswald et al. (2022): tokens x_1, y_1, ..., each with its position, pass a softmax
+layer and a linear layer. The first layer should copy each label to its input, the second take one
+step of gradient descent. A linear first layer is trained as well, with three learning rates.
 
-Expected: the loss of one step, .206, not of two, .157; no training with a linear first layer.
+Expected: the loss of one step, .206, and not that of two, .157; a linear first layer does not
+learn.
 Alias: fig5
 Cost: 20 minutes; quick: a minute, on a smaller task.
 """
@@ -28,7 +29,7 @@ from toyicl.core.datasets import dataset, seed_coordinate
 from toyicl.core.episode import Episode
 from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture, Transformer
-from toyicl.plots import panels
+from toyicl.plots import figures, panels, reference_panels
 from toyicl.studies.alignment import Study, alignment, best_references, thinned
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import Histories, Job
@@ -44,13 +45,13 @@ class Settings(Study):
     )
     training: Training = Training(steps=10_000, clip_norm=10.0)
     linear_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
-    """Learning rates at which a linear first layer is tried."""
+    """Learning rates with which a linear first layer is trained."""
     linear_max_seeds: int = 1
     """Largest number of seeds for each of those rates."""
     joint_training: Training = Training()
-    """Training of the layer on joint tokens beside them: Figure 2's."""
+    """Training of one layer on joint tokens, as in Figure 2."""
     sensitivity_episodes: int = 64
-    """Episodes over which the tokens' sensitivities are averaged."""
+    """Number of episodes over which the sensitivities of tokens are averaged."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,7 +61,9 @@ class Settings(Study):
 
 
 LOOK_EVERY, LOOK_UP_TO = 150, 12_000
-"""Steps between the snapshots of one more training of the first seed, and its length."""
+"""Steps between the snapshots of a further training of the first seed, and its largest length."""
+TOKENS = ("itself", "following", "others")
+"""Labels of the dimension `token`, the fields of `TokenSensitivity`."""
 FULL = Settings()
 QUICK = Settings(
     task=LinearRegression(
@@ -73,12 +76,12 @@ QUICK = Settings(
 
 
 def trainings(settings: Settings) -> dict[str, Job]:
-    """The model, a linear first layer at each rate, joint tokens, and the model looked at closely."""
+    """The model, with a linear first layer, on joint tokens, and with more snapshots."""
     task, training = settings.task, settings.training
     linear = replace(settings.model, first_attention=None)
     looked = min(int(training.steps), LOOK_UP_TO)
     every = min(LOOK_EVERY, looked)
-    closely = replace(training, steps=looked - looked % every, snapshot_every=every)
+    more_snapshots = replace(training, steps=looked - looked % every, snapshot_every=every)
     of_rates = {
         _name(rate): Job(
             linear, task, replace(training, learning_rate=rate), max_seeds=settings.linear_max_seeds
@@ -89,8 +92,8 @@ def trainings(settings: Settings) -> dict[str, Job]:
         settings.trainings()
         | of_rates
         | {
-            "joint tokens, as in Figure 2": Job(Architecture(), task, settings.joint_training),
-            "looked at closely": Job(settings.model, task, closely, max_seeds=1),
+            "joint tokens": Job(Architecture(), task, settings.joint_training),
+            "more snapshots": Job(settings.model, task, more_snapshots, max_seeds=1),
         }
     )
 
@@ -101,9 +104,9 @@ def _name(rate: float) -> str:
 
 
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
-    """Train, see what the first layer attends to, and try a linear first layer and joint tokens."""
+    """Measure losses, and on which tokens the tokens after the first layer depend."""
     task, history = settings.task, histories["model"]
-    joint, close = histories["joint tokens, as in Figure 2"], histories["looked at closely"]
+    joint, close = histories["joint tokens"], histories["more snapshots"]
     tried = [histories[_name(rate)] for rate in settings.linear_rates]
     linear = [metrics.losses(one.final, settings.episodes()) for one in tried]
     references = best_references(task, 1)
@@ -115,72 +118,87 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     close_seen = metrics.over_snapshots(_sensitivity, close.learners, few)
     return dataset(
         alignment(settings, history, references),
-        {f"to_{name}": (("seed", "step"), value) for name, value in seen._asdict().items()},
+        {"sensitivity": (("token", "seed", "step"), _by_token(seen))},
         {"linear_loss": (("rate", "linear_seed"), linear), "rate": list(settings.linear_rates)},
         seed_coordinate(tried[0].seeds, "linear_seed"),
         {"joint_loss": (("joint_seed", "joint_step"), joint_loss), "joint_step": joint.steps},
         seed_coordinate(joint.seeds, "joint_seed"),
         {"close_loss": (("close_seed", "close_step"), close_loss), "close_step": close.steps},
         seed_coordinate(close.seeds, "close_seed"),
-        {
-            f"close_{name}": (("close_seed", "close_step"), v)
-            for name, v in close_seen._asdict().items()
-        },
-        {"two_loss": two},
-    )
+        {"close_sensitivity": (("token", "close_seed", "close_step"), _by_token(close_seen))},
+        {"two_step_loss": two},
+    ).assign_coords(token=list(TOKENS))
+
+
+def _by_token(found: TokenSensitivity) -> np.ndarray:
+    """Sensitivities with a leading axis for `TOKENS`."""
+    return np.stack([getattr(found, name) for name in TOKENS])
 
 
 def _sensitivity(model: Transformer, episodes: Episode) -> TokenSensitivity:
-    """Means over episodes of the sensitivity of tokens after the first layer."""
+    """Sensitivities of tokens after the first layer, means over episodes."""
     x, y, x_query, _ = episodes
     each = jax.vmap(partial(token_sensitivity, model), in_axes=-1)(x, y, x_query)
     return jax.tree.map(jnp.mean, each)
 
 
 def draw(results: xr.Dataset) -> Figure:
-    """Loss, what the first layer attends to, and the linear first layer."""
+    """Loss, and on which tokens the tokens after the first layer depend."""
 
     def loss(axes: Axes, results: xr.Dataset) -> None:
-        panels.training_panel(axes, results)
-        two = float(results.two_loss)
-        axes.axhline(two, color="0.4", linestyle=":", label=f"two GD steps: {two:.4f}")
+        reference_panels.training_panel(axes, results)
+        two = float(results.two_step_loss)
+        axes.axhline(two, color="0.4", linestyle=":", label=f"two steps of GD: {two:.4f}")
         axes.set(ylim=(0, 1))
         axes.legend()
 
-    tokens = {"to_following": "the next token", "to_itself": "itself", "to_others": "the others"}
-    attention = panels.curves(tokens, ylabel="norm of the derivative")
-    drawn = {"loss during training": loss, "what the first layer attends to": attention}
-    tried = ", ".join(
-        f"{float(losses.min()):.3f} at rate {rate:g}"
+    def dependence(axes: Axes, results: xr.Dataset) -> None:
+        labels = {"following": "the next token", "itself": "itself", "others": "other tokens"}
+        for (token, label), (color, style) in zip(labels.items(), panels.LOOKS, strict=False):
+            values = results.sensitivity.sel(token=token)
+            figures.every_seed(axes, values, "step", label=label, color=color, style=style)
+        axes.set(xlabel="training step", ylabel="norm of the derivative")
+        axes.legend()
+
+    drawn = {
+        "loss during training": loss,
+        "dependence of tokens after the first layer": dependence,
+    }
+    linear = ", ".join(
+        f"{float(losses.min()):.3f} with learning rate {rate:g}"
         for rate, losses in zip(results.rate.values, results.linear_loss, strict=True)
     )
-    sentence = f"Inputs and labels in separate tokens. Losses with a linear first layer: {tried}."
+    sentence = (
+        "Inputs and labels in separate tokens. (b): derivatives of a token after the first layer with "
+        f"respect to tokens before it. Losses with a linear first layer: {linear}."
+    )
     return panels.figure(results, drawn, sentence)
 
 
 def _slower(results: xr.Dataset) -> xr.DataArray:
-    """Steps to 1.21 times one step's loss over the median with joint tokens; seeds that get there."""
+    """Steps to 1.21 times the loss of one step, divided by the median with joint tokens.
+
+    Only of seeds that reach this loss.
+    """
     level = 1.21 * claim_values.reference_loss(results, "gd")
     joint = claim_values.first_step(results.joint_loss.rename(joint_step="step") < level)
-    usual = joint.fillna(np.inf).median("joint_seed")
-    return claim_values.first_step(results.loss < level).dropna("seed") / usual
+    median = joint.fillna(np.inf).median("joint_seed")
+    return claim_values.first_step(results.loss < level).dropna("seed") / median
 
 
 def _ahead(results: xr.Dataset, over_step: float | None = None) -> xr.DataArray:
-    """Steps from attention to the next token, thrice that to others, to a loss below a level.
+    """Steps from the beginning of copying until the loss is below a level.
 
-    The level is a multiple of one step's loss; without one, 95% of the plateau's.
+    Copying begins where tokens depend on the next token three times as much as on others. The level
+    is a multiple of the loss of one step, or 95% of the plateau's loss if none is given.
     """
-    close = results[["close_loss", "close_following", "close_others"]].rename(close_step="step")
+    close = results[["close_loss", "close_sensitivity"]].rename(close_step="step")
     plateau = float(close.close_loss.isel(step=slice(5, 20)).median())
-    attended = claim_values.first_step(close.close_following > 3 * close.close_others)
-    level = (
-        0.95 * plateau
-        if over_step is None
-        else over_step * claim_values.reference_loss(results, "gd")
-    )
-    below = close.close_loss < level
-    return claim_values.first_step(below) - attended
+    following, others = (close.close_sensitivity.sel(token=t) for t in ("following", "others"))
+    copying = claim_values.first_step(following > 3 * others)
+    step_loss = claim_values.reference_loss(results, "gd")
+    level = 0.95 * plateau if over_step is None else over_step * step_loss
+    return claim_values.first_step(close.close_loss < level) - copying
 
 
 CLAIMS = catalogue.read(

@@ -1,8 +1,9 @@
-"""Twelve blocks with MLPs and four heads, beside GD++, ridge regression and the true weights.
+"""Twelve blocks with MLPs and four heads predict like GD++ rather than ridge regression.
 
-Figure 8 of von Oswald et al. (2022): K = 12, weights of their own, four heads of linear attention and
-an MLP in each block, no LayerNorm, token values clipped to 10. Beside twelve steps of GD++ with one
-(eta, gamma) stand ridge regression, of the penalty that is nearest the model, and the true weights.
+Figure 8 of von Oswald et al. (2022): K = 12, separate weights, four heads of linear attention and
+an MLP in each block, no LayerNorm, token values clipped to 10. The references are twelve steps of
+GD++ with one (eta, gamma), ridge regression with the penalty that is nearest to the model, and the
+true weights.
 
 Expected: GD++ is nearest.
 Alias: fig8
@@ -22,8 +23,9 @@ from toyicl.core.datasets import dataset
 from toyicl.core.episode import predict
 from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture
-from toyicl.plots import panels
-from toyicl.studies.alignment import Study, alignment, best_references, shifts
+from toyicl.plots import panels, reference_panels
+from toyicl.studies.alignment import Study, alignment, best_references
+from toyicl.studies.shifts import shifts
 from toyicl.training.loop import Histories, History
 from toyicl.training.step import Training
 
@@ -38,25 +40,23 @@ QUICK = Study(
     ),
     evaluation_episodes=2000,
 )
-ALMOST_NONE = 1e-5
-"""The penalty with which ridge regression finds the true weights, of labels without noise."""
+SMALL_PENALTY = 1e-5
+"""Penalty of ridge regression with which it finds the true weights from labels without noise."""
 trainings = Study.trainings
 
 
 def measure(settings: Study, histories: Histories) -> xr.Dataset:
-    """Train, and compare with twelve steps of GD and GD++, with ridge and with the true weights."""
+    """Compare with twelve steps of GD and GD++, with ridge regression and with the true weights."""
     task = settings.task
     history = histories["model"]
     references = best_references(task, settings.model.depth)
-    rivals = {"ridge": _nearest_ridge(settings, history), "truth": Ridge(ALMOST_NONE)}
-    return dataset(
-        alignment(settings, history, {**references, **rivals}),
-        shifts(settings, history.final, references),
-    )
+    others = {"ridge": _nearest_ridge(settings, history), "truth": Ridge(SMALL_PENALTY)}
+    aligned = dataset(alignment(settings, history, {**references, **others}))
+    return xr.merge([aligned, dataset(shifts(settings, history.final, references))], join="outer")
 
 
 def _nearest_ridge(settings: Study, history: History) -> Ridge:
-    """The ridge regression whose predictions are nearest those of the trained models."""
+    """The ridge regression whose predictions are nearest to those of the trained models."""
     episodes = settings.episodes()
     answers = jax.jit(jax.vmap(predict, (0, None)))(history.final, episodes)
 
@@ -71,33 +71,39 @@ def _nearest_ridge(settings: Study, history: History) -> Ridge:
 def draw(results: xr.Dataset) -> Figure:
     """Loss, alignment with GD++ and ridge, distances to all references, and the four shifts."""
     drawn = {
-        "loss during training": panels.training_panel,
-        "alignment with twelve steps of GD++": panels.alignment_panel("gdpp"),
-        "alignment with ridge regression": panels.alignment_panel("ridge"),
-        "distance of predictions": panels.compared_panel("prediction_difference", ylim=(0, 0.6)),
-        **panels.SHIFTS,
+        "loss during training": reference_panels.training_panel,
+        "alignment with GD++": reference_panels.alignment_panel("gdpp"),
+        "alignment with ridge regression": reference_panels.alignment_panel("ridge"),
+        "distance of the predictions": reference_panels.compared_panel(
+            "prediction_difference", ylim=(0, 0.6), ylabel="prediction difference"
+        ),
+        **reference_panels.SHIFTS,
     }
-    return panels.figure(results, drawn, "Twelve blocks with four heads and an MLP.", columns=4)
+    sentence = (
+        "Blocks with four heads and an MLP, compared with as many steps of GD and GD++, ridge "
+        "regression, and the true weights."
+    )
+    return panels.figure(results, drawn, sentence, columns=4)
+
+
+def _final(results: xr.Dataset, name: str) -> tuple[xr.DataArray, xr.DataArray]:
+    """Final values compared with GD++, (seed,), and with ridge and the true weights, stacked."""
+    values = claim_values.last(results[name])
+    return values.sel(reference="gdpp", drop=True), values.sel(reference=["ridge", "truth"])
 
 
 def _over_next(results: xr.Dataset) -> xr.DataArray:
-    """Distance to GD++ over that to the nearer of ridge and the true weights."""
-    to = {
-        name: claim_values.last(claim_values.of(results, "prediction_difference", name))
-        for name in ("gdpp", *RIVALS)
-    }
-    return to["gdpp"] / xr.concat([to[name] for name in RIVALS], "rival").min("rival")
+    """Distance to GD++ divided by that to the nearer of ridge and the true weights."""
+    to_gdpp, others = _final(results, "prediction_difference")
+    return to_gdpp / others.min("reference")
 
 
 def _cosine_over_next(results: xr.Dataset) -> xr.DataArray:
-    to = {
-        name: claim_values.last(claim_values.of(results, "model_cosine", name))
-        for name in ("gdpp", *RIVALS)
-    }
-    return to["gdpp"] - xr.concat([to[name] for name in RIVALS], "rival").max("rival")
+    """Cosine with GD++ minus the larger of those with ridge and the true weights."""
+    with_gdpp, others = _final(results, "model_cosine")
+    return with_gdpp - others.max("reference")
 
 
-RIVALS = ("ridge", "truth")
 CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {

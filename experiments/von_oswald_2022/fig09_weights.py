@@ -1,10 +1,11 @@
 """Trained weights are the construction, up to one scalar.
 
-Figure 9 of von Oswald et al. (2022): W_K^T W_Q and P W_V of one layer, and of three with the same
-weights, whose P W_V has the curvature of GD++ on its diagonal. With the losses of trained
-layers of one to four heads, and of random ones, beside the best step's (appendix A.9).
+Figure 9 of von Oswald et al. (2022): W_K^T W_Q and P W_V of one layer, and of three layers with the
+same weights, whose P W_V has the curvature of GD++ on its diagonal. The losses of trained layers
+with one to four heads, and of random layers, are compared with that of the best step (appendix
+A.9).
 
-Expected: step .606 I, curvature .18 to .21, no loss below that of the best step.
+Expected: step .606 I, curvature .18 to .21, and no loss below that of the best step.
 Alias: fig9
 Cost: four minutes; quick: half a minute.
 """
@@ -22,25 +23,33 @@ from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.analysis.weights import implied_step
-from toyicl.core.datasets import dataset
+from toyicl.core.config import require_size
+from toyicl.core.datasets import Variables, dataset, part, side_by_side
 from toyicl.harness import catalogue
 from toyicl.models.transformer import Transformer
 from toyicl.plots import panels
-from toyicl.studies.alignment import Study, Variables, alignment, best_references, readings
-from toyicl.training.loop import Histories, Job
+from toyicl.studies.alignment import Study, alignment, best_references
+from toyicl.studies.weights import circuits, learned_steps
+from toyicl.training.loop import Histories, History, Job
 from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Study):
-    """Settings of the weights."""
+    """Settings of the weights; `model` and `training` are those of one layer."""
 
     depth: int = 3
-    """Layers of the recurrent model."""
+    """Number of layers of the recurrent model."""
     most_heads: int = 4
-    """Most heads of the layers whose exact loss is compared with the best."""
+    """Largest number of heads of the layers whose loss is compared with that of the best step."""
     random_layers: int = 100
-    """Untrained layers, with random weights, for each number of heads."""
+    """Number of layers with random weights, for each number of heads."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("most_heads", "random_layers"):
+            require_size(name, getattr(self, name))
+        require_size("depth", self.depth, least=2)
 
 
 FULL = Settings()
@@ -54,44 +63,50 @@ def trainings(settings: Settings) -> dict[str, Job]:
     """One layer with each number of heads, and the recurrent layers."""
     task, model = settings.task, settings.model
     of_heads = {
-        f"{heads} heads": Job(replace(model, heads=heads), task, settings.training)
+        _name(heads): Job(replace(model, heads=heads), task, settings.training)
         for heads in range(1, settings.most_heads + 1)
     }
-    deep = replace(model, depth=settings.depth, shared=True)
-    return of_heads | {"recurrent layers": Job(deep, task, settings.training)}
+    recurrent = replace(model, depth=settings.depth, shared=True)
+    return of_heads | {"recurrent layers": Job(recurrent, task, settings.training)}
+
+
+def _name(heads: int) -> str:
+    """Name of the training of one layer with a number of heads."""
+    return f"{heads} heads"
 
 
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
-    """Train the two models, and layers with more heads, and read their weights."""
-    task, model = settings.task, settings.model
-    found, over_best = {}, []
-    for heads in range(1, settings.most_heads + 1):
-        own = replace(model, heads=heads)
-        history = histories[f"{heads} heads"]
-        keys = jax.random.split(jax.random.key(2026), settings.random_layers)
-        random = jax.vmap(partial(replace(own, init_scale=1.0), task))(keys)
-        over_best += [_over_best(settings, models) for models in (history.final, random)]
-        if heads == 1:
-            found = alignment(settings, history, best_references(task, 1))
-            found |= readings(settings, history.final) | _circuits(history.final, "")
-            found |= _distances(settings, history.final)
-    history = histories["recurrent layers"]
-    deep_references = best_references(task, settings.depth)
-    aligned = alignment(settings, history, deep_references)
-    return dataset(
-        found,
-        _circuits(history.final, "deep_"),
-        {"deep_curvature": readings(settings, history.final)["learned_curvature"]},
-        {"deep_on_plateau": aligned["on_plateau"], "deep_loss": aligned["loss"]},
-        {"over_best": ("layer", over_best)},
+    """Compare the weights of one layer and of the recurrent layers with the construction."""
+    one = histories[_name(1)]
+    parts = {
+        1: dataset(
+            alignment(settings, one, best_references(settings.task, 1)),
+            learned_steps(settings, one.final),
+            circuits(one.final),
+            _distances(settings, one.final),
+        ),
+        settings.depth: _recurrent(settings, histories["recurrent layers"]),
+    }
+    heads = list(range(1, settings.most_heads + 1))
+    ratios = [_least_ratios(settings, count, histories[_name(count)].final) for count in heads]
+    return (
+        side_by_side(parts, "layers")
+        .isel(head=0)
+        .assign(least_loss_ratio=(("heads", "weights"), np.array(ratios)))
+        .assign_coords(heads=heads, weights=["trained", "random"])
     )
 
 
-def _circuits(models: Transformer, prefix: str) -> Variables:
-    attention = models.blocks[0].attention
-    matrices = {"key_query": attention.key_query, "value_output": attention.value_output}
-    dims = ("seed", "row", "column")
-    return {f"{prefix}{name}": (dims, values[:, 0]) for name, values in matrices.items()}
+def _recurrent(settings: Settings, history: History) -> xr.Dataset:
+    """Loss, curvature and circuits of the recurrent layers."""
+    references = best_references(settings.task, settings.depth)
+    aligned = dataset(
+        alignment(settings, history, references),
+        learned_steps(settings, history.final),
+        circuits(history.final),
+    )
+    kept = ["loss", "on_plateau", "learned_curvature", "key_query", "value_output"]
+    return aligned[kept]
 
 
 def _distances(settings: Settings, models: Transformer) -> Variables:
@@ -107,46 +122,47 @@ def _distances(settings: Settings, models: Transformer) -> Variables:
     def norm(matrices: np.ndarray) -> np.ndarray:
         return np.linalg.norm(matrices, axis=(-2, -1))
 
+    initial = np.linalg.norm(last_row[:, :d], axis=1) / abs(last_row[:, d])
     return {
         "score_distance": ("seed", norm(scores - scale) / norm(scores)),
         "step_distance": ("seed", norm(steps - best) / norm(best)),
-        "start_share": ("seed", np.linalg.norm(last_row[:, :d], axis=1) / abs(last_row[:, d])),
+        "initial_weights_ratio": ("seed", initial),
     }
 
 
-def _over_best(settings: Settings, models: Transformer) -> float:
-    """The least of the models' losses, over that of the best step of GD on the same episodes."""
+def _least_ratios(settings: Settings, heads: int, trained: Transformer) -> list[float]:
+    """Least loss of trained layers, and of random ones, divided by that of the best step of GD."""
+    keys = jax.random.split(jax.random.key(2026), settings.random_layers)
+    architecture = replace(settings.model, heads=heads, init_scale=1.0)
+    random = jax.vmap(partial(architecture, settings.task))(keys)
     episodes = settings.episodes()
     best = metrics.loss(GradientDescent.shared(settings.task), episodes)
-    return float((metrics.losses(models, episodes) / best).min())
+    return [float((metrics.losses(models, episodes) / best).min()) for models in (trained, random)]
 
 
 def draw(results: xr.Dataset) -> Figure:
-    """The circuits of the first seed that left its plateau."""
-    first = int(results.on_plateau.values.argmin())
-    deep = int(results.deep_on_plateau.values.argmin())
-    shown = results[["key_query", "value_output"]].isel(seed=first, drop=True)
-    shown = shown.merge(results[["deep_key_query", "deep_value_output"]].isel(seed=deep, drop=True))
-    drawn = {
-        "one layer": panels.heat_map("key_query", "$W_K^T W_Q$"),
-        "one layer ": panels.heat_map("value_output", "$P W_V$"),
-        "three layers": panels.heat_map("deep_key_query", "$W_K^T W_Q$"),
-        "three layers ": panels.heat_map("deep_value_output", "$P W_V$"),
-    }
-    seeds = int(results.seed[first]), int(results.seed[deep])
-    sentence = (
-        f"One trained layer, of seed {seeds[0]}, "
-        f"and three with the same weights, of seed {seeds[1]}."
-    )
-    return panels.figure(shown.assign_attrs(results.attrs), drawn, sentence)
+    """Both circuits of the first seed that left its plateau, for each number of layers."""
+    shown, seeds = {}, []
+    for layers in results.layers.values:
+        own = part(results, layers=layers)
+        first = int(own.on_plateau.values.argmin())
+        seeds.append(
+            f"seed {int(own.seed[first])} of {layers} {'layer' if layers == 1 else 'layers'}"
+        )
+        for name, label in (("key_query", "$W_K^T W_Q$"), ("value_output", "$P W_V$")):
+            shown[f"{label}, K = {layers}"] = own[name].isel(seed=first).reset_coords(drop=True)
+    drawn = {name: panels.heat_map(name, "") for name in shown}
+    sentence = f"Trained circuits, {' and '.join(seeds)} with the same weights."
+    pictured = xr.Dataset(shown, attrs=results.attrs)
+    return panels.figure(pictured, drawn, sentence)
 
 
 def _relative_spread(results: xr.Dataset) -> xr.DataArray:
-    """Standard deviation over mean of the input block's diagonal of P W_V, three layers."""
-    block = results.deep_value_output[:, :-1, :-1]
+    """Standard deviation divided by mean, of the diagonal of P W_V's input block."""
+    block = results.value_output[:, :-1, :-1]
     diagonal = np.diagonal(block.values, axis1=1, axis2=2)
     spread = diagonal.std(axis=1) / abs(diagonal.mean(axis=1))
-    return results.deep_curvature.copy(data=spread)
+    return results.learned_curvature.copy(data=spread)
 
 
 CLAIMS = catalogue.read(
@@ -155,8 +171,8 @@ CLAIMS = catalogue.read(
         "VO-9-1": lambda results: results.score_distance,
         "VO-9-1-step": lambda results: results.step_distance,
         "VO-9-2": _relative_spread,
-        "VO-9-2-curvature": lambda results: results.deep_curvature,
-        "VO-A9-1": lambda results: results.over_best.min(),
-        "VO-P1-6": lambda results: results.start_share,
+        "VO-9-2-curvature": lambda results: results.learned_curvature,
+        "VO-A9-1": lambda results: results.least_loss_ratio.min(),
+        "VO-P1-6": lambda results: results.initial_weights_ratio,
     },
 )

@@ -1,7 +1,7 @@
 """The circuits of two softmax heads cancel off the diagonal.
 
-Figure 11 of von Oswald et al. (2022): each head's W_K^T W_Q times the label entry of its P W_V, and
-their sum, in one layer of softmax attention with two heads.
+Figure 11 of von Oswald et al. (2022): W_K^T W_Q of each head times the label entry of its P W_V,
+and the sum over heads, in one layer of softmax attention with two heads.
 
 Expected: the sum is diagonal.
 Alias: fig11
@@ -28,13 +28,13 @@ QUICK = Study(model=FULL.model, training=Training(steps=5000, batch_size=512, le
 
 
 def trainings(settings: Study) -> dict[str, Job]:
-    """The model with its two heads."""
+    """The layer with two heads."""
     require(settings.model.heads == 2, "model.heads", "2 in this experiment", settings.model.heads)
     return settings.trainings()
 
 
 def measure(settings: Study, histories: Histories) -> xr.Dataset:
-    """Train, and read the circuits of every seed."""
+    """Compute the circuits of every seed."""
     history = histories["model"]
     attention, d = history.final.blocks[0].attention, settings.task.dim
     written = np.asarray(attention.value_output)[:, :, -1, -1]
@@ -46,13 +46,13 @@ def measure(settings: Study, histories: Histories) -> xr.Dataset:
 
 
 def draw(results: xr.Dataset) -> Figure:
-    """Both heads of the best seed, and their sum."""
+    """Both heads of the seed with the lowest loss, and their sum."""
     best = int(claim_values.last(results.loss).values.argmin())
     circuit = results.circuit.isel(seed=best)
     names = ("head 1", "head 2", "their sum")
     shown = dict(zip(names, [*circuit, circuit.sum("head")], strict=True))
     drawn = {name: panels.heat_map(name, r"$\eta_h W_K^T W_Q$") for name in names}
-    sentence = f"The circuits of seed {int(results.seed[best])}, the one of least loss."
+    sentence = f"The circuits of seed {int(results.seed[best])}, which has the lowest loss."
     pictured = xr.Dataset(shown, attrs=results.attrs).drop_vars("seed")
     return panels.figure(pictured, drawn, sentence, columns=3)
 
@@ -71,17 +71,19 @@ def _off_diagonals(results: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     return _off_diagonal(circuit.sum("head")), _off_diagonal(circuit)
 
 
-def _cancelled(results: xr.Dataset) -> xr.DataArray:
+def _norm_ratio(results: xr.Dataset) -> xr.DataArray:
+    """Off-diagonal norm of the sum, divided by the mean of the heads'."""
     together, each = _off_diagonals(results)
     return together / each.mean("head")
 
 
-def _mass_left(results: xr.Dataset) -> xr.DataArray:
+def _square_ratio(results: xr.Dataset) -> xr.DataArray:
+    """Squared off-diagonal norm of the sum, divided by the smaller of the heads'."""
     together, each = _off_diagonals(results)
     return together**2 / (each**2).min("head")
 
 
 CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
-    {"VO-11-1": _cancelled, "VO-11-1-mass": _mass_left},
+    {"VO-11-1": _norm_ratio, "VO-11-1-mass": _square_ratio},
 )

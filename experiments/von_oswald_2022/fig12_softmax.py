@@ -1,10 +1,10 @@
-"""One softmax head is no gradient descent; two heads come near it.
+"""One softmax head is not gradient descent; two heads come close to it.
 
-Figure 12 of von Oswald et al. (2022): one layer of softmax attention with one head (5,000 steps) and
-with two (10,000), beside one step of gradient descent. With the limit of two subtracted heads whose
-logits shrink (appendix A.9).
+Figure 12 of von Oswald et al. (2022): one layer of softmax attention with one head (5,000 steps)
+and with two heads (10,000), compared with one step of gradient descent. Also the limit of two
+subtracted heads with small logits (appendix A.9).
 
-Expected: best losses .2912 with one head and .2153 with two; the limit .2185, not .2062.
+Expected: lowest losses .2912 with one head and .2153 with two; the limit is .2185, not .2062.
 Alias: fig12
 Cost: four minutes; quick: half a minute.
 """
@@ -22,8 +22,9 @@ from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import catalogue, claim_values
 from toyicl.models.construction import subtracted_heads
 from toyicl.models.transformer import Architecture
-from toyicl.plots import panels
-from toyicl.studies.alignment import Study, alignment, best_references, shifts
+from toyicl.plots import panels, reference_panels
+from toyicl.studies.alignment import Study, alignment, best_references
+from toyicl.studies.shifts import shifts
 from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
@@ -36,14 +37,17 @@ class Settings(Study):
     two_head_training: Training = Training(steps=10_000)
     """Training of two heads."""
     small_logit: float = 1e-2
-    """Factor on the logits of the two subtracted heads."""
+    """Factor on the logits of two subtracted heads."""
     limit_episodes: int = 100_000
-    """Episodes on which those are evaluated."""
+    """Number of episodes on which the subtracted heads are evaluated."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.model.heads == 1, "model.heads", "1: two are trained beside it", self.model.heads
+            self.model.heads == 1,
+            "model.heads",
+            "1: two heads are trained as well",
+            self.model.heads,
         )
         kind = self.model.attention
         require(kind == "softmax", "model.attention", "softmax in this experiment", kind)
@@ -70,7 +74,7 @@ def trainings(settings: Settings) -> dict[str, Job]:
 
 
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
-    """Train both, and compare with one step of gradient descent."""
+    """Compare one head and two with one step of gradient descent."""
     references = best_references(settings.task, 1)
     parts = {}
     for heads in (1, 2):
@@ -83,7 +87,7 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
 
 
 def _small_logit_loss(settings: Settings) -> float:
-    """Loss of two subtracted heads of small logits, times the factor that is best on the episodes."""
+    """Loss of two subtracted heads with small logits, times the best factor on the episodes."""
     many = settings.task.sample(jax.random.key(2027), settings.limit_episodes)
     return float(
         metrics.best_multiple_loss(subtracted_heads(settings.small_logit, settings.task.dim), many)
@@ -92,12 +96,12 @@ def _small_logit_loss(settings: Settings) -> float:
 
 def draw(results: xr.Dataset) -> Figure:
     """A row for each number of heads."""
-    drawn = panels.grid({1: "one head", 2: "two heads"}, "heads", panels.COMPARED_WITH_GD)
+    drawn = panels.grid({1: "one head", 2: "two heads"}, "heads", reference_panels.COMPARED_WITH_GD)
     return panels.figure(results, drawn, "One layer of softmax attention.", columns=4)
 
 
 def _over_best(results: xr.Dataset) -> xr.DataArray:
-    """The least loss over the best of one head, both over that of the step on the same episodes."""
+    """Lowest loss relative to the step on the same episodes, divided by the exact value of one head."""
     return (
         claim_values.last(results.loss).min()
         / claim_values.reference_loss(results, "gd")

@@ -1,10 +1,10 @@
-"""Two recurrent layers learn the curvature of GD++, and what it does to eigenvalues.
+"""Two recurrent layers learn the curvature of GD++, which lowers the condition number.
 
-Figure 13 of von Oswald et al. (2022): the curvature gamma that two layers learn at N = 10, 25, 50, 100;
-the map s -> s (1 - gamma s)^2 that it makes of eigenvalues of the scatter matrix; and the condition
-number that is left, at N = 25. The worst-case rule (appendix A.10) asks that the least and the greatest
-eigenvalue end up equal; the text does not say which, here they are the mean least one and the greatest
-of all tasks.
+Figure 13 of von Oswald et al. (2022): the curvature gamma that two layers learn with N = 10, 25, 50
+and 100 points; its effect on the eigenvalues of the scatter matrix, s -> s (1 - gamma s)^2; and the
+resulting condition number for N = 25. The worst-case rule (appendix A.10) requires that the
+smallest and the largest eigenvalue are mapped to the same value. The text does not define them;
+here they are the mean smallest eigenvalue and the largest of all tasks.
 
 Expected: gamma .179, .099, .056, .029.
 Alias: fig13
@@ -25,7 +25,8 @@ from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import catalogue
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels
-from toyicl.studies.alignment import Study, alignment, best_references, readings
+from toyicl.studies.alignment import Study, alignment, best_references
+from toyicl.studies.weights import learned_steps
 from toyicl.theory.gram_spectrum import condition_numbers, gram_spectrum, worst_case_curvature
 from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
@@ -37,11 +38,11 @@ class Settings(Study):
 
     model: Architecture = Architecture(depth=2, shared=True)
     sizes: tuple[int, ...] = (10, 25, 50, 100)
-    """Context sizes N, one training each."""
+    """Context sizes N, each with its own training."""
     spectrum_tasks: int = 10_000
-    """Tasks whose eigenvalues are looked at."""
+    """Number of tasks whose eigenvalues are computed."""
     spectrum_size: int = 25
-    """The N of the histogram and of the condition numbers."""
+    """Context size of the histogram and of the condition numbers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,12 +58,12 @@ QUICK = Settings(
     evaluation_episodes=2000,
 )
 LARGEST = 500
-"""How many of the tasks' greatest eigenvalues are kept, from the top."""
+"""Number of tasks' largest eigenvalues that are kept, in decreasing order."""
 CURVATURES = np.linspace(0.0, 0.2, 101)
 
 
 def trainings(settings: Settings) -> dict[str, Job]:
-    """One training for each number of points."""
+    """One training for each context size."""
     return {
         f"N = {size}": Job(
             settings.model, replace(settings.task, context_size=size), settings.training
@@ -72,7 +73,7 @@ def trainings(settings: Settings) -> dict[str, Job]:
 
 
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
-    """Train at each N, read the curvature, and look at the eigenvalues it meets."""
+    """Measure the learned curvature and the eigenvalues at each context size."""
     parts = {}
     for size in settings.sizes:
         own = replace(settings, task=replace(settings.task, context_size=size))
@@ -80,10 +81,10 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
         spectrum = gram_spectrum(own.task, settings.spectrum_tasks)
         parts[size] = dataset(
             alignment(own, history, best_references(own.task, 2)),
-            readings(own, history.final),
+            learned_steps(own, history.final),
             {"exact_curvature": theory.gdpp_shared(own.task, 2).curvatures[0]},
             {"rule_curvature": worst_case_curvature(spectrum)},
-            {"greatest": ("rank", np.sort(spectrum[:, -1])[::-1][:LARGEST])},
+            {"largest_eigenvalue": ("rank", np.sort(spectrum[:, -1])[::-1][:LARGEST])},
         )
     task = replace(settings.task, context_size=settings.spectrum_size)
     spectrum = gram_spectrum(task, settings.spectrum_tasks)
@@ -96,12 +97,12 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
             edge=("edge", edges),
             count=("bin", counts),
         )
-        .assign_attrs(spectrum_tasks=settings.spectrum_tasks)
+        .assign_attrs(spectrum_tasks=settings.spectrum_tasks, spectrum_size=settings.spectrum_size)
     )
 
 
 def draw(results: xr.Dataset) -> Figure:
-    """Learned curvature, the map, the condition number, the histogram."""
+    """Learned curvature, mapped eigenvalues, condition number, and histogram."""
 
     def learned(axes: Axes, results: xr.Dataset) -> None:
         kept = results.assign(kept=results.learned_curvature.where(~results.on_plateau))
@@ -129,27 +130,32 @@ def draw(results: xr.Dataset) -> Figure:
         axes.stairs(results["count"], results.edge, fill=True)
         axes.set(xlabel="eigenvalue s", ylabel="count")
 
+    size = results.attrs["spectrum_size"]
     drawn = {
         "learned curvature": learned,
-        "the map of eigenvalues": mapped,
-        "what it leaves, N = 25": condition,
-        "eigenvalues, N = 25": histogram,
+        "mapped eigenvalues": mapped,
+        f"condition number, N = {size}": condition,
+        f"eigenvalues, N = {size}": histogram,
     }
     return panels.figure(results, drawn, "Two linear layers with the same weights.")
 
 
 def _over_rule(results: xr.Dataset) -> xr.DataArray:
-    """The rule's curvature over that learned, a mean of the seeds that left their plateau."""
+    """Curvature of the rule divided by the mean learned one of seeds that left their plateau."""
     learned = results.learned_curvature.where(~results.on_plateau).mean("seed")
     return results.rule_curvature / learned
 
 
-def _beyond(results: xr.Dataset) -> xr.DataArray:
+def _unstable_tasks(results: xr.Dataset) -> xr.DataArray:
+    """Fraction of tasks with an eigenvalue above 1 / gamma, the largest over context sizes."""
     learned = results.learned_curvature.where(~results.on_plateau).mean("seed")
-    return (results.greatest > 1 / learned).sum("rank").max() / results.attrs["spectrum_tasks"]
+    return (results.largest_eigenvalue > 1 / learned).sum("rank").max() / results.attrs[
+        "spectrum_tasks"
+    ]
 
 
-def _explodes(results: xr.Dataset) -> xr.DataArray:
+def _first_harmful(results: xr.Dataset) -> xr.DataArray:
+    """Smallest curvature with a larger condition number than without curvature."""
     above = results.condition > results.condition[0]
     found = results.curvature.where(above).min()
     return found.fillna(float(results.curvature[-1]))
@@ -159,9 +165,9 @@ CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         **{f"VO-13-1-N{size}": lambda results: results.learned_curvature for size in FULL.sizes},
-        "VO-13-2": _beyond,
+        "VO-13-2": _unstable_tasks,
         "VO-13-3": lambda results: results.condition.sel(curvature=0.099, method="nearest"),
-        "VO-13-3-explodes": _explodes,
+        "VO-13-3-explodes": _first_harmful,
         "VO-13-4": lambda results: _over_rule(results).min(),
         "VO-13-4-most": lambda results: _over_rule(results).max(),
     },

@@ -1,9 +1,9 @@
-"""LayerNorm costs accuracy, and saves it far from training.
+"""LayerNorm raises the loss, but lowers it on much larger inputs.
 
-Figure 14 of von Oswald et al. (2022): linear attention that reads tokens through LayerNorm, in one
-layer, and in two with weights of their own of which the first has none.
+Figure 14 of von Oswald et al. (2022): linear attention with LayerNorm on its inputs, in one layer,
+and in the second of two layers with separate weights.
 
-Expected: losses above GD's (.2062, .1566); below them on much larger inputs.
+Expected: losses above those of GD (.2062, .1566), and below them on much larger inputs.
 Alias: fig14
 Cost: hours at full settings, 20 minutes as checked in; quick: half a minute.
 """
@@ -18,8 +18,9 @@ from toyicl.core.config import require
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture
-from toyicl.plots import panels
-from toyicl.studies.alignment import Study, alignment, best_references, shifts
+from toyicl.plots import panels, reference_panels
+from toyicl.studies.alignment import Study, alignment, best_references
+from toyicl.studies.shifts import shifts
 from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
@@ -32,13 +33,13 @@ QUICK = Study(
 
 
 def _models(settings: Study) -> dict[str, Architecture]:
-    """One layer and two, by the names of their trainings."""
+    """One layer and two layers, by the names of their trainings."""
     deeper = replace(settings.model, depth=2, norm_first_layer=False)
     return {f"{model.depth} layers": model for model in (settings.model, deeper)}
 
 
 def trainings(settings: Study) -> dict[str, Job]:
-    """One layer and two."""
+    """One layer and two layers."""
     depth = settings.model.depth
     require(depth == 1, "model.depth", "1: two layers are trained as well", depth)
     return {
@@ -48,7 +49,7 @@ def trainings(settings: Study) -> dict[str, Job]:
 
 
 def measure(settings: Study, histories: Histories) -> xr.Dataset:
-    """Train both, and compare with as many steps of GD and GD++."""
+    """Compare both with as many steps of GD and GD++."""
     parts = {}
     for name, model in _models(settings).items():
         history = histories[name]
@@ -62,8 +63,12 @@ def measure(settings: Study, histories: Histories) -> xr.Dataset:
 
 def draw(results: xr.Dataset) -> Figure:
     """A row for each number of layers."""
-    drawn = panels.grid({1: "one layer", 2: "two layers"}, "layers", panels.COMPARED_WITH_GD)
-    return panels.figure(results, drawn, "Linear attention through LayerNorm.", columns=4)
+    drawn = panels.grid(
+        {1: "one layer", 2: "two layers"}, "layers", reference_panels.COMPARED_WITH_GD
+    )
+    return panels.figure(
+        results, drawn, "Linear attention with LayerNorm on its inputs.", columns=4
+    )
 
 
 CLAIMS = catalogue.read(

@@ -1,10 +1,10 @@
-"""One head can stay long on a plateau; two heads, and many fixed tasks, show when it ends.
+"""One head can stay on a plateau for long; with two heads there is none.
 
-Figure 15 of von Oswald et al. (2022): ten seeds of one linear layer with one head and with two, and a
-block with an MLP trained on 8,192 fixed tasks, all of them in every step.
+Figure 15 of von Oswald et al. (2022): ten seeds of one linear layer with one head and with two
+heads, and a block with an MLP trained on 8,192 fixed tasks, all of them in every step.
 
-Expected: plateaus of very different length with one head, none with two; the block's loss on new tasks
-rises before it falls.
+Expected: plateaus of very different lengths with one head, none with two; the loss of the block on
+new tasks rises before it falls.
 Alias: fig15
 Cost: eight minutes; quick: a minute.
 """
@@ -20,7 +20,7 @@ from toyicl.core.config import require_size
 from toyicl.core.datasets import dataset, seed_coordinate, side_by_side
 from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture
-from toyicl.plots import panels
+from toyicl.plots import panels, reference_panels
 from toyicl.studies.alignment import Study, alignment, best_references
 from toyicl.tasks.fixed_set import FixedSet
 from toyicl.training.loop import Histories, Job
@@ -34,7 +34,7 @@ class Settings(Study):
     block: Architecture = Architecture(mlp_size=40)
     """The block with an MLP."""
     block_tasks: int = 8192
-    """How many fixed tasks it is trained on, all in every step."""
+    """Number of fixed tasks, all of which are in every batch."""
     block_training: Training = Training(steps=10_000, batch_size=8192, clip_norm=10.0)
     """Its training."""
     block_max_seeds: int = 3
@@ -70,7 +70,7 @@ def trainings(settings: Settings) -> dict[str, Job]:
 
 
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
-    """Train all three."""
+    """Compare the layers with one step of gradient descent, and measure the losses of the block."""
     references = best_references(settings.task, 1)
     parts = {}
     for heads in HEADS:
@@ -92,20 +92,25 @@ def _padded(losses: np.ndarray) -> np.ndarray:
 
 
 def draw(results: xr.Dataset) -> Figure:
-    """The three losses."""
-    block = {"block_loss": "new tasks", "block_training_loss": "its own tasks"}
+    """The losses of the three models during training."""
+    block = {"block_loss": "new tasks", "block_training_loss": "training tasks"}
     drawn = {
-        "one head": panels.of(panels.training_panel, heads=1),
-        "two heads": panels.of(panels.training_panel, heads=2),
+        "one head": panels.of(reference_panels.training_panel, heads=1),
+        "two heads": panels.of(reference_panels.training_panel, heads=2),
         "a block with an MLP, fixed tasks": panels.curves(
             block, "block_step", ylabel="loss", ylim=(0, None)
         ),
     }
-    return panels.figure(results, drawn, "One linear layer.", columns=3)
+    return panels.figure(
+        results,
+        drawn,
+        "One linear layer, with one head or two, or in a block with an MLP.",
+        columns=3,
+    )
 
 
 def _steps_to_learn(results: xr.Dataset) -> xr.DataArray:
-    """Steps to a loss of .25, (heads, seed); all steps where it is never reached."""
+    """Steps to a loss of .25, (heads, seed); the length of the training if it is not reached."""
     return claim_values.first_step(results.loss < 0.25).fillna(results.step[-1])
 
 
@@ -120,7 +125,7 @@ def _two_over_one(results: xr.Dataset) -> xr.DataArray:
 
 
 def _rise(results: xr.Dataset) -> xr.DataArray:
-    """Greatest over first loss of the block on new tasks."""
+    """Largest loss of the block on new tasks, divided by the first."""
     return results.block_loss.max("block_step") / results.block_loss.isel(block_step=0)
 
 

@@ -1,9 +1,9 @@
-"""Gradient descent is learned from some thousand fixed tasks, not from a hundred.
+"""Gradient descent is learned from thousands of fixed tasks, and not from a hundred.
 
-Figure 16 of von Oswald et al. (2022): one layer trained on 128, 512, 2,048 and 8,192 fixed tasks, all
-of them in every step, and measured on new ones.
+Figure 16 of von Oswald et al. (2022): one layer is trained on 128, 512, 2,048 and 8,192 fixed
+tasks, all of them in every step, and evaluated on new tasks.
 
-Expected: 128 tasks are learned by heart; from 2,048 on the layer is one step of gradient descent.
+Expected: 128 tasks are memorised; from 2,048 tasks on the layer is one step of gradient descent.
 Alias: fig16
 Cost: two minutes; quick: half a minute.
 """
@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from toyicl.core.config import require_different, require_size
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import catalogue, claim_values
-from toyicl.plots import panels
-from toyicl.studies.alignment import Study, alignment, best_references, shifts
+from toyicl.plots import panels, reference_panels
+from toyicl.studies.alignment import Study, alignment, best_references
+from toyicl.studies.shifts import shifts
 from toyicl.tasks.fixed_set import FixedSet
 from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
@@ -26,16 +27,16 @@ from toyicl.training.step import Training
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Study):
-    """Settings of fixed tasks; each training's batch is all of them."""
+    """Settings of fixed tasks; each batch has all of them."""
 
-    pools: tuple[int, ...] = (128, 512, 2048, 8192)
-    """Sizes of the pools of fixed tasks."""
+    counts: tuple[int, ...] = (128, 512, 2048, 8192)
+    """Numbers of fixed tasks, each with its own training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_different("pools", self.pools)
-        for size in self.pools:
-            require_size("pools", size)
+        require_different("counts", self.counts)
+        for count in self.counts:
+            require_size("counts", count)
 
 
 FULL = Settings()
@@ -43,35 +44,36 @@ QUICK = Settings(training=Training(steps=3000, clip_norm=10.0), evaluation_episo
 
 
 def trainings(settings: Settings) -> dict[str, Job]:
-    """One training on each pool, all of it in every step."""
+    """One training on each number of fixed tasks."""
     return {
-        f"{size} tasks": Job(
+        f"{count} tasks": Job(
             settings.model,
-            FixedSet(base=settings.task, count=size),
-            replace(settings.training, batch_size=size),
+            FixedSet(base=settings.task, count=count),
+            replace(settings.training, batch_size=count),
         )
-        for size in settings.pools
+        for count in settings.counts
     }
 
 
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
-    """Train on each pool, and compare with one step of gradient descent on new tasks."""
+    """Compare with one step of gradient descent on new tasks."""
     references = best_references(settings.task, 1)
     parts = {}
-    for size in settings.pools:
-        history = histories[f"{size} tasks"]
-        parts[size] = dataset(
+    for count in settings.counts:
+        history = histories[f"{count} tasks"]
+        # Without `on_plateau`: here a loss above that of the step is one of memorised tasks.
+        parts[count] = dataset(
             alignment(settings, history, references),
             shifts(settings, history.final, references),
-        ).drop_vars("on_plateau")  # a loss above the step's is that of tasks learned by heart
+        ).drop_vars("on_plateau")
     return side_by_side(parts, "tasks")
 
 
 def draw(results: xr.Dataset) -> Figure:
-    """A row for each pool."""
-    rows = {size: f"{size} tasks" for size in results.tasks.values}
-    drawn = panels.grid(rows, "tasks", panels.COMPARED_WITH_GD)
-    sentence = "One layer trained on fixed tasks, all seeds on the same; losses on new ones."
+    """A row for each number of fixed tasks."""
+    rows = {count: f"{count} tasks" for count in results.tasks.values}
+    drawn = panels.grid(rows, "tasks", reference_panels.COMPARED_WITH_GD)
+    sentence = "One layer trained on fixed tasks, the same for all seeds; losses on new tasks."
     return panels.figure(results, drawn, sentence, columns=4)
 
 

@@ -1,9 +1,10 @@
 """With some labels replaced by noise, one layer is still the best single step.
 
-The noisy-label test in the released code of von Oswald et al. (2022): D of the ten context labels are
-replaced by draws from N(0, 1), in training as in evaluation, for several D.
+The noisy-label test in the released code of von Oswald et al. (2022): D of the ten context labels
+are replaced by draws from N(0, 1), during training and evaluation, for several D.
 
-Expected: the loss of the best step for that D, which closed forms give; the step shrinks as D grows.
+Expected: the loss of the best step for each D, which is known in closed form; the step shrinks as D
+grows.
 Alias: labels
 Cost: two minutes; quick: half a minute.
 """
@@ -19,8 +20,9 @@ from toyicl import theory
 from toyicl.core.config import require, require_different
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import catalogue, claim_values
-from toyicl.plots import figures, panels
-from toyicl.studies.alignment import Study, alignment, best_references, readings
+from toyicl.plots import figures, panels, reference_panels
+from toyicl.studies.alignment import Study, alignment, best_references
+from toyicl.studies.weights import learned_steps
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
@@ -31,7 +33,7 @@ class Settings(Study):
     """Settings of the noisy labels."""
 
     replaced: tuple[int, ...] = (0, 2, 4, 6)
-    """How many labels D are replaced, one training each."""
+    """Numbers D of replaced labels, each with its own training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,7 +44,7 @@ class Settings(Study):
             require(count in range(most + 1), "replaced", rule, count)
 
     def with_replaced(self, count: int) -> LinearRegression:
-        """The task with as many labels replaced."""
+        """The task with a number of replaced labels."""
         return replace(self.task, distractors=count)
 
 
@@ -61,7 +63,7 @@ def trainings(settings: Settings) -> dict[str, Job]:
 
 
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
-    """Train for each D, and compare with the best step for it."""
+    """Compare the layer for each D with the best step for it."""
     parts = {}
     for count in settings.replaced:
         own = replace(settings, task=settings.with_replaced(count))
@@ -69,7 +71,7 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
         exact = theory.gradient_descent_optimum(own.task)
         parts[count] = dataset(
             alignment(own, history, best_references(own.task, 1)),
-            readings(own, history.final),
+            learned_steps(own, history.final),
             {"exact_loss": exact.loss},
             {"exact_step": exact.learning_rates[0] / own.task.context_size},
         )
@@ -77,7 +79,7 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
 
 
 def draw(results: xr.Dataset) -> Figure:
-    """Final loss and learned step against D, and a training."""
+    """Final loss and learned step by D, and the loss during a training."""
 
     def against(name: str, exact: str, label: str) -> panels.Panel:
         def panel(axes: Axes, results: xr.Dataset) -> None:
@@ -85,7 +87,7 @@ def draw(results: xr.Dataset) -> Figure:
             color = figures.MODEL
             figures.every_seed(axes, values, "replaced", label="trained", color=color, style="o")
             axes.plot(results.replaced, results[exact], "k:", label="best step, exact")
-            axes.set(xlabel="labels replaced, of 10", ylabel=label, ylim=(0, None))
+            axes.set(xlabel="number of replaced labels", ylabel=label, ylim=(0, None))
             axes.legend()
 
         return panel
@@ -94,9 +96,13 @@ def draw(results: xr.Dataset) -> Figure:
     drawn = {
         "final loss": against("loss", "exact_loss", "loss"),
         "learned step": against("learned_step", "exact_step", r"$\eta / N$"),
-        f"training, {most} replaced": panels.of(panels.training_panel, replaced=most),
+        f"loss during training, {most} labels replaced": panels.of(
+            reference_panels.training_panel, replaced=most
+        ),
     }
-    return panels.figure(results, drawn, "One linear layer, noisy labels.", columns=3)
+    return panels.figure(
+        results, drawn, "One linear layer; some context labels are replaced by noise.", columns=3
+    )
 
 
 CLAIMS = catalogue.read(

@@ -1,8 +1,8 @@
 """A hand-set linear attention layer is one step of gradient descent, K of them are K steps.
 
 Proposition 1 of von Oswald et al. (2022), at the sizes of their notebook: 12 inputs, 8 outputs, 45
-points, 100 layers with the same weights, random W_0. The layers' predictions, read after each of them,
-are set beside the weights of gradient descent after as many steps.
+points, 100 layers with the same weights, and random W_0. The predictions after each layer are
+compared with those of the weights of gradient descent after as many steps.
 
 Expected: differences of rounding only: after 100 layers below 1e-12 in float64, 1e-4 in float32.
 Alias: prop1
@@ -38,11 +38,11 @@ class Settings:
     task: LinearRegression = LinearRegression(dim=12, outputs=8, context_size=45, input_range=2.0)
     """The task; the paper's notebook draws inputs from U(-1, 1)."""
     depth: int = 100
-    """Number of layers, and of gradient descent steps."""
+    """Number of layers, and of steps of gradient descent."""
     learning_rate: float = 1.0
     """eta, the same in every step."""
     episodes: int = 20
-    """Episodes, each with its own context; W_0 is one random matrix for all."""
+    """Number of episodes, each with its own context; W_0 is one random matrix for all."""
 
     def __post_init__(self) -> None:
         require_size("depth", self.depth)
@@ -71,7 +71,7 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
 
 
 def _drawn(settings: Settings) -> tuple[Episode, jax.Array, Transformer]:
-    """Episodes, W_0, and the layers set by hand."""
+    """Episodes, W_0, and the constructed layers."""
     task = settings.task
     episodes_key, weights_key = jax.random.split(jax.random.key(2022))
     initial = jax.random.normal(weights_key, (task.outputs, task.dim))
@@ -126,12 +126,12 @@ def draw(results: xr.Dataset) -> Figure:
     for precision, style in (("float32", "-"), ("float64", "--")):
         values = results.largest_difference.sel(precision=precision)
         axes.semilogy(results.layer, values, style, label=precision)
-    axes.set(xlabel="layers, or steps", ylabel="largest difference", ylim=(1e-17, 1))
+    axes.set(xlabel="number of layers or steps", ylabel="largest difference", ylim=(1e-17, 1))
     axes.legend()
     figures.caption(
         figure,
         [
-            "Constructed layers against gradient descent on weights, random $W_0$.",
+            "Constructed layers compared with gradient descent on weights, from random $W_0$.",
             figures.command_sentence(results),
         ],
     )

@@ -1,9 +1,9 @@
-"""An MLP and a linear layer above it take one step of gradient descent on the MLP's features.
+"""An MLP and a linear layer on top of it take one step of gradient descent on the MLP's features.
 
-Proposition 2 (appendix A.8) of von Oswald et al. (2022), and two statements about weights: that GD++ is
-one linear head (appendix A.10), and that targets and weights are two views of one step (section 2).
+Proposition 2 (appendix A.8) of von Oswald et al. (2022), and two statements about weights: GD++ is
+one linear head (appendix A.10), and changed targets are changed weights (section 2).
 
-Expected: differences of rounding, some 1e-15; GD++ from W_0 that is not 0 is not exact.
+Expected: differences of rounding, about 1e-15; GD++ with W_0 different from 0 is not exact.
 Alias: prop2
 Cost: seconds.
 """
@@ -20,13 +20,13 @@ from matplotlib.figure import Figure
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.core.config import require_positive, require_size
 from toyicl.core.datasets import dataset
+from toyicl.core.episode import Learner
 from toyicl.harness import catalogue
 from toyicl.models.construction import gradient_descent_transformer
 from toyicl.models.feature_descent import FeatureDescent
 from toyicl.models.layers import Embedding
 from toyicl.models.transformer import Transformer
 from toyicl.plots import panels
-from toyicl.studies.alignment import Learner
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import Histories
 
@@ -38,7 +38,7 @@ class Settings:
     task: LinearRegression = LinearRegression()
     """The task."""
     episodes: int = 200
-    """Episodes, each with its own context."""
+    """Number of episodes, each with its own context."""
     width: int = 40
     """Number of features."""
     learning_rate: float = 1.0
@@ -46,7 +46,7 @@ class Settings:
     curvature: float = 0.1
     """gamma of GD++."""
     depth: int = 5
-    """Most layers of GD++."""
+    """Largest number of layers of GD++."""
 
     def __post_init__(self) -> None:
         for name in ("episodes", "width", "depth"):
@@ -88,7 +88,7 @@ def _largest(one: Learner, other: Learner, settings: Settings) -> jax.Array:
 
 
 def _features(settings: Settings) -> jax.Array:
-    """A layer on the MLP's outputs, set by hand, beside a step on its features."""
+    """A constructed layer on the MLP's outputs, compared with a step on its features."""
     task, rate = settings.task, settings.learning_rate
     keys = jax.random.split(jax.random.key(0))
     features = Embedding(task.dim, settings.width, 4 * settings.width, keys[0])
@@ -105,7 +105,7 @@ def _features(settings: Settings) -> jax.Array:
 
 
 def _views(settings: Settings) -> jax.Array:
-    """The context's loss of other weights, beside that of other targets (equation 4)."""
+    """The context loss with changed weights, compared with that with changed targets (equation 4)."""
     x, y, _ = _sampled(settings)
     keys = jax.random.split(jax.random.key(1))
     shape = (settings.task.outputs, settings.task.dim)
@@ -135,7 +135,7 @@ def _constructed(
 
 
 def _rescaled(settings: Settings) -> jax.Array:
-    """A layer beside the same with W_K^T W_Q times 7 and P W_V by 7."""
+    """A layer, compared with itself with W_K^T W_Q times 7 and P W_V divided by 7."""
     model, other = _constructed(settings, 1), _constructed(settings, 1)
     attention = other.blocks[0].attention
     attention.query[...] *= 7.0
@@ -144,7 +144,7 @@ def _rescaled(settings: Settings) -> jax.Array:
 
 
 def _curved(settings: Settings, *, start: bool) -> list[jax.Array]:
-    """K layers with a curvature beside K steps of GD++ on y_i - W_0 x_i, for each K."""
+    """K layers with a curvature, compared with K steps of GD++ on y_i - W_0 x_i, for each K."""
     task, rate, bend = settings.task, settings.learning_rate, settings.curvature
     weights = jnp.ones((task.outputs, task.dim)) * float(start)
     found = []
@@ -165,7 +165,7 @@ def _curved(settings: Settings, *, start: bool) -> list[jax.Array]:
 
 
 def _query_among_keys(settings: Settings, depth: int) -> jax.Array:
-    """Layers in which the query is among the keys, beside layers in which it is not."""
+    """Layers with the query among the keys, compared with layers without it."""
     rate = settings.learning_rate / settings.task.context_size
 
     def among(x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
@@ -179,17 +179,17 @@ def _query_among_keys(settings: Settings, depth: int) -> jax.Array:
 
 
 def draw(results: xr.Dataset) -> Figure:
-    """Differences of GD++ by depth, from W_0 = 0 and from another."""
+    """Differences of GD++ by depth, with W_0 = 0 and with another W_0."""
 
     def panel(axes: Axes, results: xr.Dataset) -> None:
         layers = range(1, results.sizes["layers"] + 1)
         axes.semilogy(layers, results.curved_difference, "o-", label="$W_0 = 0$")
         axes.semilogy(layers, results.started_difference, "s--", label="$W_0$ of ones")
-        axes.set(xlabel="layers", ylabel="largest difference", ylim=(1e-17, 100))
+        axes.set(xlabel="number of layers", ylabel="largest difference", ylim=(1e-17, 100))
         axes.legend()
 
-    sentence = "One hand-set head a layer against GD++, float64."
-    return panels.figure(results, {"GD++": panel}, sentence, columns=1)
+    sentence = "Layers with one constructed head each, compared with GD++, in float64."
+    return panels.figure(results, {"layers of GD++": panel}, sentence, columns=1)
 
 
 CLAIMS = catalogue.read(

@@ -1,10 +1,11 @@
-"""A hand-set layer copies each label to the token before it, if its attention is linear.
+"""A constructed layer copies each label to the token before it, if its attention is linear.
 
-Proposition 3 (appendix A.5) of von Oswald et al. (2022): 21 tokens whose positions are unit vectors;
-the key-query circuit picks each token's successor. Linear attention copies it exactly. Softmax spreads
-over all tokens unless the logits are large.
+Proposition 3 (appendix A.5) of von Oswald et al. (2022): 21 tokens whose positions are unit
+vectors. The key-query circuit selects the successor of each token. Linear attention copies it
+exactly; softmax attention copies it only if the logits are large.
 
-Expected: linear exact; softmax of logits 1: e / (e + 20) = .12 on the next token.
+Expected: linear attention is exact; softmax attention with logits of 1 has a weight of e / (e + 20)
+= .12 on the next token.
 Alias: prop3
 Cost: seconds.
 """
@@ -32,11 +33,11 @@ class Settings:
     """Settings of the copying; everything is computed in float64."""
 
     tokens: int = 21
-    """How many tokens there are."""
+    """Number of tokens."""
     content: int = 10
-    """Width of a token's content; its position is a unit vector beside it."""
+    """Size of a token's content, to which its position, a unit vector, is appended."""
     sharpness: float = 20.0
-    """Factor on the logits with which softmax copies, too."""
+    """Factor on the logits with which softmax attention copies as well."""
 
     def __post_init__(self) -> None:
         require_size("tokens", self.tokens, least=2)
@@ -49,18 +50,18 @@ LOGITS = np.geomspace(0.1, 100.0, 61)
 
 
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
-    """What linear attention copies, and how much softmax attends to the next token."""
+    """Error of linear attention, and the weight of softmax attention on the next token."""
     with jax.enable_x64(True):
         shape = (settings.tokens, settings.content)
         content, places = jax.random.normal(jax.random.key(2022), shape), jnp.eye(settings.tokens)
-        following = jnp.eye(settings.tokens, k=1)  # the position that each token asks for
+        following = jnp.eye(settings.tokens, k=1)  # the position that each token attends to
         asked = (jnp.zeros(shape), following)
         tokens = (content, places)
         copied, _ = read_linear(asked, tokens, tokens)
         missed = jnp.max(jnp.abs(copied[:-1] - content[1:]))
 
         def attention(logit: jax.Array) -> jax.Array:
-            """The weight of the next token, the least over tokens that have one."""
+            """The weight on the next token, the smallest over tokens that have one."""
             rows = (asked[0], logit * following)
             _, weights = read_softmax(rows, tokens, tokens)
             return jnp.min(jnp.diagonal(weights, offset=1))
@@ -74,16 +75,16 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
 
 
 def draw(results: xr.Dataset) -> Figure:
-    """Softmax attention to the next token against the logit."""
+    """Weight of softmax attention on the next token, by its logit."""
 
     def panel(axes: Axes, results: xr.Dataset) -> None:
         axes.semilogx(results.logit, results.weight, color=figures.MODEL, label="softmax")
-        axes.axvline(1.0, color="0.4", linestyle=":", label="the weights of the proposition")
-        axes.set(xlabel="logit of the next token", ylabel="attention on it", ylim=(0, 1.05))
+        axes.axvline(1.0, color="0.4", linestyle=":", label="logit of the proposition")
+        axes.set(xlabel="logit of the next token", ylabel="attention weight", ylim=(0, 1.05))
         axes.legend()
 
-    sentence = "Attention to the next of 21 tokens, weights set by hand."
-    return panels.figure(results, {"copying": panel}, sentence, columns=1)
+    sentence = "Attention of a constructed layer to the next token."
+    return panels.figure(results, {"copying by softmax attention": panel}, sentence, columns=1)
 
 
 CLAIMS = catalogue.read(

@@ -12,7 +12,7 @@ from programs import SMALL, here, toyicl
 
 from toyicl.cli import training
 from toyicl.harness import atomic_files
-from toyicl.studies.departures import AXES
+from toyicl.studies.departures import FACTORS
 
 TINY = [
     "--seeds=2",
@@ -355,7 +355,7 @@ SOFTMAX = ["departures", "--factor", "attention.softmax"]
         (["departures", "--values=0,1"], "as many lists of values, got 0 and 1"),
         ([*SOFTMAX, "--values=0,1", "--values=0,1"], "as many lists of values, got 1 and 2"),
         ([*SOFTMAX, "--axis=mlp.gate", "--axis=norm.gate"], "one factor or two"),
-        ([*SOFTMAX, *SOFTMAX[1:]], "second_axis must be another than axis"),
+        ([*SOFTMAX, *SOFTMAX[1:]], "second_factor must be different from factor"),
         (
             [*SOFTMAX, "--values=0:1"],
             "values must be FIRST:LAST:COUNT, with a COUNT of at least 2, or",
@@ -386,11 +386,11 @@ def test_a_probe_without_an_axis_lists_them_all():
     answer = here("probe")
     lines = answer.stdout.splitlines()
     assert answer.returncode == 0
-    assert len(lines) == 2 * len(AXES)
-    for name, line, values in zip(AXES, lines[::2], lines[1::2], strict=True):
+    assert len(lines) == 2 * len(FACTORS)
+    for name, line, values in zip(FACTORS, lines[::2], lines[1::2], strict=True):
         assert line.split()[0] == name
-        assert AXES[name].meaning in line
-        assert float(values.split(", ")[-1]) == AXES[name].values[-1]
+        assert FACTORS[name].meaning in line
+        assert float(values.split(", ")[-1]) == FACTORS[name].values[-1]
 
 
 def test_a_probe_trains_measures_and_draws(tmp_path):
@@ -402,7 +402,7 @@ def test_a_probe_trains_measures_and_draws(tmp_path):
         assert f"wrote {folder / name}" in answer.stdout
         assert (folder / name).stat().st_size > 0
     results = xr.load_dataset(folder / "results.nc", engine="h5netcdf")
-    assert dict(results.sizes) == {"axis": 1, "value": 2, "stage": 2, "seed": 1}
+    assert dict(results.sizes) == {"factor": 1, "value": 2, "stage": 2, "seed": 1}
     assert abs(results.excess.sel(stage="untrained") - 1).max() < 0.03
     trained = results.sel(stage="trained")
     linear, softmax = (trained.sel(value=value) for value in (0.0, 1.0))

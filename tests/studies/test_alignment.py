@@ -12,15 +12,10 @@ from toyicl.analysis import metrics
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import claim_values, claims
 from toyicl.models.transformer import Architecture
-from toyicl.plots import panels
-from toyicl.studies.alignment import (
-    OTHER_DISTRIBUTIONS,
-    Study,
-    alignment,
-    roll_outs,
-    shifts,
-    thinned,
-)
+from toyicl.plots import panels, reference_panels
+from toyicl.studies.alignment import Study, alignment, thinned
+from toyicl.studies.roll_outs import roll_outs
+from toyicl.studies.shifts import OTHER_DISTRIBUTIONS, shifts
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import fit
 from toyicl.training.step import Training
@@ -109,14 +104,14 @@ def test_a_third_reference_is_measured_drawn_and_judged_without_a_new_variable(h
     )
     assert claim.judge(three)["verdict"] == "holds"
     drawn = {
-        "loss": panels.training_panel,
-        "mine": panels.alignment_panel("mine"),
-        **panels.SHIFTS,
+        "loss": reference_panels.training_panel,
+        "mine": reference_panels.alignment_panel("mine"),
+        **reference_panels.SHIFTS,
     }
     figure = panels.figure(three, drawn, "A third reference.", columns=3)
     labels = [text.get_text() for axes in figure.axes for text in axes.get_legend().get_texts()]
     assert any(label.startswith("mine: ") for label in labels)
-    assert labels.count("mine") == len(panels.SHIFTS)
+    assert labels.count("mine") == len(reference_panels.SHIFTS)
 
 
 def test_roll_outs_are_damped_steps_for_gradient_descent(close):

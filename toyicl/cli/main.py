@@ -116,9 +116,9 @@ def _only_experiment(words: Sequence[str]) -> experiment.Experiment | None:
 
 def list_factors() -> int:
     """Print every factor that `toyicl departures` can vary."""
-    from toyicl.studies.departures import AXES
+    from toyicl.studies.departures import FACTORS
 
-    for name, factor in AXES.items():
+    for name, factor in FACTORS.items():
         values = ", ".join(f"{value:g}" for value in factor.values)
         print(f"{name:<22} {factor.meaning}")
         print(f"{'':<22} default values: {values}")

@@ -189,10 +189,10 @@ def departures(command: Departures, words: Sequence[str], interrupts: InterruptH
         )
     prepare_devices()
     along = [parsing.parse_values(text) for text in command.values]
-    given: dict[str, Any] = dict(zip(("axis", "second_axis"), command.factor, strict=False))
+    given: dict[str, Any] = dict(zip(("factor", "second_factor"), command.factor, strict=False))
     given |= dict(zip(("values", "second_values"), along, strict=False))
     one = experiment.load(experiment.find("departure_map"))
-    changes = {"second_axis": None, "values": (), "second_values": (), **given}
+    changes = {"second_factor": None, "values": (), "second_values": (), **given}
     full, quick = (
         dataclasses.replace(settings, **changes, tolerance=command.tolerance)
         for settings in (one.full, one.quick)

@@ -1,4 +1,4 @@
-"""Helpers for xarray datasets of results: selecting parts, joining, and padding."""
+"""Helpers for xarray datasets of results: building, selecting parts, and joining."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,19 +7,22 @@ import numpy as np
 import xarray as xr
 
 DIMENSIONS = ("seed", "step", "reference", "shift", "amount")
-"""Names of variables that `dataset` makes coordinates."""
+"""Variables that `dataset` turns into coordinates."""
 Variables = dict[str, Any]
 """Variables of a dataset by name, in the forms that `xarray.Dataset` accepts."""
 
 
 def part(results: xr.Dataset, **where: Any) -> xr.Dataset:
-    """The results at some coordinates, without the steps, layers, ... that only other parts have."""
-    chosen = results.sel(where) if where else results
-    return without_padding(chosen) if where else chosen
+    """The results at some coordinates, without labels of other dimensions that only other parts have.
+
+    Results of several models may be padded with NaN, for example if models have different numbers of
+    training steps. The padding of the part is removed; see `without_padding`.
+    """
+    return without_padding(results.sel(where)) if where else results
 
 
 def without_padding(point: xr.Dataset) -> xr.Dataset:
-    """Results without the steps, layers, ... at which every variable that has them is NaN."""
+    """Results without the labels of a dimension at which all variables with the dimension are NaN."""
     for dim in point.dims:
         holding = [values for values in point.data_vars.values() if dim in values.dims]
         floats = [values for values in holding if values.dtype.kind == "f"]
@@ -31,9 +34,10 @@ def without_padding(point: xr.Dataset) -> xr.Dataset:
 
 
 def side_by_side(parts: Mapping[Any, xr.Dataset], dim: str) -> xr.Dataset:
-    """Datasets of several models as one, along a new dimension whose labels are given.
+    """Join the datasets of several models along a new dimension, {label: dataset}.
 
-    What only some of them have, a step or a reference, is NaN in the others.
+    Where only some of them have a label of a dimension, such as a step or a reference, the others are
+    padded with NaN, and `on_plateau` with False.
     """
     joined = xr.concat(
         list(parts.values()),
@@ -43,7 +47,7 @@ def side_by_side(parts: Mapping[Any, xr.Dataset], dim: str) -> xr.Dataset:
         compat="override",
         join="outer",
     )
-    if "on_plateau" in joined:  # False where a model had fewer seeds
+    if "on_plateau" in joined:
         joined["on_plateau"] = joined.on_plateau.fillna(False).astype(bool)
     return joined.assign_coords({dim: list(parts)})
 
@@ -71,14 +75,10 @@ def _is_of_seeds(coordinate: xr.DataArray) -> bool:
     return coordinate.attrs.get("role") == "seed"
 
 
-def _dims(variable: tuple) -> tuple[str, ...]:
-    return (variable[0],) if isinstance(variable[0], str) else variable[0]
-
-
 def dataset(*variables: Variables, **attributes: Any) -> xr.Dataset:
-    """Variables as a dataset; those named like a dimension are its coordinates.
+    """A dataset of variables, with the variables of `DIMENSIONS` as coordinates.
 
-    Values of "seed" become a coordinate that is marked for `seed_dim`.
+    The coordinate "seed" is marked for `seed_dim`.
     """
     merged = {name: values for some in variables for name, values in some.items()}
     coordinates: Variables = {name: merged.pop(name) for name in DIMENSIONS if name in merged}

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from toyicl.core.datasets import part
 from toyicl.core.errors import BadInput
 from toyicl.harness import atomic_files, outputs, report
 from toyicl.harness.provenance import as_plain
@@ -30,8 +31,8 @@ PAGE = Path(__file__).with_name("page")
 SCRIPTS = ("maths", "data", "draw", "step", "learn", "deeper", "breaks", "claims", "main")
 """The page's scripts; each uses only those before it."""
 HEADS = (1, 2)
-KINDS = ("line", "wide")
-"""Tasks of the linear-to-softmax comparison: one input dimension, and all those of the run's task."""
+TASKS = {"line": "one input", "wide": "all inputs"}
+"""Tasks of the linear-to-softmax comparison: the page's names, and the labels in the results."""
 
 
 def shipped() -> Path:
@@ -91,9 +92,9 @@ def render(data: Mapping[str, Any]) -> str:
         "script": "".join((PAGE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS),
         "made": html.escape(data["made"]),
     }
-    for name, part in parts.items():
+    for name, content in parts.items():
         before, after = text.split(f"{{{{{name}}}}}")
-        text = before + part + after
+        text = before + content + after
     return text
 
 
@@ -114,36 +115,36 @@ def contents(results: xr.Dataset, verdicts: list[dict[str, Any]]) -> dict[str, A
         "learn": _learn(results, int(task["context_size"])),
         "deep": {
             "seeds": results.seed.values.tolist(),
-            "stuck": results.deep_on_plateau.values.tolist(),
-            "loss": packed(results.deep_loss),
-            **_circuits(results, "deep_"),
+            "stuck": results.two_layers_on_plateau.values.tolist(),
+            "loss": packed(results.two_layers_loss),
+            **_circuits(results, "two_layers_"),
         },
-        "references": {
-            "zero": float(results.zero_loss),
-            **{name: results[variable].values.tolist() for name, variable in REFERENCES.items()},
-        },
+        "references": _references(results),
         "dial": {
-            "shares": results.share.values.tolist(),
-            "seeds": results.dial_seed.values.tolist(),
-            **{kind: _dial(results, kind) for kind in KINDS},
+            "shares": results.softmax_fraction.values.tolist(),
+            "seeds": results.mixed_seed.values.tolist(),
+            **{name: _mixed(results, task) for name, task in TASKS.items()},
         },
         "verdicts": verdicts,
     }
 
 
-REFERENCES = {
-    "rate": "descent_rate",
-    "loss": "descent_loss",
-    "curvedRate": "curved_rate",
-    "curvedGamma": "curved_gamma",
-    "curvedLoss": "curved_loss",
-}
-"""Optimal parameters and losses of gradient descent and GD++: the page's name for each variable."""
+def _references(results: xr.Dataset) -> dict[str, Any]:
+    """Optimal parameters and losses of gradient descent and GD++, by number of steps."""
+    gd, gdpp = (results.sel(reference=name) for name in ("gd", "gdpp"))
+    return {
+        "zero": float(results.zero_loss),
+        "rate": gd.exact_rate.values.tolist(),
+        "loss": gd.exact_loss.values.tolist(),
+        "curvedRate": gdpp.exact_rate.values.tolist(),
+        "curvedGamma": gdpp.exact_curvature.values.tolist(),
+        "curvedLoss": gdpp.exact_loss.values.tolist(),
+    }
 
 
-def packed(values: xr.DataArray) -> dict[str, Any]:
+def packed(values: xr.DataArray | np.ndarray) -> dict[str, Any]:
     """An array as its shape and its numbers, encoded as little-endian float32 in base64."""
-    array = np.ascontiguousarray(values.values, "<f4")
+    array = np.ascontiguousarray(values, "<f4")
     return {"shape": list(array.shape), "base64": base64.b64encode(array.tobytes()).decode()}
 
 
@@ -178,42 +179,51 @@ def _made(results: xr.Dataset) -> str:
 
 def _learn(results: xr.Dataset, count: int) -> dict[str, Any]:
     """Measurements and circuits of one layer at every snapshot of its training."""
+    best = results.sel(reference="gd", depth=1)
     return {
         "seeds": results.seed.values.tolist(),
         "steps": results.step.values.tolist(),
         "stuck": results.on_plateau.values.tolist(),
         "loss": packed(results.loss),
-        "cosine": packed(results.model_cosine.sel(reference="gd")),
-        "ratio": packed(results.norm_ratio.sel(reference="gd")),
-        "floor": float(results.descent_loss[0]),
+        "cosine": packed(best.model_cosine),
+        "ratio": packed(best.norm_ratio),
+        "floor": float(best.exact_loss),
         "zero": float(results.zero_loss),
-        "step": float(results.descent_rate[0]) / count,
-        **_circuits(results, ""),
+        "step": float(best.exact_rate) / count,
+        **_circuits(results),
     }
 
 
-def _circuits(results: xr.Dataset, before: str) -> dict[str, Any]:
-    """Both circuits of a model's heads, under the page's names; `before` is the variables' prefix."""
-    return {
-        "keyQuery": packed(results[f"{before}key_query"]),
-        "valueOutput": packed(results[f"{before}value_output"]),
-    }
+def _circuits(results: xr.Dataset, prefix: str = "") -> dict[str, Any]:
+    """Both circuits (..., head, row, column), under the page's names; `prefix` is the variables'."""
+    found = {}
+    for shown, name in (("keyQuery", "key_query"), ("valueOutput", "value_output")):
+        values = results[f"{prefix}{name}"]
+        array = values.values if "head" in values.dims else np.expand_dims(values.values, -3)
+        found[shown] = packed(array)
+    return found
 
 
-def _dial(results: xr.Dataset, kind: str) -> dict[str, Any]:
+def _mixed(results: xr.Dataset, task: str) -> dict[str, Any]:
     """Layers from linear to softmax attention, (softmax fraction, seed, ...), by number of heads."""
-    heads = {}
+    of_heads = {str(heads): part(results, task=task, heads=heads) for heads in HEADS}
+    best = results.sel(reference="gd", depth=1)
+    rate = best.exact_rate if task == TASKS["wide"] else results.exact_rate_of_one_input
+    return {
+        "rate": float(rate),
+        "descent": of_heads["1"].mixed_reference_loss.values.tolist(),
+        "heads": {heads: _mixed_heads(own) for heads, own in of_heads.items()},
+    }
+
+
+def _mixed_heads(results: xr.Dataset) -> dict[str, Any]:
+    """Layers with one number of heads, (softmax fraction, seed, ...)."""
     untrained, trained = (results.sel(stage=stage) for stage in ("untrained", "trained"))
-    for count in HEADS:
-        before = f"{kind}_{count}_"
-        heads[str(count)] = {
-            "loss": packed(trained[f"{before}loss"]),
-            "cosine": packed(trained[f"{before}model_cosine"]),
-            "ratio": packed(trained[f"{before}norm_ratio"]),
-            "stuck": results[f"{before}on_plateau"].values.tolist(),
-            "untrainedCosine": packed(untrained[f"{before}model_cosine"]),
-            **_circuits(results, before),
-        }
-    rate = results.line_rate if kind == "line" else results.descent_rate[0]
-    descent = results[f"{kind}_1_gd_loss"].values.tolist()
-    return {"rate": float(rate), "descent": descent, "heads": heads}
+    return {
+        "loss": packed(trained.mixed_loss),
+        "cosine": packed(trained.mixed_model_cosine),
+        "ratio": packed(trained.mixed_norm_ratio),
+        "stuck": results.mixed_on_plateau.values.tolist(),
+        "untrainedCosine": packed(untrained.mixed_model_cosine),
+        **_circuits(results, "mixed_"),
+    }

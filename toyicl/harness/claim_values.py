@@ -44,6 +44,11 @@ def interpolated_over(reference: str) -> Value:
     return lambda results: results["interpolated_loss"] / reference_loss(results, reference)
 
 
+def ratio_of_references(name: str, one: str, other: str) -> Value:
+    """A variable of the comparison with a reference divided by that with another, after training."""
+    return lambda results: final(name, one)(results) / final(name, other)(results)
+
+
 def largest(name: str) -> Value:
     """The largest entry of a variable, of all seeds; NaN if one is NaN."""
     return lambda results: results[name].max(skipna=False)

@@ -1,4 +1,4 @@
-"""How figures look: one style, every seed drawn, exact references as lines, captions that say all."""
+"""The style of figures: every seed drawn, exact values as lines, and captions with the command."""
 
 import io
 import itertools
@@ -19,19 +19,19 @@ from PIL import Image
 PANEL = (4.2, 3.0)
 """Width and height of a panel, in inches."""
 COLORS = 128
-"""Colours of a PNG's palette; the lines of a figure need a dozen, and their edges the rest."""
+"""Number of colours in the palette of a PNG: a dozen for lines, the others for antialiasing."""
 STYLE = Path(__file__).with_name("paper.mplstyle")
 MODEL, REFERENCE, THIRD, FOURTH = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-"""Colours of the trained model, of its reference, and of two more; never without a line style."""
+"""Colours of the trained model, its reference, and two further curves, which differ in line style."""
 
 
 def style() -> AbstractContextManager[None]:
-    """The project's look, for all that is drawn and saved inside the context."""
+    """A context in which figures are drawn and saved in the project's style."""
     return mpl.rc_context(fname=STYLE)
 
 
 def panels(rows: int, columns: int, *, width: float = PANEL[0], height: float = PANEL[1]) -> Figure:
-    """A figure of rows x columns panels, to be drawn under `style`."""
+    """A figure of rows x columns panels, to be drawn in the context `style`."""
     figure = Figure(figsize=(width * columns, height * rows))
     FigureCanvasAgg(figure)
     figure.subplots(rows, columns)
@@ -39,7 +39,7 @@ def panels(rows: int, columns: int, *, width: float = PANEL[0], height: float = 
 
 
 def title(axes: Axes, index: int, text: str) -> None:
-    """Letter and title of a panel; after z come aa, ab, ..."""
+    """Set letter and title of a panel; after z come aa, ab, ..."""
     round_, letter = divmod(index, len(ascii_lowercase))
     before = ascii_lowercase[round_ - 1] if round_ else ""
     axes.set_title(f"({before}{ascii_lowercase[letter]}) {text}")
@@ -48,8 +48,11 @@ def title(axes: Axes, index: int, text: str) -> None:
 def every_seed(
     axes: Axes, values: xr.DataArray, along: str, *, label: str, color: str, style: str = "-"
 ) -> None:
-    """Draw values (seed, along), a thin line for each seed; the legend counts them."""
-    values = values.dropna("seed", how="all")  # of models that were trained with fewer seeds
+    """Draw values (seed, along), one line for each seed; the legend states the number of seeds.
+
+    Seeds without any value are left out: some models are trained with fewer seeds than others.
+    """
+    values = values.dropna("seed", how="all")
     count = values.sizes["seed"]
     seeds = "1 seed" if count == 1 else f"{count} seeds"
     for number, line in enumerate(values.transpose("seed", along)):
@@ -70,9 +73,10 @@ def over_points(
     band: tuple[float, float],
     exact: float | None,
 ) -> None:
-    """Values of seeds at each of some named points, with the band they should lie in.
+    """Draw values of seeds at named points, with the band in which they should lie.
 
-    At each point those that left their plateau, which set the scale, and those that did not.
+    `values` has, for each point, those of seeds that left their plateau, which set the scale, and those
+    of seeds that did not.
     """
     axes.axhspan(*band, color="0.9")
     for position, (kept, _) in enumerate(values):
@@ -89,7 +93,7 @@ def over_points(
 
 
 def plateau_sentence(on_plateau: xr.DataArray) -> str:
-    """Which seeds never left their plateau, (..., seed), as a sentence; empty if all did."""
+    """A sentence that names the seeds on their plateau, (..., seed); empty if there are none."""
     if on_plateau.ndim == 1:
         stuck = _listed(on_plateau)
         return f"Still on its plateau at the end: seed {stuck}." if stuck else ""
@@ -109,31 +113,31 @@ def _listed(on_plateau: xr.DataArray) -> str:
 
 
 def command_sentence(results: xr.Dataset) -> str:
-    """The command that made the results; for results that no run has saved, nothing."""
+    """A sentence with the command that made the results; empty if they were not saved by a run."""
     command = results.attrs.get("command")
     return f"Command: {command}" if command else ""
 
 
 def common_sentences(results: xr.Dataset) -> list[str]:
-    """What every caption says: seeds, those on their plateau, what was cut, the command."""
+    """Sentences of every caption: seeds, seeds on their plateau, what was cut, the command."""
     seeds = results.sizes.get("seed", 0)
     return [
         f"{seeds} seed{'s' if seeds > 1 else ''}, each drawn." if seeds else "",
         plateau_sentence(results.on_plateau) if "on_plateau" in results else "",
-        "A line ends where its loss overflows." if _overflows(results) else "",
+        "Lines end where a loss overflows." if _overflows(results) else "",
         str(results.attrs.get("cut", "")),
         command_sentence(results),
     ]
 
 
 def _overflows(results: xr.Dataset) -> bool:
-    """Whether some loss is infinite."""
+    """Whether a loss is infinite."""
     losses = (results[name] for name in results.data_vars if str(name).endswith("loss"))
     return any(bool(np.isinf(values).any()) for values in losses if values.dtype.kind == "f")
 
 
 def caption(figure: Figure, sentences: Sequence[str]) -> None:
-    """A caption below the panels: what was run, what was cut, and the command."""
+    """Set the caption below the panels."""
     width = int(figure.get_figwidth() * 15)
     figure.supxlabel(
         textwrap.fill(" ".join(filter(None, sentences)), width),
@@ -147,7 +151,7 @@ def caption(figure: Figure, sentences: Sequence[str]) -> None:
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write stem.png and stem.svg, the same bytes for the same figure.
 
-    The PNG has a palette: figures of many panels stay small enough to be kept in a repository.
+    The PNG has a palette, so that figures of many panels are small enough for a repository.
     """
     png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
     pixels = io.BytesIO()

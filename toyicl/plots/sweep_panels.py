@@ -1,4 +1,4 @@
-"""Figures of a probe: curves of every seed along one axis, or maps of medians over two."""
+"""Figures of departure sweeps: curves of every seed along one factor, or maps of medians over two."""
 
 from functools import partial
 
@@ -8,47 +8,47 @@ from matplotlib.figure import Figure
 
 from toyicl.plots import figures, panels
 
-NAMES = {
-    "excess": "excess",
+TITLES = {
+    "excess": "excess loss",
     "model_cosine": "model cosine",
     "norm_ratio": "norm ratio",
     "prediction_difference": "prediction difference",
-    "unexplained": "left by GD",
+    "unexplained": "unexplained by GD",
 }
-"""Titles of what is drawn."""
+"""Titles of the panels, by variable."""
 SMALL = (3.3, 2.2)
-"""Width and height of a panel, in inches, where several axes are drawn."""
+"""Width and height of a panel, in inches, where several factors are drawn."""
 MEANINGS = (
-    "Excess: share of the way from predicting 0 to GD that is missing. Left by GD: share of the "
-    "model's squared answers that GD does not account for."
+    "Excess loss: 0 is as good as the best gradient descent (GD), 1 no better than predicting 0. "
+    "Unexplained by GD: fraction of the variance of the model's predictions, 1 - R^2."
 )
 
 
 def draw(results: xr.Dataset) -> Figure:
-    """Curves along one axis, or maps over two, of all that was measured."""
+    """Curves along one factor, or maps over two, of all that was measured."""
     if "second_value" in results.dims:
         return _draw_map(results)
-    return draw_axes(results, {str(results["axis"][0].item()): ""})
+    return draw_factors(results, {str(results["factor"][0].item()): ""})
 
 
-def draw_axes(results: xr.Dataset, titles: dict[str, str]) -> Figure:
-    """A row of panels for each axis: what is missing, cosine, norm ratio, what GD leaves."""
+def draw_factors(results: xr.Dataset, titles: dict[str, str]) -> Figure:
+    """A row of panels for each factor, {factor: title}."""
     drawn: dict[str, panels.Panel] = {}
     for name, title in titles.items():
         before = f"{title}: " if title else ""
-        for variable, shown in NAMES.items():
-            panel = partial(_along, variable=variable, axis=name)
-            drawn[before + shown] = panels.of(panel, axis=name)
+        for variable, shown in TITLES.items():
+            panel = partial(_along, variable=variable, factor=name)
+            drawn[before + shown] = panels.of(panel, factor=name)
     sentence = (
-        f"{MEANINGS} Dotted: the same models untrained; grey rings: seeds on their plateau. "
+        f"{MEANINGS} Dotted: the same models before training; grey rings: seeds on their plateau. "
         f"{results.attrs['steps']} training steps at every value."
     )
     size = figures.PANEL if len(titles) == 1 else SMALL
-    return panels.figure(results, drawn, sentence, columns=len(NAMES), size=size)
+    return panels.figure(results, drawn, sentence, columns=len(TITLES), size=size)
 
 
-def _along(canvas: Axes, results: xr.Dataset, *, variable: str, axis: str) -> None:
-    results = results.dropna("value", how="all", subset=["loss"])  # values of other axes
+def _along(canvas: Axes, results: xr.Dataset, *, variable: str, factor: str) -> None:
+    results = results.dropna("value", how="all", subset=["loss"])  # values of other factors
     values = results["value"].values
     log = len(values) > 1 and bool((values > 0).all()) and values.max() / values.min() >= 30
     stuck = results.on_plateau.astype(bool)
@@ -64,7 +64,7 @@ def _along(canvas: Axes, results: xr.Dataset, *, variable: str, axis: str) -> No
             canvas.plot(values, rings, "o", color="0.6", mfc="none")
     for line in canvas.lines:
         line.set_markersize(3)
-    canvas.set(xlabel=axis, xscale="log" if log else "linear")
+    canvas.set(xlabel=factor, xscale="log" if log else "linear")
     if variable == "unexplained":
         canvas.set(yscale="log")
         figures.floor_line(canvas, float(results.attrs["tolerance"]), "tolerance")
@@ -74,22 +74,23 @@ def _along(canvas: Axes, results: xr.Dataset, *, variable: str, axis: str) -> No
     canvas.legend()
 
 
-def _typical(results: xr.Dataset, variable: str) -> xr.DataArray:
-    """The median over the seeds that left their plateau; NaN where none did."""
-    values = results[variable].isel(axis=0).sel(stage="trained")
-    stuck = results.on_plateau.isel(axis=0).astype(bool)
+def _median(results: xr.Dataset, variable: str) -> xr.DataArray:
+    """The median over the seeds that left their plateau, (value, second_value); NaN if none did."""
+    values = results[variable].isel(factor=0).sel(stage="trained")
+    stuck = results.on_plateau.isel(factor=0).astype(bool)
     return values.where(~stuck).median("seed")
 
 
 def _draw_map(results: xr.Dataset) -> Figure:
-    """A heat map over both axes of each median over seeds, with the contour of the tolerance."""
-    name, second = str(results["axis"][0].item()), str(results.attrs["second_axis"])
+    """A heat map over both factors of each median over seeds, with the contour of the tolerance."""
+    name, second = str(results["factor"][0].item()), str(results.attrs["second_factor"])
     tolerance = float(results.attrs["tolerance"])
-    left = _typical(results, "unexplained").T
-    contoured = min(left.shape) > 1 and float(left.min()) < tolerance < float(left.max())
+    unexplained = _median(results, "unexplained").T
+    low, high = float(unexplained.min()), float(unexplained.max())
+    contoured = min(unexplained.shape) > 1 and low < tolerance < high
 
     def heat(canvas: Axes, _: xr.Dataset, *, variable: str) -> None:
-        medians = _typical(results, variable)
+        medians = _median(results, variable)
         logarithmic = variable == "unexplained" and bool((medians.fillna(0) > 0).any())
         image = canvas.pcolormesh(
             results["value"],
@@ -103,21 +104,22 @@ def _draw_map(results: xr.Dataset) -> Figure:
         canvas.figure.colorbar(image, ax=canvas, shrink=0.8)
         if contoured:
             lines = canvas.contour(
-                results["value"], results.second_value, left, [tolerance], colors="white"
+                results["value"], results.second_value, unexplained, [tolerance], colors="white"
             )
-            canvas.clabel(lines, fmt={tolerance: f"{tolerance:g} left"})
+            canvas.clabel(lines, fmt={tolerance: f"{tolerance:g} unexplained"})
         canvas.set(xlabel=name, ylabel=second)
         canvas.grid(visible=False)
 
     drawn: dict[str, panels.Panel] = {
-        title: partial(heat, variable=variable) for variable, title in NAMES.items()
+        title: partial(heat, variable=variable) for variable, title in TITLES.items()
     }
     sentence = (
         f"{MEANINGS} Medians over those of {results.sizes['seed']} seeds that left their plateau "
         f"({int(results.on_plateau.sum())} of {results.on_plateau.size} trainings did not); hatched: "
-        f"none did. {results.attrs['steps']} training steps at every point."
+        f"no seed did. {results.attrs['steps']} training steps at every point."
     )
     if contoured:
-        sentence += f" White: where gradient descent leaves {tolerance:.0%} of the model's answers."
-    summed = results.isel(seed=0, drop=True).drop_vars("on_plateau")  # the sentence says what of
+        sentence += f" White: {tolerance:.0%} of the variance is unexplained by gradient descent."
+    # Without seeds, since the sentence states how many there are and how many are on their plateau.
+    summed = results.isel(seed=0, drop=True).drop_vars("on_plateau")
     return panels.figure(summed, drawn, sentence, columns=3)

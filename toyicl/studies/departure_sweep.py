@@ -1,9 +1,10 @@
-"""The probe: models trained along one dial, or two, each beside gradient descent and its own control.
+"""Departure sweeps: models trained along one factor, or two, and compared with gradient descent.
 
-At each value of an axis (see `axes`) models are trained as one program where shapes allow, and set
-beside the best gradient descent of as many steps on that task: by the loss that is left above it, by
-cosine, norm ratio and distance, and by the share of the model's answers that it does not account for.
-The same models before their first step are the control of every number.
+At each value of a factor (see `departures`) a model is trained; values that change no shape are
+trained as one program. The model is compared with the best gradient descent that takes as many steps on
+the same task: by the loss that it lacks, by cosine, norm ratio and distance, and by the variance of
+its predictions that gradient descent does not explain. The same numbers of the untrained models are the
+controls.
 """
 
 import itertools
@@ -36,8 +37,10 @@ from toyicl.training.step import Training
 
 TUNING_EPISODES = 20_000
 STUCK = 0.75
-"""Share of the way to gradient descent that a model on its plateau still misses: its loss is near that
-of predicting 0, and even a softmax head at its best, which is no descent, misses less."""
+"""Excess (see `_compare`) above which a model counts as being on its plateau.
+
+There its loss is close to that of predicting 0. The best softmax head, which is not gradient descent,
+has a smaller excess."""
 STAGES = ("untrained", "trained")
 """Labels of the dimension `stage`: models before their first step, and after their last."""
 CONTROLLED = (
@@ -48,95 +51,99 @@ CONTROLLED = (
     "prediction_difference",
     "unexplained",
 )
+"""Variables that are measured at both stages."""
 
 
 @named_in_errors
 @dataclass(frozen=True, kw_only=True)
-class Probe:
-    """Settings of a probe along one axis, or two."""
+class DepartureSweep:
+    """Settings of a sweep along one factor, or over two."""
 
     task: LinearRegression = LinearRegression()
-    """The task where all dials are at their linear end."""
+    """The task from which the factors depart."""
     model: Architecture = Architecture()
-    """The model there."""
+    """The model from which the factors depart."""
     training: Training = Training(
         steps=5000, batch_size=512, snapshot_every=1000, learning_rate=3e-3
     )
     """The training at every point."""
-    axis: str = "attention.softmax"
-    """The dial; `toyicl probe` lists them."""
+    factor: str = "attention.softmax"
+    """Name of the factor; `toyicl departures` lists them."""
     values: tuple[float, ...] = ()
-    """Its values; none takes the axis's own."""
-    second_axis: str | None = None
-    """A second dial, for a map."""
+    """Values of the factor; empty for its default values."""
+    second_factor: str | None = None
+    """Name of a second factor, for a map."""
     second_values: tuple[float, ...] = ()
-    """Its values; none takes the axis's own."""
+    """Values of the second factor; empty for its default values."""
     tolerance: float = 0.05
-    """Share of its answers that a model may leave to be called explained."""
+    """Largest unexplained variance (1 - R^2) that counts as explained."""
     evaluation_episodes: int = 20_000
     """Held-out episodes at each point."""
 
     def __post_init__(self) -> None:
         require_size("evaluation_episodes", self.evaluation_episodes)
         require_positive("tolerance", self.tolerance)
-        require(self.second_axis != self.axis, "second_axis", "another than axis", self.axis)
-        given = self.second_axis is not None or not self.second_values
-        require(given, "second_values", "left out without second_axis", self.second_values)
+        rule = "different from factor"
+        require(self.second_factor != self.factor, "second_factor", rule, self.factor)
+        given = self.second_factor is not None or not self.second_values
+        require(given, "second_values", "empty without second_factor", self.second_values)
         for values in self.along():
             require_increasing("values", values)
-        # Refused here, before anything is trained.
-        places = [self.place(point) for point in self.points()]
-        apart = all(place not in places[:index] for index, place in enumerate(places))
-        require(apart, "second_axis", f"one that leaves {self.axis} as it is", self.second_axis)
+        # Every setup is made here, so that what is not allowed is refused before anything is trained.
+        setups = [self.setup(point) for point in self.points()]
+        different = all(setup not in setups[:index] for index, setup in enumerate(setups))
+        rule = f"a factor that keeps the values of {self.factor}"
+        require(different, "second_factor", rule, self.second_factor)
 
     def along(self) -> tuple[tuple[float, ...], ...]:
-        """The values of each axis."""
-        first = self.values or departures.find(self.axis).values
-        if self.second_axis is None:
+        """The values of each factor."""
+        first = self.values or departures.find(self.factor).values
+        if self.second_factor is None:
             return (first,)
-        return first, self.second_values or departures.find(self.second_axis).values
+        return first, self.second_values or departures.find(self.second_factor).values
 
     def points(self) -> list[tuple[float, ...]]:
-        """The values of all axes at each point, the last axis fastest."""
+        """The values of all factors at each point; those of the last factor change fastest."""
         return list(itertools.product(*self.along()))
 
-    def place(self, point: tuple[float, ...]) -> departures.Place:
+    def setup(self, point: tuple[float, ...]) -> departures.Setup:
         """The task and the model at a point."""
-        place: departures.Place = (self.task, self.model)
+        setup: departures.Setup = (self.task, self.model)
         for name, value in zip(self._names(), point, strict=True):
-            place = departures.find(name).place(name, place, value)
-        return place
+            setup = departures.find(name).at(name, setup, value)
+        return setup
 
     def name(self, point: tuple[float, ...]) -> str:
         """Name of the training at a point."""
         return ", ".join(
-            f"{axis} = {value}" for axis, value in zip(self._names(), point, strict=True)
+            f"{name} = {value}" for name, value in zip(self._names(), point, strict=True)
         )
 
     def _names(self) -> list[str]:
-        return [self.axis] if self.second_axis is None else [self.axis, self.second_axis]
+        return [self.factor] if self.second_factor is None else [self.factor, self.second_factor]
 
 
-def trainings(settings: Probe) -> dict[str, Job]:
+def trainings(settings: DepartureSweep) -> dict[str, Job]:
     """One training at every point."""
     jobs = {}
     for point in settings.points():
-        task, model = settings.place(point)
+        task, model = settings.setup(point)
         jobs[settings.name(point)] = Job(model, task, settings.training)
     return jobs
 
 
-def measure(settings: Probe, histories: Histories) -> xr.Dataset:
-    """Compare the model at every point with gradient descent, trained and untrained.
+def measure(settings: DepartureSweep, histories: Histories) -> xr.Dataset:
+    """Compare the model at every point with gradient descent, before and after training.
 
-    Dimensions: axis (one entry, its name), value, second_value if there is a second axis, stage
+    Dimensions: factor (one entry, its name), value, second_value if there is a second factor, stage
     ("untrained", "trained"), seed.
     """
     rows = []
     for point in settings.points():
-        (task, model), history = settings.place(point), histories[settings.name(point)]
-        steps = model.depth - (model.tokens == "separate")  # a layer of those only arranges
-        rows.append(beside_descent(history, task, steps, settings.evaluation_episodes))
+        (task, model), history = settings.setup(point), histories[settings.name(point)]
+        # The first layer on separate tokens only copies labels to inputs.
+        steps = model.depth - (model.tokens == "separate")
+        rows.append(compare_with_descent(history, task, steps, settings.evaluation_episodes))
     along = dict(zip(("value", "second_value"), map(list, settings.along()), strict=False))
     shape = tuple(len(values) for values in along.values())
     variables = {}
@@ -152,41 +159,43 @@ def measure(settings: Probe, histories: Histories) -> xr.Dataset:
         variables,
         coords=coordinates,
         attrs={
-            "second_axis": settings.second_axis or "",
+            "second_factor": settings.second_factor or "",
             "tolerance": settings.tolerance,
             "steps": int(settings.training.steps),
         },
-    ).expand_dims({"axis": [settings.axis]})
+    ).expand_dims({"factor": [settings.factor]})
 
 
-def beside_descent(
+def compare_with_descent(
     history: History, task: Task, steps: int, evaluation_episodes: int
 ) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
-    """Each seed compared with the best gradient descent on its task, before and after training.
+    """Compare each seed with the best gradient descent on its task, before and after training.
 
-    Variables by name, as dimensions and values: those of `CONTROLLED` (stage, seed), others (seed,),
-    and the losses of gradient descent and of predicting 0, numbers: on these episodes, and over all
-    episodes, NaN where there is no closed form.
+    Variables by name, as dimensions and values: those of `CONTROLLED` (stage, seed), others (seed,);
+    and numbers: `reference_loss`, the loss of gradient descent, and `zero_loss`, that of predicting 0,
+    on these episodes; `exact_reference_loss` and `exact_zero_loss`, their means over the distribution
+    of episodes, NaN where there is no closed form.
     """
     episodes = task.sample(jax.random.key(2022), evaluation_episodes)
     reference = best_descent(task, steps)
-    floor = exact_losses(task, steps)
+    exact = exact_losses(task, steps)
     first = jax.tree.map(lambda leaf: leaf[:, 0], history.learners)
-    found = _beside(history.final, reference, episodes, *floor)
-    control = _beside(first, reference, episodes, *floor)
-    exact = dict(zip(("exact_gd_loss", "exact_zero_loss"), map(np.asarray, floor), strict=True))
+    trained = _compare(history.final, reference, episodes, *exact)
+    untrained = _compare(first, reference, episodes, *exact)
+    names = ("exact_reference_loss", "exact_zero_loss")
+    found = trained | dict(zip(names, map(np.asarray, exact), strict=True))
     return {
-        name: (("stage", "seed"), np.stack([control[name], values]))
+        name: (("stage", "seed"), np.stack([untrained[name], values]))
         if name in CONTROLLED
         else (("seed",) * np.ndim(values), np.asarray(values))
-        for name, values in (found | exact).items()
+        for name, values in found.items()
     }
 
 
 def best_descent(task: Task, steps: int) -> GradientDescent:
     """The best gradient descent of one step size on a task: in closed form where there is one.
 
-    Elsewhere the step size is searched for on 20,000 episodes of its own.
+    Elsewhere the step size is optimised on 20,000 other episodes.
     """
     if _has_closed_form(task):
         return GradientDescent.shared(task, steps)  # type: ignore[arg-type]
@@ -196,13 +205,13 @@ def best_descent(task: Task, steps: int) -> GradientDescent:
     if steps == 1:
         return GradientDescent(one)
 
-    from scipy.optimize import minimize_scalar  # takes most of a second, and few commands tune
+    from scipy.optimize import minimize_scalar  # imported here: it takes most of a second
 
     @jax.jit
     def loss(factor: jax.Array) -> jax.Array:
         return metrics.loss(GradientDescent(factor * one, steps), episodes)
 
-    # In units of the best single step, which may be tiny, and below 0.
+    # In units of the best single step, which may be tiny or negative.
     found = minimize_scalar(lambda factor: float(loss(jnp.asarray(factor))), bounds=(0, 2))
     return GradientDescent(float(found.x) * one, steps)
 
@@ -221,33 +230,36 @@ def _has_closed_form(task: Task) -> bool:
 
 
 @jax.jit
-def _beside(
+def _compare(
     models: Any,
     reference: GradientDescent,
     episodes: Episode,
-    exact_gd_loss: float,
+    exact_reference_loss: float,
     exact_zero_loss: float,
 ) -> dict[str, jax.Array]:
-    """What is measured of each model, (seed,), and of the reference, a number.
+    """Measures of each model, (seed,), and losses of the reference and of predicting 0, numbers.
 
-    The excess is how far the model is above the reference on the same episodes, over the exact distance
-    of the reference from predicting 0, where that is known.
+    The excess is the loss of the model minus that of the reference on the same episodes, divided by the
+    loss of predicting 0 minus that of the reference, which are exact where they are known: 0 is as good
+    as the reference, 1 no better than predicting 0. `unexplained` is 1 - R^2, the squared distance of
+    the predictions divided by the squared norm of the model's.
     """
     other = metrics.observe(reference, episodes)
     own, losses = jax.lax.map(
         lambda model: (metrics.observe(model, episodes), metrics.loss(model, episodes)), models
     )
     compared = jax.vmap(metrics.difference, (0, None, 0))(own, other, losses)
-    gd_loss, zero_loss = metrics.loss(reference, episodes), metrics.zero_loss(episodes)
-    apart = jnp.sum((own.predictions - other.predictions[None]) ** 2, axis=(1, 2))
-    known = ~jnp.isnan(exact_gd_loss)
-    way = jnp.where(known, exact_zero_loss - exact_gd_loss, zero_loss - gd_loss)
-    excess = (compared.loss - gd_loss) / way
+    reference_loss, zero_loss = metrics.loss(reference, episodes), metrics.zero_loss(episodes)
+    squares = jnp.sum((own.predictions - other.predictions[None]) ** 2, axis=(1, 2))
+    known = ~jnp.isnan(exact_reference_loss)
+    exact_gain = exact_zero_loss - exact_reference_loss
+    gain = jnp.where(known, exact_gain, zero_loss - reference_loss)
+    excess = (compared.loss - reference_loss) / gain
     return {
         **compared._asdict(),
         "excess": excess,
-        "unexplained": apart / jnp.sum(own.predictions**2, axis=(1, 2)),
-        "gd_loss": gd_loss,
+        "unexplained": squares / jnp.sum(own.predictions**2, axis=(1, 2)),
+        "reference_loss": reference_loss,
         "zero_loss": zero_loss,
         "on_plateau": excess > STUCK,
     }

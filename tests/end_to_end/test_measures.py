@@ -1,0 +1,138 @@
+"""Every experiment measures what its checked-in results hold, on models that were not trained.
+
+The settings are quick ones with small tasks and few episodes, and histories repeat the initial
+models at every snapshot, so that nothing but `measure` takes time. Values are not judged.
+"""
+
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+from toyicl.harness import experiment
+from toyicl.harness.results import load_results
+from toyicl.models.transformer import Architecture
+from toyicl.studies import departure_sweep
+from toyicl.tasks.linear import LinearRegression
+from toyicl.training.loop import History
+from toyicl.training.step import Training
+
+pytestmark = pytest.mark.usefixtures("plain_compiler")
+
+FIGURES = Path(__file__).parents[2] / "figures"
+LOADED = {listing.name: experiment.load(listing) for listing in experiment.listings()}
+SMALL = {
+    "episodes": 4,
+    "evaluation_episodes": 12,
+    "limit_episodes": 12,
+    "many_episodes": 12,
+    "robust_episodes": 12,
+    "sensitivity_episodes": 2,
+    "spectrum_tasks": 600,
+    "random_layers": 2,
+    "curve_points": 3,
+    "noise_width": 8,
+    "queries": 6,
+    "tasks": 2,
+    "scales": (0.5, 1.0, 2.0),
+    "factors": (1.0, 5.0),
+}
+"""Values of settings that have the same name in several experiments."""
+CHANGES = {
+    "attention_maps": {"rates": (0.1,)},
+    "classroom": {"softmax_fractions": (0.0, 1.0), "depth": 2},
+    "context_sizes": {"sizes": (3, 4)},
+    "cosine_blindness": {"depth": 2},
+    "departure_map": {"values": (0.0, 1.0), "second_values": (0.0, 1.0)},
+    "dual_form": {"epochs": 1},
+    "false_labels": {"rates": (0.1,)},
+    "fig01_roll_out": {"depth": 3},
+    "fig02_one_step": {"sizes": (3, 4)},
+    "fig09_weights": {"most_heads": 4},
+    "fig10_damping": {"depth": 3},
+    "fig13_curvature": {"sizes": (4, 5)},
+    "fig16_fixed_tasks": {"counts": (4, 8)},
+    "linearised_finetuning": {"factors": (1.0, 0.1), "rates": (0.1,)},
+    "noisy_labels": {"replaced": (0, 2)},
+    "prop1_equivalence": {"depth": 3},
+    "prop2_features": {"depth": 2, "width": 5},
+    "regression_finetuning": {"rates": (0.1,)},
+    "single_factors": {"factors": ("attention.softmax", "task.anisotropy")},
+    "softmax_identities": {"depth": 2, "queries": 6},
+    "update_similarity": {"rates": (0.1,), "draws": (64, 1024)},
+    "views": {"steps": 2},
+}
+"""Values of settings that only one experiment has, or that it needs."""
+
+
+def tiny(settings, changes):
+    """Settings with small tasks and models, trainings of two snapshots, and few episodes."""
+    if isinstance(settings, Training):
+        return replace(settings, steps=4, batch_size=4, snapshot_every=2)
+    if isinstance(settings, Architecture):
+        return replace(settings, depth=min(settings.depth, 3))
+    if isinstance(settings, LinearRegression):
+        dim = settings.dim if settings.covariance else min(settings.dim, 2)
+        return replace(settings, dim=dim, context_size=4, outputs=min(settings.outputs, 2))
+    parts = {
+        field.name: tiny(getattr(settings, field.name), {})
+        for field in fields(settings)
+        if is_dataclass(getattr(settings, field.name))
+    }
+    names = {field.name for field in fields(settings)}
+    small = {name: value for name, value in SMALL.items() if name in names and name not in changes}
+    return replace(settings, **(parts | small | changes))
+
+
+def untrained(job):
+    """A history in which nothing is learned: the initial models of all seeds at each snapshot."""
+    seeds = np.arange(len(job.seeds(2)))
+    keys = jax.random.split(jax.random.key(0), len(seeds))
+    models = jax.jit(jax.vmap(job.build, (None, 0)))(job.task, keys)
+    steps = np.arange(0, int(job.training.steps) + 1, job.training.snapshot_every)
+    repeated = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(steps), 1), models)
+    losses = np.ones((len(seeds), len(steps) - 1))
+    return History(repeated, steps, seeds, losses, np.full(len(seeds), -1))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_to_tune_on():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(departure_sweep, "TUNING_EPISODES", 100)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def settings_of_users():
+    """Experiments may broadcast arrays of different rank, as they do on a user's machine."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_what_is_measured_is_what_is_checked_in(name):
+    one = LOADED[name]
+    settings = tiny(one.quick, CHANGES.get(name, {}))
+    histories = {label: untrained(job) for label, job in one.trainings(settings).items()}
+    results = one.measure(settings, histories)
+    assert isinstance(results, xr.Dataset)
+    kept = load_results(FIGURES / experiment.find(name).group / name)
+    # Results that were saved before a variable was added lack it.
+    assert {n: results[n].dims for n in kept.data_vars} == {
+        n: v.dims for n, v in kept.data_vars.items()
+    }
+    assert {n: v.dims for n, v in results.coords.items()} == {
+        n: v.dims for n, v in kept.coords.items()
+    }
+    assert set(results.attrs) <= set(kept.attrs)
+    if histories:
+        assert seed_coordinates(results)
+        assert seed_coordinates(results) == seed_coordinates(kept)
+
+
+def seed_coordinates(results):
+    return {name for name, values in results.coords.items() if values.attrs.get("role") == "seed"}
