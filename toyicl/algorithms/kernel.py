@@ -1,8 +1,9 @@
-"""Learners that compare the query with each context point: what softmax attention may be doing.
+"""Learners that compare the query with each context point: candidates for softmax attention.
 
-The kernel is exp(scale x . x'), that of softmax attention. One softmax head is a Nadaraya-Watson
-average; read as gradient descent it is a step in this kernel's space whose size the query sets, and two
-heads of opposite small logits are a step on the centred scatter.
+Their kernel is that of softmax attention, exp(scale x . x'). One softmax head is a Nadaraya-Watson
+average, which is also a step of gradient descent in the kernel's function space with a step size
+that depends on the query. The difference of two heads with small logits of opposite sign is a step
+of gradient descent on centred inputs.
 """
 
 import jax
@@ -16,9 +17,10 @@ from toyicl.tasks.linear import LinearRegression
 
 
 class NadarayaWatson(nnx.Module):
-    """The mean of labels weighted by exp(scale x_i . x_q): softmax attention to the labels.
+    """The mean of the labels with weights proportional to exp(scale x_i . x_q).
 
-    Nadaraya (1964), Watson (1964). `scale` may be any number; at 0 it is `AveragedLabels`.
+    Nadaraya (1964), Watson (1964). This is softmax attention to the labels. `scale` may be any
+    number; for 0 the learner is `AveragedLabels`.
     """
 
     def __init__(self, scale: float | jax.Array):
@@ -30,12 +32,13 @@ class NadarayaWatson(nnx.Module):
 
 
 class KernelRidge(nnx.Module):
-    """Ridge regression in the space of the exponential kernel.
+    """Ridge regression in the function space of the exponential kernel.
 
         f(x_q) = k_q (K + penalty I)^-1 Y,   K_ij = exp(scale x_i . x_j)
 
-    With Gaussian noise it is the mean of a Gaussian process. A small `scale` leaves K close to a matrix
-    of rank 1: without a `penalty` the answer then needs float64.
+    The prediction is the posterior mean of a Gaussian process with Gaussian label noise. For a small
+    `scale` K is close to a matrix of rank 1, so that without a `penalty` the prediction needs
+    float64. Raises BadInput for a negative `penalty`.
     """
 
     def __init__(self, scale: float | jax.Array, penalty: float | jax.Array):
@@ -51,11 +54,12 @@ class KernelRidge(nnx.Module):
 
 
 class FunctionalDescent(nnx.Module):
-    """K steps of gradient descent over functions in the exponential kernel's space, from f = 0.
+    """K steps of gradient descent in the function space of the exponential kernel, from f = 0.
 
         f <- f + (eta_k / N) sum_i k(x_i, .) (y_i - f(x_i)),   k(x, x') = exp(scale x . x')
 
-    Cf. Cheng et al. (2023). `learning_rate` is eta: a number shared by all `steps`, or one for each.
+    Cf. Cheng et al. (2023). `learning_rate` is eta: a number that all `steps` share, or one for each
+    step, (steps,). Raises BadInput for other shapes.
     """
 
     def __init__(self, scale: float | jax.Array, learning_rate: Rates, steps: int = 1):
@@ -68,7 +72,7 @@ class FunctionalDescent(nnx.Module):
         """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
         scale = self.scale[...]
         gram, row = jnp.exp(scale * x @ x.T), jnp.exp(scale * x @ x_query)
-        # By the kernel's coefficients: f(x) = sum_i coefficients_i k(x_i, x).
+        # f is represented by its coefficients: f(x) = sum_i coefficients_i k(x_i, x).
         coefficients = jnp.zeros_like(y)
         for rate in jnp.broadcast_to(self.learning_rate[...], (self.steps,)):
             coefficients = coefficients + rate / x.shape[0] * (y - gram @ coefficients)
@@ -76,7 +80,7 @@ class FunctionalDescent(nnx.Module):
 
 
 class AveragedLabels(nnx.Module):
-    """The mean label of the context, whatever the query: the least that attention must beat."""
+    """The mean label of the context for every query: a baseline for softmax attention."""
 
     def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
         """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
@@ -84,7 +88,7 @@ class AveragedLabels(nnx.Module):
 
 
 class NearestNeighbour(nnx.Module):
-    """The label of the context point nearest to the query; of equally near ones, the first."""
+    """The label of the context point that is nearest to the query, the first in case of a tie."""
 
     def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
         """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
@@ -92,12 +96,13 @@ class NearestNeighbour(nnx.Module):
 
 
 class CentredDescent(nnx.Module):
-    """One step of gradient descent on the centred scatter.
+    """One step of gradient descent on centred inputs.
 
         (eta / N) sum_i (x_i - mean x) . x_q y_i
 
-    The limit of two softmax heads of opposite logits, one minus the other, as the logits shrink: they
-    see the covariance of x and y, not their product (`construction.subtracted_heads`).
+    This is the limit of the difference of two softmax heads with logits of opposite sign, as the
+    logits approach 0: the prediction depends on the covariance of x and y, not on their product
+    (`models.construction.subtracted_heads`). `learning_rate` is eta, a number.
     """
 
     def __init__(self, learning_rate: float | jax.Array):

@@ -12,7 +12,8 @@ from toyicl.tasks.linear import LinearRegression
 class Ridge(nnx.Module):
     """Ridge regression: W = Y^T X (X^T X + penalty I)^-1.
 
-    With penalty sigma^2 / omega^2 it is the Bayes-optimal answer to Gaussian weights and noise.
+    With penalty sigma^2 / omega^2 it is Bayes-optimal for normal weights of scale omega and normal
+    label noise of scale sigma.
     """
 
     def __init__(self, penalty: float | jax.Array):
@@ -30,12 +31,12 @@ class Ridge(nnx.Module):
 
 
 class AdaptiveRidge(nnx.Module):
-    """Ridge regression that reads the noise off the context; cf. Vladymyrov et al. (2024).
+    """Ridge regression that estimates the noise from the context; cf. Vladymyrov et al. (2024).
 
         penalty = sigma^2 / omega^2,   sigma^2 = sum_i |y_i - W_ls x_i|^2 / (m (N - d))
 
-    with W_ls the least-squares solution: the estimate is unbiased, and needs more points than inputs.
-    `weight_scale` is omega.
+    with W_ls the least-squares solution. The estimate is unbiased, and needs more points than
+    inputs. `weight_scale` is omega.
     """
 
     def __init__(self, weight_scale: float | jax.Array = 1.0):
@@ -43,11 +44,11 @@ class AdaptiveRidge(nnx.Module):
         self.weight_scale = nnx.Param(jnp.asarray(weight_scale, float))
 
     def penalty(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        """The penalty for a context (N, d), (N, m): a number. Raises BadInput unless N > d."""
+        """The penalty for a context: (N, d), (N, m) -> (). Raises BadInput unless N > d."""
         count, dim = x.shape
         rule = f"more than the number of inputs, {dim}, to estimate the noise from residuals"
         require(count > dim, "context_size", rule, count)
-        # By QR, not by the normal equations, whose error would pass for noise in float32.
+        # QR, since the rounding errors of the normal equations in float32 can be as large as noise.
         basis, _ = jnp.linalg.qr(x)
         left = y - basis @ (basis.T @ y)
         return jnp.sum(left**2) / (y.shape[1] * (count - dim)) / self.weight_scale[...] ** 2
@@ -59,9 +60,10 @@ class AdaptiveRidge(nnx.Module):
 
 
 class LeastSquares(nnx.Module):
-    """Ordinary least squares, the solution of least norm where N < d.
+    """Ordinary least squares; where N < d, the solution of minimum norm.
 
-    At N = d the scatter's condition number is in the hundreds: exact answers need float64.
+    At N = d the condition number of the scatter matrix is in the hundreds, so that exact predictions
+    need float64.
     """
 
     def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:

@@ -2,11 +2,11 @@
 
 A settings class is a frozen dataclass registered as a pytree. Fields declared with `static` (sizes,
 names of distributions, switches) are part of its structure: another value means another compiled
-program. All other fields are leaves, which may be traced: a sweep over them is one `jax.vmap`, and a
-second run with other values compiles nothing.
+program. All other fields are leaves, which may be traced: a sweep over them is one `jax.vmap`, and
+a second run with other values compiles nothing.
 
-Settings are checked once, in `__post_init__`, when they are constructed. Rebuilding a pytree from its
-leaves checks nothing, since JAX puts placeholders of any type there.
+Settings are checked once, in `__post_init__`, when they are constructed. Rebuilding a pytree from
+its leaves checks nothing, since JAX puts placeholders of any type there.
 """
 
 import functools
@@ -25,7 +25,7 @@ from toyicl.core.errors import BadSetting
 NUMBERS = (int, float, np.integer, np.floating)
 """Types of numbers, whose values are checked."""
 ARRAYS = (np.ndarray, jax.Array)
-"""Types of arrays, possibly traced, which are allowed for a scale and whose values are not checked."""
+"""Types of arrays, possibly traced. A scale may be an array, whose values are not checked."""
 
 Class = TypeVar("Class")
 

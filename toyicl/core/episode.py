@@ -10,8 +10,8 @@ import jax.numpy as jnp
 class Episode(NamedTuple):
     """One in-context task: N labelled points and a query, or a batch of them.
 
-    A batch has its episodes on the LAST axis of every field. Vector units of a CPU need this layout;
-    with episodes first, a training step takes several times as long.
+    A batch has its episodes on the LAST axis of every field. Vector units of a CPU need this
+    layout; with episodes first, a training step takes several times as long.
     """
 
     x: jax.Array
@@ -35,9 +35,10 @@ class Episode(NamedTuple):
 class Learner(Protocol):
     """Anything that maps one context and one query to a prediction.
 
-    Gradient descent, ridge regression, a constructed transformer and a trained one are all learners.
-    A learner is a pure function. A trainable learner is a `flax.nnx.Module`, whose variables are
-    `flax.nnx.Param`s, which are trained, or `Fixed`; every learner of this library is a pytree.
+    Gradient descent, ridge regression, a constructed transformer and a trained one are all
+    learners. A learner is a pure function. A trainable learner is a `flax.nnx.Module`, whose
+    variables are `flax.nnx.Param`s, which are trained, or `Fixed`; every learner of this library is
+    a pytree.
     """
 
     def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:

@@ -11,8 +11,8 @@ class BadSetting(BadInput):
     """A setting is not allowed.
 
     `field` is the name of the setting, `owner` the settings class that it belongs to, or None if it
-    belongs to none, `rule` what is allowed, and `value` what was given. Whoever knows under which name
-    the user gave the setting, such as the command line, reports it with `under`.
+    belongs to none, `rule` what is allowed, and `value` what was given. Whoever knows under which
+    name the user gave the setting, such as the command line, reports it with `under`.
     """
 
     def __init__(self, field: str, rule: str, value: Any, owner: type | None = None):

@@ -1,8 +1,8 @@
 """What a task is, and linear regression.
 
 A task is a distribution over episodes: a frozen dataclass with `sample(key, episodes) -> Episode`.
-Sizes are static and scales are leaves of a pytree, so that a sweep over scales is one `jax.vmap` over
-tasks of the same sizes.
+Sizes are static and scales are leaves of a pytree, so that a sweep over scales is one `jax.vmap`
+over tasks of the same sizes.
 """
 
 import functools
@@ -68,9 +68,9 @@ class Task(Protocol):
 class LinearRegression:
     """Linear regression: labels y = W x, with a new random matrix W in each episode.
 
-    The entries of W are independent, N(0, weight_scale^2). The defaults are those of the code that von
-    Oswald et al. (2022) released: ten inputs, U(-1/2, 1/2), and ten context points. Their text gives
-    U(-1, 1), but their losses and eigenvalues are those of inputs of range 1.
+    The entries of W are independent, N(0, weight_scale^2). The defaults are those of the code that
+    von Oswald et al. (2022) released: ten inputs, U(-1/2, 1/2), and ten context points. Their text
+    gives U(-1, 1), but their losses and eigenvalues are those of inputs of range 1.
 
     Raises BadSetting, at construction, for a setting that is not allowed.
     """
@@ -95,7 +95,7 @@ class LinearRegression:
     label_noise: float | None = None
     """Standard deviation of the noise on context labels; None draws none. The query has none."""
     distractors: int | None = None
-    """Number D of the context's labels, the first ones, that are replaced by noise; None draws none."""
+    """Number D of context labels, the first ones, that are replaced by noise; None draws none."""
     distractor_scale: float = 1.0
     """Standard deviation of the labels that replace them."""
 
@@ -127,9 +127,9 @@ class LinearRegression:
 
         Raises BadInput unless `episodes` is a whole number of at least 1.
 
-        All numbers come from one uniform draw, each distribution by its quantile function, because the
-        random number generator takes most of the compile time, and much of the run time, of a training
-        step.
+        All numbers come from one uniform draw, each distribution by its quantile function, because
+        the random number generator takes most of the compile time, and much of the run time, of a
+        training step.
         """
         require_size("episodes", episodes)
         d, m, n = self.dim, self.outputs, self.context_size

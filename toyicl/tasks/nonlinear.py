@@ -26,8 +26,8 @@ class TeacherRegression(DerivedTask):
 
         y = (1 - fraction) w . x + fraction teacher(x)
 
-    The teacher is sin(gain w . x), or a network with one hidden layer whose weights are new in every
-    episode: sum_h v_h tanh(gain u_h . x) / sqrt(hidden), with standard normal v and u.
+    The teacher is sin(gain w . x), or a network with one hidden layer whose weights are new in
+    every episode: sum_h v_h tanh(gain u_h . x) / sqrt(hidden), with standard normal v and u.
 
     Raises BadSetting, at construction, for a setting that is not allowed.
     """

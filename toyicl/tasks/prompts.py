@@ -1,8 +1,8 @@
 """Classification and regression tasks for sequence models.
 
 An episode is read as the sequence BOS x_1 y_1 ... x_N y_N x_q. A sequence model predicts a label at
-every input, at the first one before it has seen any label. In classification all episodes share part
-of their weights, so that this zero-shot prediction can be better than chance.
+every input, at the first one before it has seen any label. In classification all episodes share
+part of their weights, so that this zero-shot prediction can be better than chance.
 """
 
 from collections.abc import Callable
@@ -148,9 +148,9 @@ class SequenceRegression(DerivedTask):
 def with_false_labels(key: jax.Array, y: jax.Array, fraction: float | jax.Array) -> jax.Array:
     """One-hot labels (N, m) of which round(fraction N) are replaced, each by another class.
 
-    Which demonstrations are replaced, and by which classes, depends on the key alone: a larger fraction
-    replaces those of a smaller one and more. Raises BadInput for a fraction outside [0, 1] and for a
-    single class.
+    Which demonstrations are replaced, and by which classes, depends on the key alone: a larger
+    fraction replaces those of a smaller one and more. Raises BadInput for a fraction outside [0, 1]
+    and for a single class.
     """
     require_fraction("fraction of false labels", fraction)
     count, classes = y.shape
@@ -164,9 +164,10 @@ def with_false_labels(key: jax.Array, y: jax.Array, fraction: float | jax.Array)
 
 
 def require_each_class(field: str, y: jax.Array) -> None:
-    """Check that every class of one-hot labels (N, m) has a demonstration, as means over a class need.
+    """Check that every class of one-hot labels (N, m) has a demonstration.
 
-    Raises BadInput, which names the field, the number of demonstrations, and the classes without one.
+    Raises BadInput, which names the field, the number of demonstrations, and the classes without
+    one.
     """
     missing = np.flatnonzero(np.asarray(y).sum(axis=0) == 0).tolist()
     rule = f"large enough for a demonstration of every class, also of {missing}"

@@ -1,8 +1,8 @@
 """Associative recall, and its mixture with linear regression.
 
 Associative recall is a standard task of in-context learning: the query repeats one of the context's
-inputs, and the answer is that input's label. It needs no regression. Models that are trained on it are
-a control for measures of similarity to gradient descent.
+inputs, and the answer is that input's label. It needs no regression. Models that are trained on it
+are a control for measures of similarity to gradient descent.
 """
 
 import jax
