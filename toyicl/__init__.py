@@ -36,7 +36,7 @@ _NAMES = {
     "training.distributed": ("use_all_cores",),
     "training.step": ("StartFrom", "Training"),
     "training.loop": ("History", "fit"),
-    "theory.closed_form": ("floors",),
+    "theory.reference_losses": ("floors",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 _ALIASES = {

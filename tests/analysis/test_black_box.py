@@ -11,7 +11,7 @@ from toyicl.analysis.black_box import implicit_weights, residual_polynomial
 from toyicl.models.construction import as_transformer
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks.linear import LinearRegression
-from toyicl.theory.step_search import residuals
+from toyicl.theory.step_search import Steps, descent_residual
 
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 
@@ -31,8 +31,8 @@ def contexts():
 
 def descended(values, curvature=0.0):
     """The residual of GD++, or of GD without curvature, from a recursion on eigenvalues."""
-    *_, (left, _) = residuals(values, np.full(STEPS, ETA / COUNT), np.full(STEPS, curvature))
-    return left
+    steps = Steps(np.array([ETA / COUNT]), np.array([curvature]))
+    return np.asarray(descent_residual(steps, jnp.asarray(values), STEPS))
 
 
 LEARNERS = {

@@ -133,8 +133,8 @@ def test_matrix_of_zeros_is_predicting_zero():
 BAD = [
     (
         lambda: correlated_inputs.best_step_matrix(LinearRegression()),
-        "task.input_distribution must be normal here: the moments of correlated inputs are known for "
-        "that law only, got 'uniform'",
+        "task.input_distribution must be normal here, as the moments of other correlated inputs are "
+        "not known, got 'uniform'",
     ),
     (
         lambda: correlated_inputs.best_scalar_step(replace(SPREAD, distractors=2)),

@@ -24,7 +24,7 @@ def linear(context_size=10, **others):
 def test_trace_moments_are_exact(size, close):
     expected = np.array(ORACLES["trace_moments"][f"N{size}"][1:]) * 10
     close(gram_spectrum.trace_moments(10, size, "uniform"), expected)
-    values, weights = gram_spectrum.unit_law(linear(size))
+    values, weights = gram_spectrum.eigenvalue_quadrature(linear(size))
     assert np.all(weights > 0)
     assert weights.sum() == pytest.approx(10, EXACT)
     moments = np.array([weights @ values**power for power in range(1, 9)])

@@ -30,8 +30,8 @@ def residual_polynomial(
     For each eigenvector v of S = sum_i x_i x_i^T the learner receives the labels x_i . (weight v) and
     the query (query v). A learner whose prediction is x_q . q(S) sum_i y_i x_i then predicts
     weight query (1 - R(s)) with R(s) = 1 - s q(s). This is (1 - eta s / N)^K for gradient descent, the
-    polynomial of `theory.step_search.residuals` for GD++, and penalty / (s + penalty) for ridge. For
-    other learners R depends on `weight` and `query`. Only the first output is used.
+    residual of `theory.step_search.descent_residual` for GD++, and penalty / (s + penalty) for ridge.
+    For other learners R depends on `weight` and `query`. Only the first output is used.
 
     Raises BadInput for x of another shape.
     """

@@ -169,6 +169,9 @@ def _search(
     learning_rate: float,
 ) -> Any:
     """The parameters whose predictions are nearest to targets; candidates of one kind compile once."""
+    # Not `theory.step_search.minimise`: its derivatives take one pass for each parameter, and the
+    # matrix of a preconditioned step has d^2. Fits are in the precision of the model, as a whole
+    # compiled program.
     units = jax.tree.map(lambda leaf: jnp.where(leaf == 0, 1.0, jnp.abs(leaf)), parameters)
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 

@@ -32,6 +32,7 @@ from toyicl.models.transformer import Architecture
 from toyicl.studies import departures
 from toyicl.tasks.linear import LinearRegression, Task
 from toyicl.theory import gram_spectrum
+from toyicl.theory.step_search import minimise
 from toyicl.training.loop import Histories, History, Job
 from toyicl.training.step import Training
 
@@ -193,9 +194,10 @@ def compare_with_descent(
 
 
 def best_descent(task: Task, steps: int) -> GradientDescent:
-    """The best gradient descent of one step size on a task: in closed form where there is one.
+    """The best gradient descent with one learning rate on a task.
 
-    Elsewhere the step size is optimised on 20,000 other episodes.
+    Where losses have no closed form, the learning rate is searched for on `TUNING_EPISODES` episodes,
+    which are not used for anything else.
     """
     if _has_closed_form(task):
         return GradientDescent.shared(task, steps)  # type: ignore[arg-type]
@@ -205,15 +207,22 @@ def best_descent(task: Task, steps: int) -> GradientDescent:
     if steps == 1:
         return GradientDescent(one)
 
-    from scipy.optimize import minimize_scalar  # imported here: it takes most of a second
+    # K steps that are each as long as the best single step are too long rather than too short.
+    starts = [np.array(factor * one) for factor in (1.0, 0.5)]
+    rate = minimise(SharedRateLoss(steps), starts, episodes).parameters
+    return GradientDescent(float(rate), steps)
 
-    @jax.jit
-    def loss(factor: jax.Array) -> jax.Array:
-        return metrics.loss(GradientDescent(factor * one, steps), episodes)
 
-    # In units of the best single step, which may be tiny or negative.
-    found = minimize_scalar(lambda factor: float(loss(jnp.asarray(factor))), bounds=(0, 2))
-    return GradientDescent(float(found.x) * one, steps)
+@dataclass(frozen=True)
+class SharedRateLoss:
+    """Objective of the search: the log of the loss of K steps with one learning rate."""
+
+    steps: int
+    """Number of steps, K."""
+
+    def __call__(self, learning_rate: jax.Array, episodes: Episode) -> jax.Array:
+        """The objective at a learning rate, ()."""
+        return jnp.log(metrics.loss(GradientDescent(learning_rate, self.steps), episodes))
 
 
 def exact_losses(task: Task, steps: int) -> tuple[float, float]:

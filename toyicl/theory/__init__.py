@@ -1,23 +1,19 @@
-"""Closed forms and numerically exact values of optimal steps and losses."""
+"""Optimal steps and expected losses on linear regression, in closed form or to high precision."""
 
 from toyicl.theory.closed_form import (
     Optimum,
-    bayes_loss,
     centred_optimum,
     excess_loss,
-    floors,
-    gd_per_step,
-    gd_shared,
-    gdpp_per_layer,
-    gdpp_shared,
     gradient_descent_loss,
     gradient_descent_optimum,
     optimal_scale,
     predict_zero_loss,
-    ridge,
     single_head_loss,
 )
 from toyicl.theory.correlated_inputs import best_scalar_step, best_step_matrix, step_matrix_loss
+from toyicl.theory.gram_spectrum import input_moments, population_loss
+from toyicl.theory.optimal_steps import gd_per_step, gd_shared, gdpp_per_layer, gdpp_shared
+from toyicl.theory.reference_losses import bayes_loss, floors, ridge
 
 __all__ = [
     "Optimum",
@@ -33,7 +29,9 @@ __all__ = [
     "gdpp_shared",
     "gradient_descent_loss",
     "gradient_descent_optimum",
+    "input_moments",
     "optimal_scale",
+    "population_loss",
     "predict_zero_loss",
     "ridge",
     "single_head_loss",

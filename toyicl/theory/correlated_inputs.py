@@ -1,4 +1,4 @@
-"""One linear layer on correlated inputs: what any step matrix loses, and which is the best.
+"""One step with a step matrix on correlated inputs: the loss of any matrix, and the best one.
 
 A single linear attention layer predicts sum_i y_i x_i . G x_q with some d x d matrix G, as does one
 step of gradient descent preconditioned by N G. For normal inputs of covariance Lambda, the scatter
@@ -6,8 +6,8 @@ S = sum_i x_i x_i^T has
 
     E S = N Lambda,   E S^2 = N [(N + 1) Lambda^2 + tr(Lambda) Lambda]
 
-and everything else follows. Losses are those of `toyicl.theory.closed_form`: 0.5 E |prediction -
-y_query|^2, the query's label without noise; omega is the scale of the weights and sigma that of
+from which all formulas follow. Losses are those of `toyicl.theory.closed_form`, 0.5 E |prediction -
+y_query|^2, where y_query has no label noise. omega is the scale of the weights and sigma that of
 the label noise.
 """
 
@@ -22,20 +22,21 @@ from toyicl.theory.gram_spectrum import require_no_distractors
 
 
 class BestMatrix(NamedTuple):
-    """The best step matrix on a task, and what it loses."""
+    """The best step matrix on a task, and its loss."""
 
     matrix: np.ndarray
     """G, (d, d): the preconditioner divided by N."""
     loss: float
+    """Expected loss."""
 
 
 def input_covariance(task: LinearRegression) -> np.ndarray:
     """Covariance Lambda of the inputs, (d, d), float64.
 
-    Raises ValueError for laws other than the normal one and for distractors: the moments above hold
+    Raises BadInput for inputs that are not normal and for distractors, since the moments above hold
     for normal inputs and true labels only.
     """
-    rule = "normal here: the moments of correlated inputs are known for that law only"
+    rule = "normal here, as the moments of other correlated inputs are not known"
     require(
         task.input_distribution == "normal",
         "task.input_distribution",
@@ -52,12 +53,12 @@ def input_covariance(task: LinearRegression) -> np.ndarray:
 
 
 def step_matrix_loss(task: LinearRegression, matrix: Any) -> float:
-    """Loss of predicting sum_i y_i x_i . G x_q, for any G, `matrix`, (d, d).
+    """Loss of the prediction sum_i y_i x_i . G x_q, where G is `matrix`, (d, d).
 
         (m / 2) omega^2 [tr Lambda - 2 tr(E S G Lambda) + tr(G^T E S^2 G Lambda)]
         + (m / 2) sigma^2 tr(G^T E S G Lambda)
 
-    Raises ValueError for another shape and for what `input_covariance` refuses.
+    Raises BadInput for another shape and for tasks that `input_covariance` refuses.
     """
     covariance = input_covariance(task)
     step = np.asarray(matrix, np.float64)
@@ -71,11 +72,10 @@ def step_matrix_loss(task: LinearRegression, matrix: Any) -> float:
 
 
 def best_step_matrix(task: LinearRegression) -> BestMatrix:
-    """The best of all single layers: G* = [(tr Lambda + sigma^2 / omega^2) I + (N + 1) Lambda]^-1.
+    """The best step matrix: G* = [(tr Lambda + sigma^2 / omega^2) I + (N + 1) Lambda]^-1.
 
-    Ahn et al. (2023), with noise added. It shrinks directions of much variance, where a few points
-    already say enough. Raises ValueError for what `input_covariance` refuses and for weights of
-    scale 0.
+    Ahn et al. (2023), extended by label noise. Steps are smaller in directions of larger variance.
+    Raises BadInput for tasks that `input_covariance` refuses and for weights of scale 0.
     """
     covariance = input_covariance(task)
     require_positive("task.weight_scale", task.weight_scale)
@@ -86,7 +86,10 @@ def best_step_matrix(task: LinearRegression) -> BestMatrix:
 
 
 def best_scalar_step(task: LinearRegression) -> Optimum:
-    """The best single step of plain gradient descent, G = (eta / N) I: what one number can reach."""
+    """The best single step of gradient descent, G = (eta / N) I, on correlated inputs.
+
+    Raises BadInput for tasks that `input_covariance` refuses and for weights of scale 0.
+    """
     covariance = input_covariance(task)
     require_positive("task.weight_scale", task.weight_scale)
     noise = (float(task.label_noise or 0.0) / float(task.weight_scale)) ** 2

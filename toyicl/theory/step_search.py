@@ -1,89 +1,226 @@
-"""The search for several steps of gradient descent, or GD++, on a law of eigenvalues.
+"""Search for the parameters of an iterative method that give the smallest loss.
 
-Steps are tuned at input range 1 and weight scale 1, where only lambda, the noise relative to both, is
-left; so the laws of scaling hold to rounding. A rate h is eta / N.
+A method that is a polynomial in S = sum_i x_i x_i^T is described by its residual R(s), the fraction
+of the weights that remains to be found in an eigendirection of S of eigenvalue s, as in
+`toyicl.theory.gram_spectrum`. Its loss is a weighted mean over eigenvalues, which is minimised over
+the method's parameters. All searches are in float64, whatever the precision of JAX is set to.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-Problem = tuple[np.ndarray, np.ndarray, float]
-"""Eigenvalues, their weights, and lambda."""
-Vector = Sequence[float] | np.ndarray
+from toyicl.core.config import require_positive
+from toyicl.tasks.linear import LinearRegression
+from toyicl.theory.gram_spectrum import (
+    MOST_NODES,
+    eigenvalue_quadrature,
+    input_moments,
+    require_no_distractors,
+)
+
+Parameters = TypeVar("Parameters")
+Residual = Callable[..., jax.Array]
+"""R(s) of a method: a function of its parameters, eigenvalues (n,), and further arguments; (n,)."""
+
+TINY = 1e-300
+"""Losses below this are equally good, so that the logarithm of a loss is finite."""
+REJECTED = 1e3
+"""Value of the objective where it overflows: larger than the logarithm of any finite loss."""
 
 
-def spread(steps: int, rates: Vector, curvatures: Vector) -> tuple[np.ndarray, np.ndarray]:
-    """One rate and one curvature for each step, from those shared or those given; the last is 0."""
-    inner = np.asarray(curvatures, float) if len(curvatures) else np.zeros(1)
-    return np.broadcast_to(rates, steps), np.append(np.broadcast_to(inner, steps - 1), 0.0)
+class Problem(NamedTuple):
+    """Distribution of the eigenvalues of S, and label noise, at input range and weight scale 1."""
+
+    values: np.ndarray
+    """Eigenvalues s, (n,)."""
+    weights: np.ndarray
+    """Their weights, (n,)."""
+    noise: float
+    """lambda = (sigma / (omega r))^2, the variance of the label noise in units of the weights'."""
 
 
-def residuals(
-    values: np.ndarray, rates: np.ndarray, curvatures: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Residual and transformed eigenvalues before each step, and after the last.
+def unit_problem(task: LinearRegression) -> Problem:
+    """The problem of a task. Raises BadInput for tasks without eigenvalues that determine the loss.
 
-    R <- R (1 - h s),   s <- s (1 - gamma s)^2
+    These are tasks that `input_moments` refuses, tasks with distractors, and weights of scale 0.
     """
-    left = np.ones_like(values)
-    yield left, values
-    for rate, curvature in zip(rates, curvatures, strict=True):
-        left = left * (1 - rate * values)
-        if curvature:
+    input_moments(task)
+    require_no_distractors(task)
+    require_positive("task.weight_scale", task.weight_scale)
+    scale = float(task.weight_scale) * float(task.input_range)
+    values, weights = eigenvalue_quadrature(task)
+    # Nodes of weight 0 make the shapes of all problems equal, so that they share programs.
+    padding = (0, MOST_NODES - values.size)
+    values, weights = np.pad(values, padding, mode="edge"), np.pad(weights, padding)
+    return Problem(values, weights, (float(task.label_noise or 0.0) / scale) ** 2)
+
+
+class Steps(NamedTuple):
+    """Parameters of K steps of gradient descent or GD++; an array of one entry is for all steps."""
+
+    rates: Any
+    """h = eta / N, (1,) or (K,)."""
+    curvatures: Any = ()
+    """gamma: (0,) for gradient descent; (1,) or (K - 1,) for GD++, without the last, which is 0."""
+
+
+class Minimum(NamedTuple, Generic[Parameters]):
+    """The result of a search."""
+
+    parameters: Parameters
+    """The parameters, in the form of the start, as arrays of float64."""
+    value: float
+    """The value of the objective there."""
+
+
+def descent_residual(steps: Steps, values: jax.Array, count: int | jax.Array) -> jax.Array:
+    """Residual of `count` steps of gradient descent or GD++ at eigenvalues (n,); (n,).
+
+        R <- R (1 - h s),   s <- s (1 - gamma s)^2
+
+    `count` may be traced, so that one compiled program serves any number of shared steps.
+    """
+    rates, curvatures = (jnp.asarray(part, values.dtype) for part in steps)
+
+    def step(index: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        left, values = state
+        left = left * (1 - rates[jnp.minimum(index, rates.size - 1)] * values)
+        if curvatures.size:
+            curvature = curvatures[jnp.minimum(index, curvatures.size - 1)]
             values = values * (1 - curvature * values) ** 2
-        yield left, values
+        return left, values
+
+    return jax.lax.fori_loop(0, count, step, (jnp.ones_like(values), values))[0]
 
 
-def loss_and_slopes(
-    problem: Problem, steps: int, rates: Vector, curvatures: Vector
-) -> tuple[float, np.ndarray]:
-    """Log of the mean of R^2 + lambda (1 - R)^2 / s, and its slopes in all parameters given."""
-    values, weights, noise = problem
-    h, gamma = spread(steps, rates, curvatures)
-    heard = np.divide(noise, values, out=np.zeros_like(values), where=values > 0)
-    # High degrees overflow far from the optimum; such points only have to look bad.
-    with np.errstate(over="ignore", invalid="ignore"):
-        *layers, (left, _) = residuals(values, h, gamma)
-        loss = float(weights @ (left**2 + heard * (1 - left) ** 2)) / float(weights.sum())
-        if not np.isfinite(loss) or loss == 0:
-            return 700.0, np.zeros(len(rates) + len(curvatures))
-        # Backwards through the steps: how the loss depends on R, and on s, before each.
-        on_left = 2 * weights * (left - heard * (1 - left)) / (weights.sum() * loss)
-        on_value, slopes = np.zeros_like(values), np.zeros((2, steps))
-        for step in reversed(range(steps)):
-            before, s = layers[step]
-            bend = 1 - gamma[step] * s
-            slopes[:, step] = -np.sum(on_left * before * s), -2 * np.sum(on_value * s**2 * bend)
-            on_value = on_value * bend * (1 - 3 * gamma[step] * s) - on_left * before * h[step]
-            on_left = on_left * (1 - h[step] * s)
-    parts = (slopes[0], len(rates)), (slopes[1, :-1], len(curvatures))
-    tied = [part.sum(keepdims=True) if size == 1 else part[:size] for part, size in parts]
-    return float(np.log(loss)), np.concatenate([np.zeros(0), *tied])
+@dataclass(frozen=True)
+class LogLoss:
+    """Objective of a method with a residual: the log of the mean of R^2 + lambda (1 - R)^2 / s.
+
+    An eigendirection with s = 0 has no data, and therefore no noise. Objectives of the same
+    residual are equal, so that they share compiled programs.
+    """
+
+    residual: Residual
+
+    def __call__(self, parameters: Any, problem: Problem, *arguments: Any) -> jax.Array:
+        """The objective at some parameters; further arguments are those of the residual."""
+        values, weights, noise = problem
+        left = self.residual(parameters, values, *arguments)
+        seen = values > 0
+        noise_gain = jnp.where(seen, noise / jnp.where(seen, values, 1), 0)
+        loss = jnp.vdot(weights, left**2 + noise_gain * (1 - left) ** 2) / jnp.sum(weights)
+        return jnp.log(loss + TINY)
 
 
-def tune(
-    problem: Problem, steps: int, rates: Vector, curvatures: Vector
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rates and curvatures at the optimum reached from a start; one that is alone is shared."""
-    from scipy.optimize import minimize  # takes most of a second, and few commands tune
+def minimise(
+    objective: Callable[..., jax.Array], starts: Sequence[Parameters], *arguments: Any
+) -> Minimum[Parameters]:
+    """The lowest of the local minima of an objective that are reached from some starts.
 
-    start = np.concatenate([rates, curvatures])
-    unit = np.where(start == 0, rates[0], start)
+    `objective` maps parameters, a pytree of arrays, and the arguments to a number. It is compiled
+    once for each shape, so it should be a function of a module, or equal to others of its kind.
+    JAX differentiates it in forward mode, which suits few parameters and loops whose length is
+    traced. The optimiser is L-BFGS-B of scipy, and each parameter is measured in units of its
+    start. A point where the objective or its derivative is not finite is rejected.
+    """
+    with _in_float64():
+        arguments = _as_float64(arguments)
+        found = [_descend(objective, jax.tree.map(np.float64, one), arguments) for one in starts]
+    return min(found, key=lambda minimum: minimum.value)
 
-    def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        scaled = parameters * unit
-        loss, slopes = loss_and_slopes(problem, steps, scaled[: len(rates)], scaled[len(rates) :])
-        return loss, slopes * unit
+
+def lowest(
+    objective: Callable[..., jax.Array], candidates: Sequence[Parameters], *arguments: Any
+) -> Parameters:
+    """The candidate with the smallest finite value of an objective."""
+    with _in_float64():
+        arguments = _as_float64(arguments)
+        values = [float(_value(objective, _as_float64(one), arguments)) for one in candidates]
+    return candidates[int(np.argmin([value if np.isfinite(value) else np.inf for value in values]))]
+
+
+@contextmanager
+def _in_float64() -> Iterator[None]:
+    """Computations are in float64, on the CPU, and immediate also where a caller is traced."""
+    with jax.enable_x64(True), jax.default_device(_cpu()), jax.ensure_compile_time_eval():
+        yield
+
+
+def _cpu() -> jax.Device | None:
+    """The CPU of this process, or None where the setting JAX_PLATFORMS excludes it."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
+
+
+def _as_float64(tree: Any) -> Any:
+    """A pytree of arrays of JAX, with all floating-point numbers in float64."""
+
+    def convert(leaf: Any) -> jax.Array:
+        array = np.asarray(leaf)
+        wide = np.issubdtype(array.dtype, np.floating)
+        return jnp.asarray(array.astype(np.float64) if wide else array)
+
+    return jax.tree.map(convert, tree)
+
+
+def _descend(
+    objective: Callable[..., jax.Array], start: Any, arguments: tuple[Any, ...]
+) -> Minimum[Any]:
+    """The local minimum that is reached from one start."""
+    from scipy.optimize import minimize  # its import takes long, and few commands search
+
+    leaves, structure = jax.tree.flatten(start)
+    flat = np.concatenate([np.ravel(leaf) for leaf in leaves])
+    unit = np.where(flat == 0, np.abs(flat).max() or 1.0, flat)
+    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+
+    def shaped(points: np.ndarray) -> Any:
+        """Vectors (..., n) as pytrees of the start's shapes, with the leading axes of `points`."""
+        parts = zip(np.split(points, ends, axis=-1), leaves, strict=True)
+        shapes = [part.reshape(points.shape[:-1] + leaf.shape) for part, leaf in parts]
+        return jax.tree.unflatten(structure, shapes)
+
+    directions = _as_float64(shaped(np.diag(unit)))
+
+    def value_and_slopes(point: np.ndarray) -> tuple[float, np.ndarray]:
+        found = _value_and_slopes(objective, shaped(point * unit), directions, arguments)
+        value, slopes = (np.asarray(part) for part in found)
+        if not (np.isfinite(value) and np.all(np.isfinite(slopes))):
+            return REJECTED, np.zeros_like(point)
+        return float(value), slopes
 
     options = {"ftol": 1e-14, "gtol": 1e-9, "maxiter": 1000}
-    found = minimize(objective, start / unit, jac=True, method="L-BFGS-B", options=options).x * unit
-    return found[: len(rates)], found[len(rates) :]
+    found = minimize(value_and_slopes, flat / unit, jac=True, method="L-BFGS-B", options=options)
+    return Minimum(shaped(found.x * unit), float(found.fun))
 
 
-def best_of(
-    problem: Problem, steps: int, starts: Sequence[tuple[Vector, Vector]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The best of the optima reached from some starts."""
-    tuned = [tune(problem, steps, *start) for start in starts]
-    return min(tuned, key=lambda point: loss_and_slopes(problem, steps, *point)[0])
+@partial(jax.jit, static_argnums=0)
+def _value(
+    objective: Callable[..., jax.Array], parameters: Any, arguments: tuple[Any, ...]
+) -> jax.Array:
+    return objective(parameters, *arguments)
+
+
+@partial(jax.jit, static_argnums=0)
+def _value_and_slopes(
+    objective: Callable[..., jax.Array],
+    parameters: Any,
+    directions: Any,
+    arguments: tuple[Any, ...],
+) -> tuple[jax.Array, jax.Array]:
+    """The objective, (), and its derivatives along n directions, (n,)."""
+
+    def along(direction: Any) -> tuple[jax.Array, jax.Array]:
+        return jax.jvp(lambda at: objective(at, *arguments), (parameters,), (direction,))
+
+    return jax.vmap(along, out_axes=(None, 0))(directions)
