@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toyicl import theory
+from toyicl.algorithms.gradient_descent import GradientDescentPlusPlus
+from toyicl.core.episode import predict
 from toyicl.tasks.linear import LinearRegression
-from toyicl.theory import gram_spectrum, step_search
+from toyicl.theory import gram_spectrum
 
 ORACLES = json.loads((Path(__file__).parents[1] / "helpers" / "oracles.json").read_text())
 EXACT, SAMPLED = 1e-6, 5e-3
@@ -313,7 +315,7 @@ def test_no_steps_nearby_are_better(steps, sigma, seed):
 def test_noisy_steps_that_can_be_had_are_the_unconstrained_best():
     """Where the best polynomial has real roots only, least squares on its coefficients finds it."""
     task = linear(label_noise=0.05)
-    values, weights = gram_spectrum.unit_law(task)
+    values, weights = gram_spectrum.eigenvalue_quadrature(task)
     powers = values[:, None] ** np.arange(1, 4)
     noise = 0.05**2
     matrix = np.concatenate([powers, np.sqrt(noise / values)[:, None] * powers])
@@ -323,21 +325,22 @@ def test_noisy_steps_that_can_be_had_are_the_unconstrained_best():
     assert theory.gd_per_step(task, 3).loss == pytest.approx(missed / 24, 1e-8)
 
 
-@pytest.mark.parametrize("optimum", [theory.gdpp_shared, theory.gdpp_per_layer])
-def test_slopes_are_those_of_the_loss(optimum):
-    problem = theory._unit_problem(linear(label_noise=0.2))
-    shared = optimum is theory.gdpp_shared
-    rates, curvatures = ([1.0], [0.2]) if shared else ([0.5, 1.0, 1.5], [0.2, 0.1])
-    point = np.array([*rates, *curvatures])
+def test_curved_steps_of_more_starts_are_better():
+    """GD++ per layer has several local optima; one start alone ends in .0183 and in .00089."""
+    task = linear(20, input_distribution="normal")
+    three = theory.gdpp_per_layer(task, 3)
+    assert three.loss < 0.0150
+    assert theory.gdpp_per_layer(linear(), 3).loss < 0.0413
+    learner = GradientDescentPlusPlus(three.learning_rates, (*three.curvatures, 0.0), 3)
+    episodes = task.sample(jax.random.key(1), 20_000)
+    losses = np.sum((jax.jit(predict)(learner, episodes) - episodes.y_query) ** 2, axis=0) / 2
+    # Eigenvalues that are too rare for the sample of theory raise the mean a little.
+    assert losses.mean() == pytest.approx(three.loss, rel=0.1)
 
-    def loss(parameters):
-        return step_search.loss_and_slopes(problem, 3, *np.split(parameters, [len(rates)]))
 
-    for index, slope in enumerate(loss(point)[1]):
-        step = np.zeros(point.size)
-        step[index] = 1e-6
-        numeric = (loss(point + step)[0] - loss(point - step)[0]) / 2e-6
-        assert slope == pytest.approx(numeric, 1e-5)
+def test_curved_steps_of_too_high_a_degree_are_refused():
+    with pytest.raises(ValueError, match="steps must be at most 8 for GD"):
+        theory.gdpp_per_layer(linear(), 9)
 
 
 def test_the_last_curvature_is_not_asked_for():
