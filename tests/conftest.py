@@ -3,6 +3,10 @@
 import os
 import tempfile
 
+# Tests do little but compile, so XLA leaves out most of its optimisations, also in programs that tests
+# start. Tests of training have them, as users do: see `full_compiler`.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+
 import jax
 import numpy as np
 import pytest
@@ -19,11 +23,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture(scope="module")
-def plain_compiler():
-    """XLA without most of its optimisations, for tests that do little but compile."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+def full_compiler():
+    """XLA with all its optimisations, as users have it."""
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

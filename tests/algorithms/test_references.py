@@ -18,8 +18,6 @@ from toyicl.analysis import metrics
 from toyicl.core.episode import predict
 from toyicl.tasks.linear import LinearRegression
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 # Every size is compiled anew: few examples, and a failing one is not searched for a smaller one.
 few = settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
 SIZES = {"d": st.integers(1, 4), "m": st.integers(1, 3), "n": st.integers(1, 6)}

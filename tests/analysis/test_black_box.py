@@ -13,8 +13,6 @@ from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory.step_search import Steps, descent_residual
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 DIM, COUNT, STEPS = 3, 6, 2
 TASK = LinearRegression(dim=DIM, context_size=COUNT, input_range=2.0)
 ETA, GAMMA = 0.8, 0.05

@@ -16,8 +16,6 @@ from toyicl.core.errors import BadInput
 from toyicl.models.construction import as_transformer, gradient_descent_transformer
 from toyicl.tasks.linear import LinearRegression
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 TASK = LinearRegression(dim=3, outputs=2, context_size=6, input_range=2.0)
 ETA = 0.9
 answer = jax.jit(predict)

@@ -18,8 +18,6 @@ from toyicl.tasks.prompts import Classification, Prompt, SequenceRegression
 from toyicl.tasks.recall import Recall
 from toyicl.tasks.sine import SineRegression
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 TASK = LinearRegression(dim=3, outputs=2, context_size=4, input_range=2.0)
 EPISODES = TASK.sample(jax.random.key(0), 6)
 SOFTMAX = Architecture(attention="softmax", init_scale=5.0)(TASK, jax.random.key(1))

@@ -3,13 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from toyicl.analysis.token_jacobian import token_sensitivity
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
-
-pytestmark = pytest.mark.usefixtures("plain_compiler")
 
 
 def test_token_sensitivity_is_a_loop_over_pairs_of_tokens(close):

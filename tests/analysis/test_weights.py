@@ -21,8 +21,6 @@ from toyicl.models.construction import (
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("damping", [1.0, 0.5])

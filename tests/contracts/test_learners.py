@@ -20,7 +20,6 @@ from toyicl.models.feature_descent import MetaLearner
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks import LinearRegression
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
 CONSTRUCTED = {
     "CentredDescent": lambda cls: cls(0.5),
     "Chebyshev": lambda cls: cls(0.5, 8.0, 3),

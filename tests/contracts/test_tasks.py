@@ -16,7 +16,6 @@ from toyicl.core.config import require_positive, require_size, settings, static
 from toyicl.core.episode import Episode
 from toyicl.tasks import LinearRegression, SineRegression, TeacherRegression
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
 ABSTRACT = ("Task", "PromptTask", "DerivedTask")
 """Protocols and base classes, which are not tasks themselves."""
 TASKS = {

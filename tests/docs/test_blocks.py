@@ -17,8 +17,6 @@ from toyicl.cli.options import Departures, Run
 from toyicl.harness import experiment
 from toyicl.studies import departures
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 
 @pytest.fixture
 def in_folder(tmp_path, monkeypatch):

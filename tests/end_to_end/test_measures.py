@@ -21,8 +21,6 @@ from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import History
 from toyicl.training.step import Training
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 FIGURES = Path(__file__).parents[2] / "figures"
 LOADED = {listing.name: experiment.load(listing) for listing in experiment.listings()}
 SMALL = {

@@ -22,9 +22,11 @@ RECORDED = json.loads(
 )
 OTHER_CPU = 1e-5
 """Largest difference on other processors, relative to the largest value of the variable."""
-CHANGED = {"regression_finetuning": 1e-3}
-"""Experiments whose numbers changed on purpose, with the largest relative difference: LayerNorm, which
-the causal transformer has, now computes the variance without cancellation."""
+CHANGED = {"regression_finetuning": 1e-3, "fig02_one_step": 1e-5, "cosine_blindness": 1e-5}
+"""Experiments whose numbers changed on purpose, with the largest relative difference. LayerNorm, which
+the causal transformer has, now computes the variance without cancellation; losses on shifted
+distributions are compiled once for all shifts, and steps are searched for by another optimiser, which
+changes the last digits."""
 TRAINING = (
     "--settings.training.steps=40 --settings.training.snapshot-every=20 "
     "--settings.training.batch-size=16"
@@ -40,6 +42,7 @@ OPTIONS = {
 }
 NEW_NAMES: dict[str, tuple[str, dict[str, str]]] = {
     "gd_loss": ("reference_loss", {}),
+    "exact_gd_loss": ("exact_reference_loss", {}),
     "size_gd_loss": ("size_reference_loss", {}),
     "scaled_loss": ("shifted_loss", {"shift": "inputs"}),
     "target_loss": ("shifted_loss", {"shift": "targets"}),
@@ -79,7 +82,9 @@ def found(results, name, recorded):
 )
 def test_numbers_are_those_of_the_version_before(tmp_path, experiment):
     words = [experiment, "--quick", "--seeds=2", *OPTIONS[experiment].split()]
-    answer = toyicl("run", *words, "--out", tmp_path, JAX_NUM_CPU_DEVICES=2)
+    answer = toyicl(
+        "run", *words, "--out", tmp_path, JAX_NUM_CPU_DEVICES=2, JAX_DISABLE_MOST_OPTIMIZATIONS=0
+    )
     assert answer.returncode == 0, answer.stderr
     results = xr.load_dataset(tmp_path / experiment / "results.nc", engine="h5netcdf")
     exact = RECORDED["cpu"] == compilation_cache.kind_of_cpu() and experiment not in CHANGED

@@ -11,7 +11,6 @@ from toyicl.finetuning.updates import finetune, published
 from toyicl.models.causal import CausalArchitecture
 from toyicl.tasks.prompts import Classification, cross_entropy
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
 TASK = Classification(dim=4, outputs=3, context_size=3)
 METHOD = published(cross_entropy)
 KEYS_AND_VALUES, OBJECTIVE = METHOD["which"], METHOD["objective"]

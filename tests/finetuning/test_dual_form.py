@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 
 from toyicl.finetuning import dual_form
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 PRECISIONS = [("float64", 1e-10), ("float32", 1e-5)]
 
 

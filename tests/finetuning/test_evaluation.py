@@ -16,7 +16,6 @@ from toyicl.models.causal import CausalArchitecture
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tasks.prompts import Classification, SequenceRegression, cross_entropy, half_squared
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
 TASK = Classification(dim=4, outputs=3, context_size=3)
 METHOD = published(cross_entropy)
 

@@ -11,8 +11,6 @@ from scipy import stats
 from toyicl.core.errors import BadInput
 from toyicl.finetuning import similarity
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 BOOLEANS = st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=30)
 
 

@@ -26,7 +26,6 @@ from toyicl.finetuning.updates import (
 from toyicl.models.causal import CausalArchitecture
 from toyicl.tasks.prompts import Classification, cross_entropy
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
 TASK = Classification(dim=4, outputs=3, context_size=5)
 OBJECTIVES = {"plain": plain(cross_entropy), "layer-causal": layer_causal(cross_entropy)}
 CHANGED = {

@@ -20,8 +20,6 @@ from toyicl.models.attention import (
     softmax_weights,
 )
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 KEY = jax.random.key(0)
 # Every size is compiled anew, so there are few examples and failing ones are not shrunk.
 few = settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])

@@ -14,7 +14,6 @@ from toyicl.tasks.prompts import Classification
 from toyicl.training.loop import Job, fit, fit_all
 from toyicl.training.step import Training, advance
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
 TASK = Classification(dim=4, outputs=3, context_size=3)
 SMALL = CausalArchitecture(width=8, heads=2, mlp_size=6)
 

@@ -23,8 +23,6 @@ from toyicl.models.construction import (
 from toyicl.models.tokens import joint_tokens
 from toyicl.models.transformer import Architecture, Transformer
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 # Every size is compiled anew, so there are few examples and failing ones are not shrunk.
 few = settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
 SIZES = {"d": st.integers(1, 4), "m": st.integers(1, 3), "n": st.integers(1, 7)}

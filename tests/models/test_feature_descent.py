@@ -11,8 +11,6 @@ from toyicl.tasks.sine import SineRegression
 from toyicl.training.loop import fit
 from toyicl.training.step import Training
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 DRAW = np.random.default_rng(0)
 X, Y, QUERY = DRAW.normal(size=(6, 2)), DRAW.normal(size=(6, 3)), DRAW.normal(size=2)
 

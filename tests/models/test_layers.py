@@ -9,8 +9,6 @@ from flax import nnx
 from toyicl.models.attention import AttentionSettings
 from toyicl.models.layers import MLP, Block, LayerNorm, LayerSettings
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 KEY = jax.random.key(0)
 
 

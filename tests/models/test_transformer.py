@@ -16,8 +16,6 @@ from toyicl.core.episode import Episode
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks.linear import LinearRegression
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 TASK = LinearRegression(dim=3, outputs=2, context_size=5, input_range=3.0)
 EPISODES = TASK.sample(jax.random.key(1), 4)
 ONE = Episode(*(np.asarray(field[..., 0]) for field in EPISODES))

@@ -7,8 +7,6 @@ import pytest
 from toyicl.tasks.fixed_set import FixedSet
 from toyicl.tasks.linear import LinearRegression
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 SET = FixedSet(base=LinearRegression(dim=2, context_size=3), count=16)
 
 

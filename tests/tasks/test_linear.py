@@ -12,8 +12,6 @@ from scipy import stats
 
 from toyicl.tasks.linear import QUANTILES, LinearRegression
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 KEY = jax.random.key(5)
 SMALL = LinearRegression(dim=2, outputs=2, context_size=4)
 

@@ -9,8 +9,6 @@ import pytest
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tasks.nonlinear import TeacherRegression
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 BASE = LinearRegression(dim=3, outputs=2, context_size=4, input_range=2.0)
 KEY, EPISODES = jax.random.key(3), 5
 sample = jax.jit(lambda task, key: task.sample(key, EPISODES))

@@ -13,8 +13,6 @@ from toyicl.tasks import prompts
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tasks.prompts import Classification, Prompt, SequenceRegression, with_false_labels
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 TASK = Classification(dim=3, outputs=4, context_size=5)
 COUNT = 4000
 

@@ -8,8 +8,6 @@ from toyicl.tasks.dynamics import Dynamics
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tasks.recall import Mixture, Recall
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 BASE = LinearRegression(dim=3, outputs=2, context_size=5)
 TASKS = {
     "recall": Recall(base=BASE),

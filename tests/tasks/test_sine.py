@@ -8,8 +8,6 @@ import pytest
 
 from toyicl.tasks.sine import SineRegression
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 KEY = jax.random.key(3)
 draw = jax.jit(SineRegression.sample, static_argnums=2)
 

@@ -22,6 +22,8 @@ from toyicl.training import distributed
 from toyicl.training.loop import Job, fit, fit_all, kind
 from toyicl.training.step import StartFrom, Training, advance, advance_divided, start
 
+pytestmark = pytest.mark.usefixtures("full_compiler")
+
 TASK = LinearRegression(dim=3, context_size=4)
 SHORT = Training(steps=20, batch_size=64, snapshot_every=10)
 COLLECTIVES = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
