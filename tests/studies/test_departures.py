@@ -1,4 +1,4 @@
-"""The dials: what each does to a task and a model, and that a sweep along it is one program."""
+"""Factors: what each changes in a task and a model, and that traced values share one program."""
 
 import numpy as np
 import pytest
@@ -26,15 +26,15 @@ TRACED = (
 )
 
 
-def turn(*dials, start=START):
-    """The task and the model after some dials, in their order."""
-    for name, value in dials:
-        start = departures.find(name).place(name, start, value)
+def with_values(*values, start=START):
+    """The task and the model with values of some factors, set in their order."""
+    for name, value in values:
+        start = departures.find(name).at(name, start, value)
     return start
 
 
 @pytest.mark.parametrize("name", TRACED)
-def test_values_of_a_traced_axis_are_plans_of_one_kind(name):
+def test_trainings_at_values_of_a_traced_factor_are_of_one_kind(name):
     training = Training(steps=2, snapshot_every=2, batch_size=4)
     first, *_, last = departures.find(name).values
     jobs = [Job(model, task, training) for task, model in map(_at(name), (first, last))]
@@ -43,19 +43,19 @@ def test_values_of_a_traced_axis_are_plans_of_one_kind(name):
 
 
 def _at(name):
-    return lambda value: turn((name, value))
+    return lambda value: with_values((name, value))
 
 
-@pytest.mark.parametrize("name", departures.AXES)
-def test_every_value_of_an_axis_is_a_place_of_its_own(name):
-    axis = departures.find(name)
-    places = [turn((name, value)) for value in axis.values]
-    assert all(place not in places[:index] for index, place in enumerate(places))
-    assert axis.whole == (name not in TRACED)
-    assert axis.meaning
+@pytest.mark.parametrize("name", departures.FACTORS)
+def test_every_value_of_a_factor_makes_another_setup(name):
+    factor = departures.find(name)
+    setups = [with_values((name, value)) for value in factor.values]
+    assert all(setup not in setups[:index] for index, setup in enumerate(setups))
+    assert factor.whole == (name not in TRACED)
+    assert factor.meaning
 
 
-PLACES = [
+SETUPS = [
     ("attention.softmax", 0.3, TASK, Architecture(attention="mixed", softmax_fraction=0.3)),
     ("attention.temperature", 3.0, TASK, Architecture(attention="softmax", temperature=3.0)),
     ("attention.heads", 2, TASK, Architecture(heads=2)),
@@ -81,44 +81,44 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "task", "model"), PLACES)
-def test_an_axis_says_what_it_changes(name, value, task, model):
-    assert turn((name, value)) == (task, model)
-    assert isinstance(value, float) or turn((name, float(value))) == (task, model)
+@pytest.mark.parametrize(("name", "value", "task", "model"), SETUPS)
+def test_a_factor_changes_only_its_own_settings(name, value, task, model):
+    assert with_values((name, value)) == (task, model)
+    assert isinstance(value, float) or with_values((name, float(value))) == (task, model)
 
 
 def test_noise_is_on_the_context(close):
-    (task, model) = turn(("task.noise", 0.5))
+    (task, model) = with_values(("task.noise", 0.5))
     assert (task.label_noise, model) == (0.5, Architecture())
-    assert turn(("task.noise", 0.0))[0].label_noise == 0.0, "a number, for one program"
+    assert with_values(("task.noise", 0.0))[0].label_noise == 0.0, "a number, for one program"
 
 
 def test_anisotropy_keeps_the_mean_of_the_variances(close):
-    variances = np.array(turn(("task.anisotropy", 9.0))[0].covariance)
+    variances = np.array(with_values(("task.anisotropy", 9.0))[0].covariance)
     close(variances, np.array([9.0, 3.0, 1.0]) * 3 / 13)
-    assert set(turn(("task.anisotropy", 1.0))[0].covariance) == {1.0}
+    assert set(with_values(("task.anisotropy", 1.0))[0].covariance) == {1.0}
 
 
-def test_two_dials_go_together_in_either_order():
-    base = turn(("task.anisotropy", 2.0))[0]
+def test_factors_can_be_set_in_any_order():
+    base = with_values(("task.anisotropy", 2.0))[0]
     expected = (TeacherRegression(base=base, teacher="sine", fraction=0.5), Architecture(heads=2))
-    dials = (("task.anisotropy", 2.0), ("task.sine", 0.5), ("attention.heads", 2))
-    assert turn(*dials) == turn(*dials[::-1]) == expected
+    values = (("task.anisotropy", 2.0), ("task.sine", 0.5), ("attention.heads", 2))
+    assert with_values(*values) == with_values(*values[::-1]) == expected
 
 
-def test_a_temperature_is_that_of_the_softmax_there_is():
+def test_temperature_keeps_the_kind_of_softmax_attention():
     mixed = Architecture(attention="mixed", softmax_fraction=0.3, temperature=2.0)
-    dials = (("attention.softmax", 0.3), ("attention.temperature", 2.0))
-    assert turn(*dials)[1] == turn(*dials[::-1])[1] == mixed
+    values = (("attention.softmax", 0.3), ("attention.temperature", 2.0))
+    assert with_values(*values)[1] == with_values(*values[::-1])[1] == mixed
 
 
-def test_depth_is_that_of_the_layers_after_the_one_that_arranges():
-    dials = (("tokens.separate", 1), ("model.depth", 2))
-    assert turn(*dials)[1].depth == turn(*dials[::-1])[1].depth == 3
+def test_depth_does_not_count_the_layer_that_copies_labels():
+    values = (("tokens.separate", 1), ("model.depth", 2))
+    assert with_values(*values)[1].depth == with_values(*values[::-1])[1].depth == 3
 
 
 @pytest.mark.parametrize(
-    ("dials", "message"),
+    ("values", "message"),
     [
         (
             [("attention.softmax", 1.5)],
@@ -152,14 +152,14 @@ def test_depth_is_that_of_the_layers_after_the_one_that_arranges():
         ([("tokens.separate", 2)], r"here: tokens must be 0 \(joint\) or 1 \(separate\), got 2$"),
         ([("task.noise", 1.0), ("task.sine", 0.5)], r"^task\.sine cannot be 0\.5 here: Teacher"),
         ([("task.sine", 0.5), ("task.noise", 1.0)], r"^task\.noise cannot be 1 here: Teacher"),
-        ([("nonsense", 1)], r"^axis must be one of attention\.softmax, .*, got 'nonsense'$"),
+        ([("nonsense", 1)], r"^factor must be one of attention\.softmax, .*, got 'nonsense'$"),
     ],
 )
-def test_bad_values_are_named_with_their_axis(dials, message):
+def test_bad_values_are_named_with_their_factor(values, message):
     with pytest.raises(BadInput, match=message):
-        turn(*dials)
+        with_values(*values)
 
 
 def test_a_task_that_is_not_linear_underneath_is_named():
     with pytest.raises(BadInput, match=r"the task must be linear underneath, got Recall$"):
-        turn(("task.sine", 0.5), start=(Recall(base=TASK), Architecture()))
+        with_values(("task.sine", 0.5), start=(Recall(base=TASK), Architecture()))
