@@ -49,3 +49,16 @@ def test_the_mark_survives_joining_sweeping_and_saving(tmp_path, others):
             assert seed_dim(own.loss) == "own_seed"
     for own in sweeps.points_of(sweeps.labelled(parts, {"a": [1, 2]}), {"a": [1, 2]}):
         assert seed_dim(own.loss) == "own_seed"
+
+
+def test_parts_of_different_length_are_padded():
+    short = dataset({"loss": (("seed", "step"), [[1.0]]), "seed": [0], "step": [0]})
+    seeds = {"on_plateau": ("seed", [True, False])}
+    long = dataset(
+        {"loss": (("seed", "step"), [[1.0, 2.0], [3.0, 4.0]]), "seed": [0, 1], "step": [0, 5]},
+        seeds,
+    )
+    joined = side_by_side({1: short.assign(on_plateau=("seed", [True])), 2: long}, "heads")
+    assert joined.loss.sel(heads=1).isnull().sum() == 3
+    assert joined.on_plateau.dtype == bool
+    assert not joined.on_plateau.sel(heads=1, seed=1)

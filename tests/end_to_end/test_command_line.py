@@ -331,7 +331,7 @@ def test_the_program_exits_with_what_went_wrong(tmp_path):
             "--settings.training.clip-norm",
         ),
         (["floors", "--steps=0"], "steps must be a whole number of at least 1, got 0"),
-        (["probe", "--axis=attention.softmx"], "axis must be one of attention.softmax, "),
+        (["probe", "--axis=attention.softmx"], "factor must be one of attention.softmax, "),
         (["flors"], "list, run, departures, draw, verify, floors"),
         ([], "list, run, departures, draw, verify, floors"),
     ],
@@ -373,7 +373,7 @@ SOFTMAX = ["departures", "--factor", "attention.softmax"]
         ([*SOFTMAX, "--seeds=0"], "seeds must be a whole number of at least 1, got 0"),
     ],
 )
-def test_bad_probes_are_one_clear_line(words, expected, tmp_path):
+def test_bad_departures_are_one_clear_line(words, expected, tmp_path):
     answer = here(*words, "--out", tmp_path)
     assert (answer.returncode, answer.stdout) == (2, "")
     assert expected in answer.stderr
@@ -382,8 +382,9 @@ def test_bad_probes_are_one_clear_line(words, expected, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_probe_without_an_axis_lists_them_all():
-    answer = here("probe")
+@pytest.mark.parametrize("command", ["departures", "probe"])
+def test_departures_without_a_factor_lists_all_factors(command):
+    answer = here(command)
     lines = answer.stdout.splitlines()
     assert answer.returncode == 0
     assert len(lines) == 2 * len(FACTORS)
@@ -393,7 +394,7 @@ def test_a_probe_without_an_axis_lists_them_all():
         assert float(values.split(", ")[-1]) == FACTORS[name].values[-1]
 
 
-def test_a_probe_trains_measures_and_draws(tmp_path):
+def test_departures_trains_measures_and_draws(tmp_path):
     """Quick: 2,000 steps at each of two values."""
     answer = toyicl(*SOFTMAX, "--values=0:1:2", "--seeds=1", "--quick", "--out", tmp_path)
     assert answer.returncode == 0, answer.stderr
@@ -406,9 +407,11 @@ def test_a_probe_trains_measures_and_draws(tmp_path):
     assert abs(results.excess.sel(stage="untrained") - 1).max() < 0.03
     trained = results.sel(stage="trained")
     linear, softmax = (trained.sel(value=value) for value in (0.0, 1.0))
-    assert (linear.loss / linear.gd_loss).min() > 0.98
-    assert (linear.loss / linear.gd_loss).max() < 1.03
-    assert softmax.excess.min() > 5 * linear.excess.max(), "softmax is not a step of descent"
+    assert (linear.loss / linear.reference_loss).min() > 0.98
+    assert (linear.loss / linear.reference_loss).max() < 1.03
+    assert softmax.excess.min() > 5 * linear.excess.max(), (
+        "softmax attention is not gradient descent"
+    )
     drawn = (folder / "figure.png").read_bytes()
     (folder / "figure.png").unlink()
     assert here("draw", folder).returncode == 0

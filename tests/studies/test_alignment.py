@@ -1,6 +1,4 @@
-"""What figures share, beside the same things computed one by one."""
-
-from dataclasses import replace
+"""Alignment with references, compared with the same measures of one model at a time."""
 
 import jax
 import numpy as np
@@ -9,13 +7,12 @@ import pytest
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.algorithms.ridge import Ridge
 from toyicl.analysis import metrics
-from toyicl.core.datasets import dataset, side_by_side
+from toyicl.core.datasets import dataset
 from toyicl.harness import claim_values, claims
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels, reference_panels
 from toyicl.studies.alignment import Study, alignment, thinned
-from toyicl.studies.roll_outs import roll_outs
-from toyicl.studies.shifts import OTHER_DISTRIBUTIONS, shifts
+from toyicl.studies.shifts import shifts
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import fit
 from toyicl.training.step import Training
@@ -68,26 +65,6 @@ def test_thinned_histories_keep_both_ends_and_even_distances(history):
     np.testing.assert_array_equal(thinned(history).steps, history.steps)
 
 
-def test_shifts_are_losses_on_shifted_tasks(close, history):
-    results = dataset(shifts(SETTINGS, history.final, REFERENCES), {"seed": [0, 1]})
-    key, task, model = jax.random.key(2023), SETTINGS.task, one(history, 1, 3)
-    inputs, targets = task.scaled(2.0), replace(task, weight_scale=3.0)
-    own, other = results.shifted_loss.isel(seed=1), results.shifted_reference_loss
-    at_two, at_three = own.sel(shift="inputs", amount=2.0), own.sel(shift="targets", amount=3.0)
-    close(at_two.values, metrics.loss(model, inputs.sample(key, 20)), 1e-10)
-    close(at_three.values, metrics.loss(model, targets.sample(key, 20)), 1e-10)
-    tasks = [
-        replace(task, input_distribution=name, input_range=3.0) for name in OTHER_DISTRIBUTIONS
-    ]
-    where = {"shift": "distributions", "amount": 3.0}
-    for found, learner in (
-        (own.sel(where), model),
-        (other.sel(where, reference="gdpp"), REFERENCES["gdpp"]),
-    ):
-        expected = np.mean([metrics.loss(learner, each.sample(key, 20)) for each in tasks])
-        close(found.values, expected, 1e-10)
-
-
 def test_a_third_reference_is_measured_drawn_and_judged_without_a_new_variable(history):
     references = {**REFERENCES, "mine": Ridge(0.1)}
     both, three = (
@@ -114,39 +91,13 @@ def test_a_third_reference_is_measured_drawn_and_judged_without_a_new_variable(h
     assert labels.count("mine") == len(reference_panels.SHIFTS)
 
 
-def test_roll_outs_are_damped_steps_for_gradient_descent(close):
-    settings = replace(SETTINGS, model=Architecture())
-    history = fit(settings.model, settings.task, settings.training, seeds=2)
-    rolled = roll_outs(settings, history.final, [1.0, 0.5], 3)
-    (best,) = (GradientDescent.shared(settings.task).learning_rate[...],)
-    episodes = settings.episodes()
-    for index, damping in enumerate((1.0, 0.5)):
-        for layers in (1, 3):
-            expected = metrics.loss(GradientDescent(best * damping, layers), episodes)
-            close(rolled["rolled_gd_loss"][1][index, layers - 1], expected, 1e-10)
-    close(rolled["rolled_loss"][1][0, :, 0], metrics.losses(history.final, episodes), 1e-10)
-
-
-def test_parts_of_different_length_stand_side_by_side():
-    short = dataset({"loss": (("seed", "step"), [[1.0]]), "seed": [0], "step": [0]})
-    seeds = {"on_plateau": ("seed", [True, False])}
-    long = dataset(
-        {"loss": (("seed", "step"), [[1.0, 2.0], [3.0, 4.0]]), "seed": [0, 1], "step": [0, 5]},
-        seeds,
-    )
-    joined = side_by_side({1: short.assign(on_plateau=("seed", [True])), 2: long}, "heads")
-    assert joined.loss.sel(heads=1).isnull().sum() == 3
-    assert joined.on_plateau.dtype == bool
-    assert not joined.on_plateau.sel(heads=1, seed=1)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scales": ()}, r"^scales must be one value or more, each once, got \(\)$"),
-        ({"factors": (1.0, 1.0)}, r"^factors must be one value or more, each once, got"),
-        ({"scales": (0.0,)}, r"^scales must be a finite number above 0, got 0\.0$"),
-        ({"evaluation_episodes": 0}, r"^evaluation_episodes must be a whole number"),
+        ({"scales": ()}, r"^Study\.scales must be one value or more, each once, got \(\)$"),
+        ({"factors": (1.0, 1.0)}, r"^Study\.factors must be one value or more, each once, got"),
+        ({"scales": (0.0,)}, r"^Study\.scales must be a finite number above 0, got 0\.0$"),
+        ({"evaluation_episodes": 0}, r"^Study\.evaluation_episodes must be a whole number"),
     ],
 )
 def test_bad_settings_are_named(changes, message):

@@ -1,4 +1,4 @@
-"""The probe: trained models beside the best gradient descent, and what it saves and draws."""
+"""Departure sweeps: trained models compared with the best gradient descent, saved and drawn."""
 
 from dataclasses import replace
 
@@ -23,12 +23,12 @@ from toyicl.training.step import Training
 pytestmark = pytest.mark.usefixtures("plain_compiler")
 
 TASK = LinearRegression(dim=2, context_size=4, input_range=2.0)
-TINY = departure_sweep.Probe(
+TINY = departure_sweep.DepartureSweep(
     task=TASK,
     training=Training(
         steps=100, batch_size=32, snapshot_every=50, learning_rate=0.02, clip_norm=None
     ),
-    axis="attention.softmax",
+    factor="attention.softmax",
     values=(0.0, 0.5, 1.0),
     evaluation_episodes=300,
 )
@@ -58,19 +58,19 @@ def values_of(found):
 def test_results_have_a_value_for_each_point_and_seed(line):
     results, histories = line
     assert list(histories) == [f"attention.softmax = {value}" for value in (0.0, 0.5, 1.0)]
-    assert results["axis"].values.tolist() == ["attention.softmax"]
+    assert results["factor"].values.tolist() == ["attention.softmax"]
     assert results["value"].values.tolist() == [0.0, 0.5, 1.0]
     assert results["seed"].values.tolist() == [0, 1]
     for name in departure_sweep.CONTROLLED:
-        assert results[name].dims == ("axis", "value", "stage", "seed")
+        assert results[name].dims == ("factor", "value", "stage", "seed")
         assert np.isfinite(results[name]).all()
     assert results["stage"].values.tolist() == ["untrained", "trained"]
     assert results.on_plateau.dtype == bool
-    assert results.gd_loss.dims == results.zero_loss.dims == ("axis", "value")
-    assert (results.attrs["second_axis"], results.attrs["steps"]) == ("", 100)
+    assert results.reference_loss.dims == results.zero_loss.dims == ("factor", "value")
+    assert (results.attrs["second_factor"], results.attrs["steps"]) == ("", 100)
 
 
-def test_every_number_is_that_of_a_model_beside_descent(line, close):
+def test_measures_are_those_of_one_model_compared_with_descent(line, close):
     results, histories = line
     trained = list(histories.values())
     episodes = TASK.sample(jax.random.key(2022), 300)
@@ -93,30 +93,32 @@ def test_every_number_is_that_of_a_model_beside_descent(line, close):
         close(found["unexplained"], ((own - other) ** 2).sum() / (own**2).sum(), 1e-9)
         target = np.asarray(episodes.y_query)
         gd, none = ((target - other) ** 2).mean() / 2, (target**2).mean() / 2
-        close(results.gd_loss[0, value], gd, 1e-9)
+        close(results.reference_loss[0, value], gd, 1e-9)
         close(results.zero_loss[0, value], none, 1e-9)
         exact_gd, exact_none = theory.gd_shared(TASK, 1).loss, theory.predict_zero_loss(TASK)
         close(found["excess"], (compared.loss - gd) / (exact_none - exact_gd), 1e-9)
-        close(results.exact_gd_loss[0, value], exact_gd, 1e-9)
+        close(results.exact_reference_loss[0, value], exact_gd, 1e-9)
 
 
-def test_untrained_models_miss_all_of_the_way_and_trained_ones_less(line):
+def test_untrained_models_have_excess_1_and_trained_ones_less(line):
     results, _ = line
-    way = results.zero_loss - results.gd_loss  # on as few episodes as here, not yet the exact one
-    exact = results.exact_zero_loss - results.exact_gd_loss
+    gain = (
+        results.zero_loss - results.reference_loss
+    )  # on as few episodes as here, not yet the exact one
+    exact = results.exact_zero_loss - results.exact_reference_loss
     untrained = results.excess.sel(stage="untrained")
-    expected = (way / exact).broadcast_like(untrained)
+    expected = (gain / exact).broadcast_like(untrained)
     np.testing.assert_allclose(untrained, expected, atol=0.02)
     assert float(results.excess.sel(value=0.0, stage="trained").max()) < 0.6
 
 
-def test_a_model_that_is_the_best_descent_misses_nothing(close):
-    """Beside one that started at half its rate, and one that did the reverse."""
+def test_the_best_gradient_descent_has_no_excess(close):
+    """One model starts at half the best rate and ends at the best; the other does the reverse."""
     best = float(GradientDescent.shared(TASK).learning_rate[...])
     rates = jnp.array([[best / 2, best], [best, best / 2]])
     learners = jax.tree.map(lambda _: rates, GradientDescent(1.0))
     history = History(learners, np.arange(2), np.arange(2), np.zeros((2, 1)), np.full(2, -1))
-    found = values_of(departure_sweep.beside_descent(history, TASK, 1, 300))
+    found = values_of(departure_sweep.compare_with_descent(history, TASK, 1, 300))
     for stage, factors in enumerate((np.array([0.5, 1]), np.array([1, 0.5]))):
         close(found["model_cosine"][stage], np.ones(2))
         close(found["norm_ratio"][stage], factors)
@@ -128,26 +130,26 @@ def test_a_model_that_is_the_best_descent_misses_nothing(close):
 @pytest.mark.parametrize(
     "task", [TASK, replace(TASK, label_noise=2.0), TeacherRegression(base=TASK)]
 )
-def test_a_plateau_is_told_wherever_descent_gets_away_from_it(task):
-    """Also where it gets a tenth of the way only; a model that gets a third of that is off it."""
+def test_models_close_to_predicting_0_are_on_their_plateau(task):
+    """Also on tasks where the best gradient descent is only slightly better than predicting 0."""
     best = departure_sweep.best_descent(task, 1).learning_rate[...]
     rates = jnp.stack([0.0001 * best, 0.1 * best, 0.3 * best, best])[:, None]
     learners = jax.tree.map(lambda _: rates, GradientDescent(1.0))
     history = History(learners, np.arange(4), np.arange(1), np.zeros((4, 1)), np.full(4, -1))
-    found = values_of(departure_sweep.beside_descent(history, task, 1, 20_000))
+    found = values_of(departure_sweep.compare_with_descent(history, task, 1, 20_000))
     assert found["on_plateau"].tolist() == [True, True, False, False]
 
 
-def test_the_exact_floor_is_unknown_for_a_teacher():
+def test_the_exact_loss_is_unknown_for_a_teacher():
     task = TeacherRegression(base=TASK)
     assert np.isnan(departure_sweep.exact_losses(task, 1)).all()
     shared = GradientDescent.shared(TASK).learning_rate[...]
     learners = jax.tree.map(lambda _: jnp.full((1, 1), shared / 2), GradientDescent(1.0))
     history = History(learners, np.arange(1), np.arange(1), np.zeros((1, 1)), np.full(1, -1))
-    found = values_of(departure_sweep.beside_descent(history, task, 1, 300))
-    way = found["zero_loss"] - found["gd_loss"]
-    np.testing.assert_allclose(found["excess"], (found["loss"] - found["gd_loss"]) / way)
-    assert np.isnan(found["exact_gd_loss"])
+    found = values_of(departure_sweep.compare_with_descent(history, task, 1, 300))
+    gain = found["zero_loss"] - found["reference_loss"]
+    np.testing.assert_allclose(found["excess"], (found["loss"] - found["reference_loss"]) / gain)
+    assert np.isnan(found["exact_reference_loss"])
 
 
 TEACHER = TeacherRegression(base=TASK, gain=3.0)
@@ -189,8 +191,8 @@ def test_best_descent_is_the_best_of_a_grid_elsewhere(task, steps):
     assert loss(rate) < 0.9 * loss(0.0)
 
 
-def test_best_descent_may_go_backwards():
-    """Labels that say the opposite of the query's."""
+def test_the_best_rate_may_be_negative():
+    """The labels of queries have the opposite sign."""
 
     class Opposite:
         def sample(self, key, episodes):
@@ -209,7 +211,7 @@ def text(figure):
     return figure.get_supxlabel().replace("\n", " ")
 
 
-def test_a_line_is_drawn_with_every_seed_and_its_control(line):
+def test_a_curve_is_drawn_for_every_seed_and_its_control(line):
     results, _ = line
     results = results.assign(on_plateau=results.on_plateau & False)
     figure = sweep_panels.draw(results)
@@ -217,13 +219,13 @@ def test_a_line_is_drawn_with_every_seed_and_its_control(line):
     assert len(figure.axes) == 5
     curves = [curve for curve in figure.axes[1].lines if len(curve.get_xdata()) == 3]
     assert len(curves) == 4, "two seeds, trained and untrained"
-    cosines = results.model_cosine.isel(axis=0)
+    cosines = results.model_cosine.isel(factor=0)
     np.testing.assert_array_equal(curves[1].get_ydata(), cosines.sel(stage="trained")[:, 1])
     np.testing.assert_array_equal(curves[2].get_ydata(), cosines.sel(stage="untrained")[:, 0])
     assert "100 training steps at every value." in text(figure)
 
 
-def test_seeds_on_their_plateau_are_rings_and_no_part_of_a_line(line):
+def test_seeds_on_their_plateau_are_rings_outside_the_curve(line):
     results, _ = line
     stuck = results.assign(on_plateau=results.on_plateau.copy(data=[[[0, 0], [0, 1], [0, 0]]]) > 0)
     lines = sweep_panels.draw(stuck).axes[1].lines
@@ -237,19 +239,19 @@ def test_seeds_on_their_plateau_are_rings_and_no_part_of_a_line(line):
 def test_seeds_on_their_plateau_are_named_with_their_value(line):
     results, _ = line
     stuck = results.assign(on_plateau=results.on_plateau.copy(data=[[[0, 0], [0, 1], [1, 1]]]) > 0)
-    sentence = "axis attention.softmax, value 0.5: 1; axis attention.softmax, value 1.0: 0, 1."
+    sentence = "factor attention.softmax, value 0.5: 1; factor attention.softmax, value 1.0: 0, 1."
     assert sentence in text(sweep_panels.draw(stuck))
 
 
-def test_axes_of_other_values_stand_side_by_side(line):
-    """As the dials do: what only another axis has leaves no gap, and each has its own scale."""
+def test_factors_with_different_values_are_drawn_in_rows(line):
+    """Values of other factors leave no gap in a curve, and each factor has its own scale."""
     results, _ = line
-    other = results.assign_coords(axis=["task.anisotropy"], value=[1.0, 5.0, 30.0])
+    other = results.assign_coords(factor=["task.anisotropy"], value=[1.0, 5.0, 30.0])
     filling = {"on_plateau": False}
     joined = xr.concat(
-        [results, other], "axis", join="outer", combine_attrs="override", fill_value=filling
+        [results, other], "factor", join="outer", combine_attrs="override", fill_value=filling
     )
-    figure = sweep_panels.draw_axes(joined, {name: name for name in joined["axis"].values})
+    figure = sweep_panels.draw_factors(joined, {name: name for name in joined["factor"].values})
     figure.canvas.draw()
     assert len(figure.axes) == 10
     for canvas, values in ((figure.axes[0], [0.0, 0.5, 1.0]), (figure.axes[5], [1.0, 5.0, 30.0])):
@@ -270,7 +272,9 @@ build = jax.jit(lambda architecture, keys: jax.vmap(architecture, (None, 0))(TAS
 
 @pytest.fixture(scope="module")
 def plane():
-    tiny = replace(TINY, values=(0.0, 1.0), second_axis="task.sine", second_values=(0.0, 0.5, 1.0))
+    tiny = replace(
+        TINY, values=(0.0, 1.0), second_factor="task.sine", second_values=(0.0, 0.5, 1.0)
+    )
     histories = {name: untrained(job) for name, job in departure_sweep.trainings(tiny).items()}
     return tiny, departure_sweep.measure(tiny, histories), histories
 
@@ -285,24 +289,30 @@ def both(values):
     return values.expand_dims(stage=list(departure_sweep.STAGES))
 
 
-def test_a_second_axis_makes_a_map(plane, close):
+def test_a_second_factor_makes_a_map(plane, close):
     tiny, results, histories = plane
-    assert dict(results.sizes) == {"axis": 1, "value": 2, "second_value": 3, "stage": 2, "seed": 2}
+    assert dict(results.sizes) == {
+        "factor": 1,
+        "value": 2,
+        "second_value": 3,
+        "stage": 2,
+        "seed": 2,
+    }
     assert list(histories) == [
         f"attention.softmax = {softmax}, task.sine = {sine}"
         for softmax in (0.0, 1.0)
         for sine in (0.0, 0.5, 1.0)
     ]
-    assert results.attrs["second_axis"] == "task.sine"
-    assert results.excess.dims == ("axis", "value", "second_value", "stage", "seed")
-    task, _ = tiny.place((1.0, 0.5))
+    assert results.attrs["second_factor"] == "task.sine"
+    assert results.excess.dims == ("factor", "value", "second_value", "stage", "seed")
+    task, _ = tiny.setup((1.0, 0.5))
     episodes = task.sample(jax.random.key(2022), 300)
     expected = jax.jit(metrics.losses)(list(histories.values())[4].final, episodes)
     close(results.loss.sel(value=1.0, second_value=0.5, stage="trained")[0], expected, 1e-9)
 
 
-def test_a_map_is_drawn_over_both_axes(plane):
-    """Medians leave out the seeds on their plateau; where none left it, there is no colour."""
+def test_a_map_is_drawn_over_both_factors(plane):
+    """Medians exclude seeds on their plateau, and are hatched where all seeds are on it."""
     _, results, _ = plane
     left = of_trained(results.unexplained, np.linspace(0, 0.2, 12).reshape(1, 2, 3, 2))
     stuck = np.zeros((1, 2, 3, 2), bool)
@@ -318,9 +328,9 @@ def test_a_map_is_drawn_over_both_axes(plane):
     np.testing.assert_allclose(drawn, medians.T.ravel())
     assert figure.axes[4].patch.get_hatch()
     assert contour.levels.tolist() == [0.05]
-    assert "(3 of 12 trainings did not); hatched: none did" in text(figure)
+    assert "(3 of 12 trainings did not); hatched: no seed did" in text(figure)
     assert "each drawn" not in text(figure)
-    assert "gradient descent leaves 5% of the model's answers" in text(figure)
+    assert "White: 5% of the variance is unexplained by gradient descent." in text(figure)
     assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == (
         "attention.softmax",
         "task.sine",
@@ -337,19 +347,22 @@ def test_a_map_of_one_value_can_be_drawn(plane):
     np.testing.assert_allclose(np.ma.ravel(mesh.get_array()), expected)
 
 
-def test_values_left_out_are_the_axes_own():
-    probe = departure_sweep.Probe(axis="task.noise", second_axis="attention.heads")
-    assert probe.along() == (departures.find("task.noise").values, (1, 2, 4))
-    assert probe.points()[:2] == [(0.0, 1), (0.0, 2)]
+def test_default_values_are_those_of_the_factors():
+    sweep = departure_sweep.DepartureSweep(factor="task.noise", second_factor="attention.heads")
+    assert sweep.along() == (departures.find("task.noise").values, (1, 2, 4))
+    assert sweep.points()[:2] == [(0.0, 1), (0.0, 2)]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"axis": "nonsense"}, r"axis must be one of .*, got 'nonsense'$"),
-        ({"second_axis": "nonsense"}, r"axis must be one of .*, got 'nonsense'$"),
-        ({"second_axis": "attention.softmax"}, r"second_axis must be another than axis, got 'att"),
-        ({"second_values": (1.0,)}, r"second_values must be left out without second_axis, got"),
+        ({"factor": "nonsense"}, r"factor must be one of .*, got 'nonsense'$"),
+        ({"second_factor": "nonsense"}, r"factor must be one of .*, got 'nonsense'$"),
+        (
+            {"second_factor": "attention.softmax"},
+            r"second_factor must be different from factor, got 'att",
+        ),
+        ({"second_values": (1.0,)}, r"second_values must be empty without second_factor, got"),
         (
             {"values": (0.5, 0.5)},
             r"values must be in increasing order, each once, got \(0\.5, 0\.5",
@@ -362,20 +375,20 @@ def test_values_left_out_are_the_axes_own():
             {"values": (0.5, 2.0)},
             r"^attention\.softmax cannot be 2 here: Architecture\.softmax_fraction",
         ),
-        ({"axis": "attention.heads", "values": (1.5,)}, r"values must be whole numbers for"),
+        ({"factor": "attention.heads", "values": (1.5,)}, r"values must be whole numbers for"),
         ({"tolerance": 0.0}, r"tolerance must be a finite number above 0, got 0\.0$"),
         ({"evaluation_episodes": 0}, r"evaluation_episodes must be a whole number"),
         (
-            {"axis": "task.sine", "second_axis": "task.network"},
-            r"second_axis must be one that leaves task\.sine as it is, got 'task\.network'$",
+            {"factor": "task.sine", "second_factor": "task.network"},
+            r"second_factor must be a factor that keeps the values of task\.sine, got 'task\.network'$",
         ),
         (
-            {"axis": "model.depth", "second_axis": "model.recurrent_depth"},
-            r"second_axis must be one that leaves model\.depth as it is",
+            {"factor": "model.depth", "second_factor": "model.recurrent_depth"},
+            r"second_factor must be a factor that keeps the values of model\.depth",
         ),
-        ({"axis": "task.noise", "second_axis": "task.sine"}, r"task\.sine cannot be 0 here: "),
+        ({"factor": "task.noise", "second_factor": "task.sine"}, r"task\.sine cannot be 0 here: "),
     ],
 )
 def test_bad_settings_are_named_before_anything_is_trained(changes, message):
     with pytest.raises(BadInput, match=message):
-        departure_sweep.Probe(**changes)
+        departure_sweep.DepartureSweep(**changes)
