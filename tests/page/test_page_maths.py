@@ -12,8 +12,9 @@ from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentP
 from toyicl.analysis import metrics
 from toyicl.analysis.black_box import residual_polynomial
 from toyicl.analysis.weights import read_layer
+from toyicl.core.datasets import part
 from toyicl.core.episode import predict
-from toyicl.demo.build import CLASSROOM, shipped, write
+from toyicl.demo.build import CLASSROOM, TASKS, shipped, write
 from toyicl.harness.results import load_results
 from toyicl.models.construction import gradient_descent_transformer
 from toyicl.models.transformer import Architecture
@@ -90,12 +91,10 @@ def with_circuits(key_query, value_output, **architecture):
     return model
 
 
-def circuits(results, before="", **where):
-    found = results.isel(where)
-    return tuple(
-        np.asarray(found[f"{before}{name}"].values, float).tolist()
-        for name in ("key_query", "value_output")
-    )
+def circuits(results, prefix=""):
+    """Both circuits of one saved layer, (head, row, column); a layer with one head has no `head`."""
+    found = (results[f"{prefix}{name}"] for name in ("key_query", "value_output"))
+    return [np.asarray(v, float).reshape(-1, *v.shape[-2:]) for v in found]
 
 
 @pytest.mark.parametrize("rate", [0.5, 6.06])
@@ -171,13 +170,13 @@ def test_the_trained_layer_at_every_snapshot(page, episodes, results):
     )
     for seed in range(results.sizes["seed"]):
         for snapshot in range(results.sizes["step"]):
-            model = with_circuits(*circuits(results, seed=seed, step=snapshot))
+            model = with_circuits(*circuits(results.isel(seed=seed, step=snapshot)))
             same(here[:, seed, snapshot], answer(model, few)[0])
 
 
 def test_the_trained_layer_reads_as_a_step(page, results):
     for seed in range(results.sizes["seed"]):
-        model = with_circuits(*circuits(results, seed=seed, step=-1))
+        model = with_circuits(*circuits(results.isel(seed=seed, step=-1)))
         here = asked(
             page,
             "(seed) => { const m = window.toyicl; const d = m.data.learn; return m.learnedStep("
@@ -189,9 +188,8 @@ def test_the_trained_layer_reads_as_a_step(page, results):
 
 def test_the_two_trained_layers(page, episodes, results):
     for seed in range(results.sizes["seed"]):
-        model = with_circuits(
-            *circuits(results.rename(deep_head="h"), "deep_", seed=seed), depth=2, shared=True
-        )
+        parts = circuits(results.isel(seed=seed), "two_layers_")
+        model = with_circuits(*parts, depth=2, shared=True)
         here = answers(
             page,
             "m.layerwise(m.modelOf(m.data.deep.keyQuery[more.seed],"
@@ -205,8 +203,10 @@ def test_the_two_trained_layers(page, episodes, results):
 
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("kind", ["line", "wide"])
-def test_every_layer_along_the_dial(page, results, kind, heads):
+def test_every_layer_between_linear_and_softmax_attention(page, results, kind, heads):
     task = TASK if kind == "wide" else LinearRegression(dim=1)
+    saved = part(results, task=TASKS[kind], heads=heads)
+    assert saved.sizes["head"] == heads
     episodes = task.sample(jax.random.key(8), COUNT)
     here = answers(
         page,
@@ -217,15 +217,15 @@ def test_every_layer_along_the_dial(page, results, kind, heads):
         kind=kind,
         heads=str(heads),
     )
-    for index, share in enumerate(results.share.values):
-        for seed in range(results.sizes["dial_seed"]):
-            parts = circuits(results, f"{kind}_{heads}_", share=index, dial_seed=seed)
-            model = with_circuits(*parts, attention="mixed", softmax_fraction=float(share))
+    for index, fraction in enumerate(saved.softmax_fraction.values):
+        for seed in range(saved.sizes["mixed_seed"]):
+            parts = circuits(saved.isel(softmax_fraction=index, mixed_seed=seed), "mixed_")
+            model = with_circuits(*parts, attention="mixed", softmax_fraction=float(fraction))
             same(here[:, index, seed], answer(model, episodes)[0])
 
 
 def test_cosine_and_norm_ratio(page, episodes, results):
-    model = with_circuits(*circuits(results, seed=0, step=3))
+    model = with_circuits(*circuits(results.isel(seed=0, step=3)))
     descent = GradientDescent(6.06)
     expected = metrics.compare(model, descent, episodes)
     own = answers(
@@ -268,7 +268,8 @@ def test_residual_polynomials(page, episodes, results):
 def test_what_the_trained_layers_leave(page, episodes, results):
     """Uses the page's own eigenvectors, because a trained model need not be odd in their sign."""
     few = jax.tree.map(lambda field: field[..., :20], episodes)
-    model = with_circuits(*circuits(results, "deep_", seed=0), depth=2, shared=True)
+    parts = circuits(results.isel(seed=0), "two_layers_")
+    model = with_circuits(*parts, depth=2, shared=True)
     here = answers(
         page,
         "m.residualPolynomial((x, y, q) => m.transformer(m.modelOf(m.data.deep.keyQuery[0],"
