@@ -14,8 +14,6 @@ from toyicl.plots import figures
 from toyicl.studies import algorithm_comparison
 from toyicl.tasks.linear import LinearRegression
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 TASK = LinearRegression(dim=3, context_size=6, input_range=2.0)
 RATES = (0.9, 0.5)
 """Two seeds' models, each one step of gradient descent."""

@@ -17,8 +17,6 @@ from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import fit
 from toyicl.training.step import Training
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 SETTINGS = Study(
     task=LinearRegression(dim=2, context_size=3),
     model=Architecture(depth=2, shared=True),

@@ -20,8 +20,6 @@ from toyicl.tasks.nonlinear import TeacherRegression
 from toyicl.training.loop import History, fit
 from toyicl.training.step import Training
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 TASK = LinearRegression(dim=2, context_size=4, input_range=2.0)
 TINY = departure_sweep.DepartureSweep(
     task=TASK,

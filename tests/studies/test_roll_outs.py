@@ -11,8 +11,6 @@ from toyicl.studies.alignment import Study
 from toyicl.studies.roll_outs import roll_outs
 from toyicl.tasks.linear import LinearRegression
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 STUDY = Study(task=LinearRegression(dim=2, context_size=3), evaluation_episodes=20)
 RATE = 0.7
 REFERENCES = {"gd": GradientDescent(RATE), "gdpp": GradientDescentPlusPlus(RATE, 0.1, 1)}

@@ -14,8 +14,6 @@ from toyicl.studies.alignment import Study
 from toyicl.studies.shifts import OTHER_DISTRIBUTIONS, shifts
 from toyicl.tasks.linear import LinearRegression
 
-pytestmark = pytest.mark.usefixtures("plain_compiler")
-
 TASK = LinearRegression(dim=2, context_size=3)
 STUDY = Study(task=TASK, evaluation_episodes=20, scales=(0.5, 2.0), factors=(1.0, 3.0))
 REFERENCES = {"gd": GradientDescent(0.7, 2), "gdpp": GradientDescentPlusPlus(0.7, 0.1, 2)}
