@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from toyicl.core import datasets
 from toyicl.harness import catalogue, claim_values, claims, experiment
 
 CATALOGUES = sorted(Path(experiment.folder()).glob("*/*.toml"))
@@ -193,3 +194,33 @@ def test_a_label_that_was_not_measured_is_no_error():
     }.items():
         record = of(value).judge(two_parts())
         assert (record["verdict"], dim in record["reason"]) == ("not run", True)
+
+
+def staged(label):
+    """Results with a dimension of fixed labels, and a claim about one of them."""
+    values = xr.DataArray([1.0, 2.0], dims="stage", coords={"stage": ["untrained", "trained"]})
+    return of(claim_values.at_stage("loss", label)).judge(xr.Dataset({"loss": values}))
+
+
+def test_a_misspelt_label_of_a_fixed_dimension_is_an_error():
+    message = r"^claim A-7: the dimension 'reference' has no label 'gddp'; its labels are 'gd'$"
+    for changes in ({}, {"where": {"heads": 1}}):
+        with pytest.raises(claims.BrokenClaim, match=message):
+            of(claim_values.loss_over("gddp"), **changes).judge(two_parts())
+    with pytest.raises(claims.BrokenClaim, match=message):
+        of(lambda results: results.reference_loss.sel(reference=["gd", "gddp"])).judge(two_parts())
+    with pytest.raises(claims.BrokenClaim, match=message):
+        of(claim_values.final("loss"), where={"reference": "gddp"}).judge(two_parts())
+    assert staged("untrained")["verdict"] == "holds"
+    with pytest.raises(claims.BrokenClaim, match=r"'stage' has no label 'trian'; .*'trained'$"):
+        staged("trian")
+
+
+def test_a_reference_that_only_another_part_or_point_has_was_not_run():
+    """One layer is not compared with GD++, which two layers are compared with."""
+    results = two_parts().reindex(reference=["gd", "gdpp"])
+    results["reference_loss"].loc[{"reference": "gdpp", "heads": 2}] = 0.5
+    claim = of(claim_values.loss_over("gdpp"), where={"heads": 1})
+    assert claim.judge(results)["verdict"] == "not run"
+    point = datasets.part(results, heads=1)
+    assert of(claim_values.loss_over("gdpp")).judge(point, results)["verdict"] == "not run"

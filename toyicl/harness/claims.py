@@ -14,10 +14,12 @@ if TYPE_CHECKING:  # so that listing experiments does not need it
 Value = Callable[["xr.Dataset"], "xr.DataArray"]
 DEFAULT_PLATEAU = "on_plateau"
 """Variable that marks seeds on their plateau, if a claim names no other."""
+FIXED_DIMENSIONS = ("reference", "stage", "shift", "kind", "method")
+"""Dimensions whose labels do not depend on settings, so that a label they lack is a wrong name."""
 
 
 class BrokenClaim(Unfinished):
-    """A claim asks for a variable, a dimension or an attribute that results do not have."""
+    """A claim asks for a variable, a dimension, an attribute or a label that results do not have."""
 
 
 class NotMeasured(LookupError):  # noqa: N818 (it is no error of the claim)
@@ -55,12 +57,17 @@ class Claim:
     note: str = ""
     """Why it fails, why it holds, or why the band is not what one would expect."""
 
-    def judge(self, results: "xr.Dataset | None") -> dict[str, Any]:
+    def judge(
+        self, results: "xr.Dataset | None", whole: "xr.Dataset | None" = None
+    ) -> dict[str, Any]:
         """The claim beside our value: mean and range over seeds, and a verdict.
 
         It holds if every seed's value lies in the band. Seeds that never left their plateau are named
         and stay out of the value; if no other is left, at one size or the like, it fails, as it does
         if a seed diverged. Where results lack the claim's part, it was not run.
+
+        `whole` are the results of all points of a sweep, if `results` are those of one. Raises
+        BrokenClaim for names that results lack.
         """
         record: dict[str, Any] = {
             "id": self.id,
@@ -82,7 +89,7 @@ class Claim:
         if results is None:
             return record | {"reason": "there are no results"}
         try:
-            with self._names_checked():
+            with self._names_checked(results if whole is None else whole):
                 results, values = self._evaluate(results)
                 stuck = self.stuck(results)
                 record["beside"] = {
@@ -141,32 +148,53 @@ class Claim:
         return chosen, self.value(chosen)
 
     @contextlib.contextmanager
-    def _names_checked(self) -> Iterator[None]:
+    def _names_checked(self, whole: "xr.Dataset") -> Iterator[None]:
         """Tell a label that was not measured from a name that does not exist.
 
         Raises NotMeasured for a label that a coordinate lacks, since other settings have other labels,
-        and BrokenClaim for a variable, a dimension or an attribute that results lack.
+        and BrokenClaim for a variable, a dimension or an attribute that results lack, and for a label
+        of a fixed dimension that no part of the whole results has.
         """
         try:
             yield
         except NotMeasured:
             raise
         except KeyError as error:
-            if _is_of_label(error):
-                raise NotMeasured(f"results lack a label: {error.args[0]}") from error
-            raise BrokenClaim(f"claim {self.id}: {error.args[0]}") from error
+            missing = _missing_labels(error)
+            if missing is None:
+                raise BrokenClaim(f"claim {self.id}: {error.args[0]}") from error
+            for dim in FIXED_DIMENSIONS:
+                known = whole[dim].values.ravel().tolist() if dim in whole.coords else []
+                wrong = [label for label in missing.get(dim, []) if label not in known]
+                if wrong:
+                    raise BrokenClaim(
+                        f"claim {self.id}: the dimension {dim!r} has no label {wrong[0]!r}; "
+                        f"its labels are {', '.join(map(repr, known))}"
+                    ) from error
+            raise NotMeasured(f"results lack a label: {error.args[0]}") from error
         except (AttributeError, ValueError) as error:
             raise BrokenClaim(f"claim {self.id}: {error}") from error
 
 
-def _is_of_label(error: KeyError) -> bool:
-    """Whether xarray raised an error while it looked for a label in an index."""
+def _missing_labels(error: KeyError) -> dict[str, list[Any]] | None:
+    """The labels that xarray looked for in an index when it raised an error, by dimension.
+
+    None if the error is not of a look-up. The message has only the name of the dimension; the labels
+    are the argument of the index's method `sel`.
+    """
+    import numpy as np  # listing experiments does not need it
+
+    found: dict[str, list[Any]] | None = None
     trace = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_globals.get("__name__") == "xarray.core.indexes":
-            return True
+        frame = trace.tb_frame
+        if frame.f_globals.get("__name__") == "xarray.core.indexes":
+            found = found or {}
+            if frame.f_code.co_name == "sel":
+                labels = frame.f_locals["labels"].items()
+                found |= {str(dim): np.ravel(label).tolist() for dim, label in labels}
         trace = trace.tb_next
-    return False
+    return found
 
 
 def band_in_words(low: float | None, high: float | None) -> str:

@@ -45,7 +45,7 @@ def judge(experiment: Experiment, results: xr.Dataset | None) -> list[dict[str, 
         return [claim.judge(results) for claim in experiment.claims]
     points = zip(sweeps.grid(sweep), sweeps.points_of(results, sweep), strict=True)
     return [
-        claim.judge(point) | {"point": where}
+        claim.judge(point, results) | {"point": where}
         for where, point in points
         for claim in experiment.claims
     ]
