@@ -63,11 +63,6 @@ def test_a_wrong_catalogue_is_named(tmp_path, text, name, message):
         catalogue.read(path, {name: lambda results: results.loss})
 
 
-def test_the_catalogues_are_of_two_papers_a_report_their_critics_and_ours():
-    papers = {"von Oswald et al. (2022), ", "Dai et al. (2022), ", "unfinished report, "}
-    assert set(WORKS) == papers | {"critics' objection, ", "toyicl's probe, "}
-
-
 def two_parts():
     """Two models, the second trained twice as long; a seed of the first on its plateau."""
     loss = np.array([[[3.0, 1.0, np.nan], [3.0, 3.0, np.nan]], [[3.0, 2.0, 0.5], [3.0, 2.0, 0.7]]])
@@ -135,7 +130,7 @@ def test_the_furthest_value_is_the_one_that_is_not_finite():
     np.testing.assert_array_equal(claim_values.furthest(values, "alpha").values, [-3.0, np.nan])
 
 
-def test_what_stands_beside_a_claim_leaves_out_what_the_claim_leaves_out():
+def test_values_shown_with_a_claim_use_the_same_part_and_seeds():
     beside = {"final": claim_values.final("loss")}
     assert judged(where={"heads": 1}, beside=beside)["beside"] == {"final": 1.0}
     assert judged(where={"heads": 2}, beside=beside)["beside"] == {"final": pytest.approx(0.6)}

@@ -134,7 +134,8 @@ def find(name: str) -> Listing:
 def place(out: Path, listing: Listing) -> Path:
     """Folder of an experiment's results below a folder of results.
 
-    Grouped like the experiments if `out` has a folder for the group, as `figures` has.
+    Grouped like the experiments if `out` has a folder for the group, as `figures` has; for a new
+    group, run `mkdir figures/GROUP` first.
     """
     grouped = out / listing.group
     return (grouped if listing.group and grouped.is_dir() else out) / listing.name
