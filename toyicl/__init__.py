@@ -1,4 +1,4 @@
-"""toyicl: do transformers learn in context by gradient descent? A laboratory to find out.
+"""toyicl: experiments on whether transformers learn in context by gradient descent.
 
 The public names below are imported when they are first used, so that importing the package is quick.
 """

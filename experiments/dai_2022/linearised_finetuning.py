@@ -75,7 +75,7 @@ DIMS: dict[str, tuple[str, ...]] = {
     "step_cosine": ("example",),
     "step_ratio": ("example",),
 }
-"""Dimensions of variables that are no numbers."""
+"""Dimensions of the variables that are not scalars."""
 trainings = FinetuningStudy.trainings
 
 

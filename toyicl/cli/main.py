@@ -48,7 +48,7 @@ def main(words: Sequence[str] | None = None, interrupts: InterruptHandler | None
 
 
 def carry_out(words: Sequence[str], interrupts: InterruptHandler) -> int:
-    """Carry out the command that the words stand for; the exit status."""
+    """Parse the command-line arguments and execute the command; returns the exit status."""
     words = [ALIASES.get(words[0], words[0]), *words[1:]] if words else []
     if words == ["--version"]:
         print(f"toyicl {importlib.metadata.version('toyicl')}")

@@ -1,4 +1,4 @@
-"""Parsing: the words of a command line become commands, and those of a sweep become values."""
+"""Parsing of command-line arguments, and of the values of a sweep."""
 
 import contextlib
 import dataclasses
@@ -20,9 +20,9 @@ MOST_LINES = 3
 
 
 def parse_command(kinds: dict[str, Callable[..., Any]], words: Sequence[str]) -> Any:
-    """The command that the words of a command line stand for.
+    """Parse command-line arguments into a command.
 
-    Raises BadUsage, with tyro's own message, if they stand for none, and BadSetting for a setting
+    Raises BadUsage, with tyro's own message, if they are not valid, and BadSetting for a setting
     whose value is not allowed.
     """
     name = words[0] if words else ""
@@ -35,7 +35,7 @@ def parse_command(kinds: dict[str, Callable[..., Any]], words: Sequence[str]) ->
 
 
 def parse_known(kind: type[Class], words: Sequence[str]) -> tuple[Class, list[str]]:
-    """The options of one command, and the words that belong to none of them.
+    """The options of one command, and the arguments that belong to none of them.
 
     Raises BadUsage for known options with bad values.
     """
@@ -77,7 +77,7 @@ def _nested(settings: Any, before: str = "") -> Iterator[tuple[str, Any]]:
 def parse_sweep(settings: Any, words: Sequence[str]) -> dict[str, list[Any]]:
     """The values of each swept setting by its path, from words such as task.input_range=0.5,1,2.
 
-    FIRST:LAST:COUNT stands for evenly spaced numbers, as in `parse_values`.
+    FIRST:LAST:COUNT means evenly spaced numbers, as in `parse_values`.
 
     Raises BadInput for a setting that does not exist or is not a single value, and for values that are
     missing, alike, or of the wrong kind.
@@ -207,7 +207,7 @@ def _as_text(value: float) -> str:
 
 
 def _parse_value(kind: Any, path: str, text: str) -> Any:
-    """The value of a type that a text stands for, by the rules of the command line."""
+    """Parse a text as a value of a type, by the rules of the command line."""
     value = dataclasses.make_dataclass("value", [("value", Annotated[kind, tyro.conf.Positional])])
     try:
         with _errors():
@@ -227,7 +227,7 @@ def _described(kind: Any) -> str:
 
 
 class BadUsage(BadInput):
-    """The words of a command line stand for no command; the message is tyro's."""
+    """The command-line arguments are not valid; the message is tyro's."""
 
 
 @contextlib.contextmanager

@@ -146,7 +146,7 @@ def _print_plans(
 def command_of_results(name: str, names: Sequence[str], words: Sequence[str]) -> str:
     """The command that reproduces one experiment's results.
 
-    It has the options that were given, except for those that only say where and how to run, and no
+    It has the options that were given, except for those that only set where and how to run, and no
     other experiment's name. An experiment given by its path keeps the path.
     """
     paths = [word for word in names if word.endswith(".py") and experiment.find(word).name == name]

@@ -1,4 +1,4 @@
-"""Claims: checkable statements, our values beside them, and the verdict."""
+"""Claims: checkable statements, the measured values, and the verdicts."""
 
 import contextlib
 import math
@@ -22,49 +22,50 @@ class BrokenClaim(Unfinished):
     """A claim asks for a variable, a dimension, an attribute or a label that results do not have."""
 
 
-class NotMeasured(LookupError):  # noqa: N818 (it is no error of the claim)
+class NotMeasured(LookupError):  # noqa: N818 (the claim is not at fault)
     """Results lack a label that a claim is about, since they are of other settings."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A checkable statement of the paper, and the band in which our value makes it hold."""
+    """A checkable statement of the paper, and the band of measured values for which it holds."""
 
     id: str
     """Short name, such as VO-2a-1."""
     statement: str
-    """What it says, in one sentence."""
+    """The statement, as one sentence."""
     value: "Value"
-    """Our value from the results, one for each seed (or a scalar)."""
+    """Function that computes the measured value from the results: one for each seed, or a scalar."""
     band: tuple[float, float]
-    """Least and greatest value, both included, with which the statement holds."""
+    """Smallest and largest value for which the statement holds, both included."""
     _: KW_ONLY
     source: str
-    """Where the paper says it."""
+    """Where the paper makes the statement."""
     paper: str
     """The paper's own value, as text."""
     floor: float | None = None
-    """The exact value where theory knows one."""
+    """The theoretical value, where one is known."""
     kind: Literal["measured", "by construction", "cosine"] = "measured"
-    """Whether it could have come out otherwise, and whether it rests on a cosine alone."""
+    """Whether it is measured, holds by construction, or is based on a cosine alone."""
     beside: "Mapping[str, Value]" = field(default_factory=dict)
-    """What else must be seen to weigh it, by name: the norm ratio and an untrained control of a
-    cosine, say. A mean over seeds is shown; no verdict rests on it."""
+    """Further values, by name, that the report shows next to the measured one, such as the norm ratio
+    and the untrained control of a cosine. They are means over seeds and do not affect the verdict."""
     where: "Mapping[str, Any]" = field(default_factory=dict)
-    """The part of the results it is about, such as {"heads": 2}; all of them if empty."""
+    """Coordinates of the part of the results to which the claim applies, such as {"heads": 2};
+    all results if empty."""
     plateau: str = DEFAULT_PLATEAU
-    """The variable that says which of the value's seeds never left their plateau."""
+    """The variable that marks the seeds that are still on their plateau."""
     note: str = ""
-    """Why it fails, why it holds, or why the band is not what one would expect."""
+    """Why it fails or holds, or how the band was chosen."""
 
     def judge(
         self, results: "xr.Dataset | None", whole: "xr.Dataset | None" = None
     ) -> dict[str, Any]:
-        """The claim beside our value: mean and range over seeds, and a verdict.
+        """The claim with the measured value (mean and range over seeds) and its verdict.
 
-        It holds if every seed's value lies in the band. Seeds that never left their plateau are named
-        and stay out of the value; if no other is left, at one size or the like, it fails, as it does
-        if a seed diverged. Where results lack the claim's part, it was not run.
+        A claim holds if the value of every seed lies in the band. Seeds that never left their plateau
+        are named and excluded from the value. The claim fails if no other seed remains, for example at
+        one size, or if a seed diverged. It was not run where results lack the claim's part.
 
         `whole` are the results of all points of a sweep, if `results` are those of one. Raises
         BrokenClaim for names that results lack.
@@ -149,7 +150,7 @@ class Claim:
 
     @contextlib.contextmanager
     def _names_checked(self, whole: "xr.Dataset") -> Iterator[None]:
-        """Tell a label that was not measured from a name that does not exist.
+        """Distinguish a label that was not measured from a name that does not exist.
 
         Raises NotMeasured for a label that a coordinate lacks, since other settings have other labels,
         and BrokenClaim for a variable, a dimension or an attribute that results lack, and for a label
@@ -205,19 +206,19 @@ def band_in_words(low: float | None, high: float | None) -> str:
 
 
 def _finite(number: float) -> float | None:
-    """A number, or None, which JSON has a word for, if it is not finite."""
+    """A number, or None if it is not finite, since JSON has no infinity or NaN."""
     return number if math.isfinite(number) else None
 
 
 def _left(values: "xr.DataArray", stuck: "xr.DataArray | None") -> "xr.DataArray":
-    """Values of the seeds that left their plateau; all of them where no seed is known, or is left."""
+    """Values of the seeds that left their plateau; all values if no seed did, or none is marked."""
     if stuck is None or not set(stuck.dims) <= set(values.dims) or bool(stuck.all()):
         return values
     return values.where(~stuck)
 
 
 def _named(stuck: "xr.DataArray") -> list[Any]:
-    """Seeds on their plateau: numbers, or texts such as "size 20: seed 1" if there is more to say."""
+    """Seeds on their plateau: numbers, or texts such as "size 20, seed 1" with more dimensions."""
     if stuck.dims == ("seed",):
         return [int(seed) for seed in stuck["seed"].values[stuck.values]]
     dim = _seed_dim(stuck)

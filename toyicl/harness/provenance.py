@@ -79,9 +79,9 @@ def origin(experiment_digest: str, shard: str = "run") -> dict[str, Any]:
 
 
 def changed_since(then: dict[str, Any], now: dict[str, Any]) -> str:
-    """What has changed since an origin, in words; nothing if its program is that of another.
+    """What has changed since an earlier origin, as text; empty if both are of the same program.
 
-    Origins from before the digest of the experiment file was noted are taken to have the same file.
+    An origin without a digest of the experiment file is assumed to have the same file.
     """
     if then["source"] != now["source"]:
         return f"another revision ({then['revision']})"
@@ -190,7 +190,7 @@ def _source_revision() -> tuple[str, str]:
         # An installed package may lie inside somebody else's repository: that is not its source.
         if not git("ls-files", "__init__.py"):
             return "unknown", "installed package"
-        # Results and figures that are kept beside the source are no part of it.
+        # Results and figures in the same repository are not part of the program.
         changes = git("status", "--porcelain", "--", ".", "../experiments")
         return git("rev-parse", "HEAD"), "changed" if changes else "clean"
     except (OSError, subprocess.CalledProcessError):

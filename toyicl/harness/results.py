@@ -20,7 +20,7 @@ FIGURE = "figure"
 READ_SECONDS = 60.0
 """Time in which a file that was saved again must be read."""
 CONTENTS, COVERED = "contents_sha256", "contents_attributes"
-"""Attributes that say what the run saved: a digest of it, and the attributes that it covers."""
+"""Attributes with the digest of what the run saved, and the names of the attributes it covers."""
 
 
 def save_results(results: xr.Dataset, folder: Path) -> Path:

@@ -35,7 +35,7 @@ KINDS: tuple[AttentionKind, ...] = get_args(AttentionKind)
 class AttentionSettings:
     """Settings of one attention layer.
 
-    Raises ValueError, at construction, for a setting out of its bounds.
+    Raises BadSetting, at construction, for a setting out of its bounds.
     """
 
     kind: AttentionKind = static(default="linear")

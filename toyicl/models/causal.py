@@ -67,7 +67,7 @@ class Activations(NamedTuple):
 class CausalArchitecture:
     """Settings of a causal transformer; calling them with a task and a key builds one.
 
-    Raises ValueError, at construction, for a setting out of its bounds.
+    Raises BadSetting, at construction, for a setting out of its bounds.
     """
 
     attention: CausalKind = static(default="softmax")

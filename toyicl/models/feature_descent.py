@@ -17,7 +17,7 @@ class MetaLearner:
     The reference of von Oswald et al. (2022), Figure 4: features from an embedding with an MLP, as
     wide as the transformer's, and one step of gradient descent of a fixed size on the last layer.
 
-    Raises ValueError, at construction, for a setting out of its bounds.
+    Raises BadSetting, at construction, for a setting out of its bounds.
     """
 
     width: int = static(default=40)

@@ -83,7 +83,7 @@ class Embedding(nnx.Module):
 class LayerSettings:
     """Settings of one layer: its attention, its MLP and how both normalise the tokens they read.
 
-    `Architecture` and `CausalArchitecture` build them. Raises ValueError, at construction, for a
+    `Architecture` and `CausalArchitecture` build them. Raises BadSetting, at construction, for a
     setting out of its bounds.
     """
 

@@ -37,7 +37,7 @@ class Architecture:
     attention is not divided by N, and the initial weights have variance init_scale / (depth * fan-in),
     that is, a standard deviation of .0135.
 
-    Raises ValueError, at construction, for a setting out of its bounds.
+    Raises BadSetting, at construction, for a setting out of its bounds.
     """
 
     tokens: TokenKind = static(default="joint")

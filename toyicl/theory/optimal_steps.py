@@ -2,7 +2,7 @@
 
 Losses are functions of the eigenvalues of the scatter matrix (`toyicl.theory.gram_spectrum`), and
 steps are searched for where there is no closed form (`toyicl.theory.step_search`). Searches are at
-input range 1 and weight scale 1, so that the laws of scaling hold up to rounding: losses scale as
+input range 1 and weight scale 1, so that the scaling relations hold up to rounding: losses scale as
 r^2 omega^2, and learning rates and curvatures as 1 / r^2.
 
 Units and symbols are those of `toyicl.theory.closed_form`. All functions raise BadInput for a

@@ -40,7 +40,7 @@ class Job(NamedTuple):
     """A pure function that training minimises; None means the loss of the task's episodes."""
 
     def seeds(self, seeds: int | Sequence[int]) -> Sequence[int]:
-        """The first `max_seeds` of the seeds; a number n stands for the seeds 0, ..., n - 1."""
+        """The first `max_seeds` of the seeds; a number n means the seeds 0, ..., n - 1."""
         chosen = range(seeds) if isinstance(seeds, int) else seeds
         return chosen[: self.max_seeds]
 
@@ -70,10 +70,10 @@ Histories = Mapping[str, History]
 
 
 class Checkpointer(Protocol):
-    """Keeps the states of jobs that are trained together safe; one state for each job."""
+    """Saves the states of jobs that are trained together, one state for each job."""
 
     def restore(self, states: list[TrainingState]) -> list[TrainingState]:
-        """The states kept earlier; the rows that were not kept are those given."""
+        """The states saved earlier; rows that were not saved are taken from the given states."""
         ...
 
     def visit(self, states: Callable[[], list[TrainingState]]) -> None:
@@ -89,7 +89,7 @@ class Checkpointer(Protocol):
 
 
 class NoCheckpoints:
-    """Keeps nothing: for trainings that are short, or may be lost."""
+    """Saves no checkpoints: for short trainings that need not be resumed."""
 
     def restore(self, states: list[TrainingState]) -> list[TrainingState]:
         """The states given."""

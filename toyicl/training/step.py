@@ -40,7 +40,7 @@ class Training:
     more layers it takes learning_rate 5e-4 and clip_norm 10; their text has b2 .999 and clip_norm 10
     for all depths.
 
-    Raises ValueError, at construction, for a setting out of its bounds.
+    Raises BadSetting, at construction, for a setting out of its bounds.
     """
 
     steps: int = 5000
