@@ -242,19 +242,20 @@ def within(losses, expected, slack=0.0):
 
 
 @pytest.mark.parametrize("noise", [None, 0.4])
-def test_the_best_preconditioner_loses_what_theory_says(noise):
+def test_the_best_preconditioner_has_the_loss_of_theory(noise):
     task = replace(SPREAD, label_noise=noise)
     learner = PreconditionedGradientDescent.best(task)
     within(errors_of(learner, task), correlated_inputs.best_step_matrix(task).loss)
 
 
-# Known for d = N = 10: THEORY.md, section 4. K iterations are 2^K steps, whose best size is given too.
+# Losses for d = N = 10. K iterations of Newton are 2^K steps of gradient descent (Fu et al.,
+# 2023), whose best size is in ORACLES.
 NEWTON = {0: 0.206229, 1: 0.156615, 2: 0.118364}
 CONJUGATE = {1: 0.1967, 2: 0.1295, 4: 0.0748}
 
 
 @pytest.mark.parametrize("steps", NEWTON)
-def test_newton_loses_what_it_should(steps):
+def test_newton_has_the_known_loss(steps):
     rate = ORACLES["gd_r1"][f"N10_K{2**steps}"]["eta_shared"]
     within(errors_of(IterativeNewton(rate / 10, steps), LinearRegression()), NEWTON[steps], 1e-6)
 
@@ -267,7 +268,7 @@ def test_the_best_newton_is_the_best_descent(steps, close):
 
 
 @pytest.mark.parametrize("steps", CONJUGATE)
-def test_conjugate_gradients_lose_what_they_should(steps):
+def test_conjugate_gradients_have_the_known_loss(steps):
     within(errors_of(ConjugateGradients(steps), LinearRegression()), CONJUGATE[steps], 1e-4)
 
 

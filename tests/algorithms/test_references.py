@@ -123,7 +123,7 @@ def test_plus_plus_without_curvature_is_gradient_descent(d, m, n, steps, close):
 @few
 @given(d=st.integers(1, 4), n=st.integers(1, 6), steps=st.integers(1, 3))
 def test_plus_plus_leaves_a_polynomial_of_the_scatter(d, n, steps, close):
-    """On labels W x what is left is R(S), eigenvalue by eigenvalue (THEORY.md, section 3)."""
+    """On labels W x the residual is R(S), by eigenvalue (von Oswald et al. 2022, appendix A.10)."""
     x, _, x_query = random_context(d, 1, n)
     weights = np.random.default_rng(2).normal(size=(1, d))
     rates, curvatures = [0.5, 0.8, 0.3][:steps], [0.03, 0.05, 0.7][:steps]
@@ -210,7 +210,7 @@ OPTIMA = [
 
 
 @pytest.mark.parametrize(("build", "optimum"), OPTIMA)
-def test_tuned_references_lose_what_theory_says(build, optimum):
+def test_tuned_references_have_the_loss_of_theory(build, optimum):
     """And the loss is flat around them."""
     best, learner = optimum(TASK, 2), build(TASK, 2)
     assert learner.steps == 2
@@ -262,16 +262,16 @@ def test_without_noise_adaptive_ridge_is_least_squares(close):
 
 
 def test_the_estimate_is_unbiased_and_costs_little():
-    """Nearly as good as the ridge told the noise, and better than least squares."""
+    """Nearly as good as ridge regression with the true noise, and better than least squares."""
     task = LinearRegression(dim=3, context_size=8, label_noise=0.4)
     episodes = task.sample(jax.random.key(0), 20_000)
     penalty = jax.jit(jax.vmap(AdaptiveRidge().penalty, in_axes=-1))(episodes.x, episodes.y)
     assert abs(np.mean(penalty) - 0.16) < 3 * np.std(penalty) / np.sqrt(penalty.size)
-    told, guessed, plain = (
+    known, estimated, plain = (
         jax.jit(metrics.loss)(learner, episodes)
         for learner in (Ridge(0.16), AdaptiveRidge(), LeastSquares())
     )
-    assert told < guessed < 1.1 * told < plain
+    assert known < estimated < 1.1 * known < plain
 
 
 def test_the_weight_scale_of_adaptive_ridge_has_a_gradient():

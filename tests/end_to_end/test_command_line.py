@@ -53,7 +53,7 @@ def test_list_names_every_experiment_and_whether_it_has_been_run(fig2):
     assert order == sorted(order)
 
 
-def test_list_tells_what_was_begun_from_what_was_not(tmp_path):
+def test_list_distinguishes_runs_that_were_started(tmp_path):
     (tmp_path / "fig03_two_layers" / "checkpoint").mkdir(parents=True)
     answer = here("list", "--out", tmp_path)
     listed = answer.stdout.split("\nfig03_two_layers (fig3a)")[1].split("\n")[2]
@@ -131,14 +131,14 @@ def test_a_dry_run_lists_trainings_and_trains_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_dry_run_without_trainings_says_so(tmp_path):
+def test_a_dry_run_reports_that_nothing_is_trained(tmp_path):
     answer = here("run", "prop1", "--dry-run", cwd=tmp_path)
     assert answer.returncode == 0
     assert answer.stdout
     assert not list(tmp_path.iterdir())
 
 
-def test_verify_says_what_has_not_been_run(tmp_path):
+def test_verify_reports_what_has_not_been_run(tmp_path):
     answer = here("verify", "--json", "--out", tmp_path)
     records = json.loads(answer.stdout)
     assert {record["verdict"] for record in records} == {"not run"}
@@ -221,7 +221,7 @@ def test_an_experiment_file_of_ones_own_runs_by_its_path(tmp_path):
     assert "fails" in wrong.stdout
 
 
-def test_an_experiment_file_that_changed_is_told_and_a_figure_in_use_is_left(tmp_path):
+def test_a_changed_experiment_file_is_reported_and_a_figure_in_use_is_kept(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(MINE)
     assert here("run", path, "--out", tmp_path).returncode == 0
@@ -437,7 +437,7 @@ def test_importing_the_command_line_is_quick():
     assert answer.stdout.strip() == "[]"
 
 
-def test_verify_says_that_a_quick_run_was_passed_over(tmp_path):
+def test_verify_reports_a_quick_run_that_it_ignores(tmp_path):
     short = [SMALL, "--settings.training.steps=40", "--seeds=1"]
     assert here("run", *short, "--out", "figures", cwd=tmp_path).returncode == 0
     alone = here("verify", SMALL, cwd=tmp_path)

@@ -108,7 +108,7 @@ def test_a_run_killed_at_25_random_moments_resumes_bit_identically(tmp_path):
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
-def test_an_interrupted_run_says_so_and_resumes_bit_identically(whole, tmp_path, number):
+def test_an_interrupted_run_is_reported_and_resumes_bit_identically(whole, tmp_path, number):
     process = begin("run", SMALL, "--out", tmp_path, *LONG)
     wait_for_checkpoint(tmp_path, process)
     process.send_signal(number)
@@ -131,7 +131,7 @@ def test_a_program_that_has_just_started_is_interrupted_at_once():
     assert errors == "toyicl: interrupted\n"
 
 
-def test_an_interrupt_between_trainings_says_how_to_resume():
+def test_an_interrupt_between_trainings_states_how_to_resume():
     code = """
 import os, signal
 from toyicl.cli.console import InterruptHandler, TerminalConsole

@@ -76,13 +76,13 @@ def test_a_failure_that_is_independent_of_training_is_under_its_own_heading(tmp_
     assert "### Measured" not in text
 
 
-def test_a_verdict_says_how_many_seeds_it_rests_on(tmp_path):
+def test_a_verdict_states_its_number_of_seeds(tmp_path):
     stuck = RESULTS.assign(on_plateau=("seed", [True, False]))
     text = report.markdown([chapter(tmp_path, results=stuck)], tmp_path)
     assert "| 2, 1 of 2 seeds |" in text
 
 
-def test_what_was_not_run_is_said(tmp_path):
+def test_claims_that_were_not_run_are_reported(tmp_path):
     text = report.markdown([chapter(tmp_path, results=None)], tmp_path)
     assert "2 were not run" in text
     assert "Not run yet. Command: `toyicl run a`" in text

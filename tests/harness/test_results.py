@@ -173,7 +173,7 @@ def test_differences_name_the_field_and_both_values():
     ]
 
 
-def test_provenance_says_what_made_the_results():
+def test_provenance_names_the_program_of_the_results():
     identity = provenance.identity("name", LinearRegression(), 2, {})
     origin = provenance.origin("abc")
     attributes = provenance.attributes(

@@ -100,10 +100,15 @@ def test_one_step_with_distractors(r):
         assert theory.gradient_descent_loss(task, rate) == pytest.approx(expected, EXACT)
 
 
-@pytest.mark.parametrize("law", ["uniform", "normal", "laplace"])
-def test_one_step_with_everything_against_simulation(law):
+@pytest.mark.parametrize("distribution", ["uniform", "normal", "laplace"])
+def test_one_step_with_everything_against_simulation(distribution):
     task = LinearRegression(
-        dim=4, context_size=6, outputs=2, input_distribution=law, input_range=0.7, weight_scale=1.3
+        dim=4,
+        context_size=6,
+        outputs=2,
+        input_distribution=distribution,
+        input_range=0.7,
+        weight_scale=1.3,
     )
     task = replace(task, label_noise=0.8, distractors=2, distractor_scale=1.5)
     rate = 1.2 * theory.gradient_descent_optimum(task).learning_rates[0]
@@ -127,7 +132,7 @@ def test_implicit_weights(r):
     assert theory.excess_loss(task, implicit) == pytest.approx(miss, EXACT)
 
 
-def test_small_keys_lose_their_share():
+def test_keys_of_lower_rank_have_a_higher_loss():
     best = theory.gradient_descent_optimum(linear())
     for rank, expected in enumerate(ORACLES["lsa"]["rank_k_loss_r1"]):
         implicit = theory.optimal_scale(linear()) * np.diag(np.arange(10) < rank)
@@ -169,7 +174,7 @@ def test_any_head_against_simulation(task):
     within(np.concatenate(losses), theory.single_head_loss(task, key_query, value_output))
 
 
-# The law of eigenvalues
+# The distribution of eigenvalues
 
 
 @pytest.mark.parametrize(
@@ -267,7 +272,7 @@ def test_three_curved_steps_lie_in_their_bracket():
 
 @settings(deadline=None, max_examples=12)
 @given(steps=st.integers(2, 4), r=scales, omega=scales)
-def test_laws_of_scaling(steps, r, omega):
+def test_scaling_relations(steps, r, omega):
     tasks = linear(), linear(input_range=r, weight_scale=omega, outputs=3)
     for optimum in (theory.gd_shared, theory.gd_per_step, theory.gdpp_shared):
         one, other = (optimum(task, steps) for task in tasks)
@@ -293,7 +298,7 @@ def test_order_of_the_references(steps, sigma):
 
 
 @pytest.mark.parametrize("optimum", [theory.gd_shared, theory.gd_per_step, theory.gdpp_shared])
-def test_more_steps_lose_less(optimum):
+def test_more_steps_have_a_lower_loss(optimum):
     losses = [optimum(linear(), steps).loss for steps in range(1, 9)]
     assert np.all(np.diff(losses) < 0)
 
@@ -349,9 +354,9 @@ def test_the_last_curvature_is_not_asked_for():
     assert theory.gdpp_per_layer(linear(), 1).curvatures == ()
 
 
-@pytest.mark.parametrize("law", ["normal", "laplace"])
-def test_other_laws(law):
-    task = LinearRegression(dim=3, context_size=7, input_distribution=law, label_noise=0.3)
+@pytest.mark.parametrize("distribution", ["normal", "laplace"])
+def test_other_distributions(distribution):
+    task = LinearRegression(dim=3, context_size=7, input_distribution=distribution, label_noise=0.3)
     one, two = (theory.gd_shared(task, steps) for steps in (1, 2))
     loss = theory.population_loss(task, lambda s: 1 - one.learning_rates[0] / 7 * s)
     assert loss == pytest.approx(one.loss, 1e-6)
@@ -377,7 +382,7 @@ def test_ridge_at_its_own_penalty_is_best():
         assert loss < theory.population_loss(task, lambda s, other=other: other / (s + other))
 
 
-def test_without_noise_a_full_context_tells_all():
+def test_without_noise_a_full_context_determines_the_weights():
     assert theory.bayes_loss(linear(10)) == 0
     assert theory.bayes_loss(linear(4, outputs=2)) == pytest.approx(2 * 6 / 24, EXACT)
 
@@ -408,7 +413,7 @@ def test_floors_are_plain_numbers():
 # Bad input
 
 
-@pytest.mark.parametrize("law", ["exponential", "frobenius_normal"])
+@pytest.mark.parametrize("distribution", ["exponential", "frobenius_normal"])
 @pytest.mark.parametrize(
     "answer",
     [
@@ -421,11 +426,11 @@ def test_floors_are_plain_numbers():
         lambda task: theory.single_head_loss(task, np.eye(11), np.eye(11)),
     ],
 )
-def test_laws_without_formulas_are_refused(law, answer):
+def test_distributions_without_formulas_are_refused(distribution, answer):
     with pytest.raises(
-        ValueError, match=r"task.input_distribution must be one of uniform.*got '" + law
+        ValueError, match=r"task.input_distribution must be one of uniform.*got '" + distribution
     ):
-        answer(linear(input_distribution=law))
+        answer(linear(input_distribution=distribution))
 
 
 def test_mixed_coordinates_are_refused():

@@ -44,7 +44,7 @@ def errors_of(matrix, episodes):
 
 
 def test_the_worked_case():
-    """x ~ N(0, diag(2, 1, 1/2, 1/4)) and eight points; THEORY.md, section 2, worked by hand."""
+    """x ~ N(0, diag(2, 1, 1/2, 1/4)) and eight points; the formula of `best_step_matrix` by hand."""
     variances = np.array([2, 1, 0.5, 0.25])
     best = correlated_inputs.best_step_matrix(SPREAD)
     assert best.loss == pytest.approx(0.66276, abs=5e-6)
@@ -92,9 +92,9 @@ def test_no_matrix_beats_the_best(entries, noise):
     count=st.integers(1, 12),
     scale=st.floats(0.3, 3),
     noise=st.floats(0, 2),
-    told=st.booleans(),
+    explicit=st.booleans(),
 )
-def test_without_correlation_it_is_gradient_descent(dim, count, scale, noise, told):
+def test_without_correlation_it_is_gradient_descent(dim, count, scale, noise, explicit):
     task = LinearRegression(
         dim=dim,
         context_size=count,
@@ -103,7 +103,7 @@ def test_without_correlation_it_is_gradient_descent(dim, count, scale, noise, to
         label_noise=noise,
     )
     best, scalar = theory.gradient_descent_optimum(task), correlated_inputs.best_scalar_step
-    spread = replace(task, covariance=(1.0,) * dim) if told else task
+    spread = replace(task, covariance=(1.0,) * dim) if explicit else task
     assert correlated_inputs.best_step_matrix(spread).loss == pytest.approx(best.loss, 1e-10)
     assert scalar(spread).learning_rates == (pytest.approx(best.learning_rates[0], 1e-10),)
     matrix = 0.7 * best.learning_rates[0] / count * np.eye(dim)

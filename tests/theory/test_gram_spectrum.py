@@ -1,4 +1,4 @@
-"""The law of eigenvalues: its moments, its samples, and its rare large values."""
+"""The distribution of eigenvalues: its moments, its samples, and its rare large values."""
 
 import json
 from dataclasses import replace
@@ -53,15 +53,15 @@ def test_gram_spectrum_is_that_of_the_scatter_matrix():
     assert not np.array_equal(values, gram_spectrum.gram_spectrum(task, tasks=1001, seed=1))
 
 
-@pytest.mark.parametrize("law", ["uniform", "normal", "laplace"])
-def test_gram_spectrum_follows_the_law_of_the_task(law):
-    task = LinearRegression(dim=3, context_size=5, input_distribution=law, input_range=1.5)
+@pytest.mark.parametrize("distribution", ["uniform", "normal", "laplace"])
+def test_gram_spectrum_follows_the_distribution_of_the_task(distribution):
+    task = LinearRegression(dim=3, context_size=5, input_distribution=distribution, input_range=1.5)
     x = np.asarray(task.sample(jax.random.key(0), 50_000).x)
     sampled = np.linalg.eigvalsh(np.einsum("nae,nbe->eab", x, x))
     ours = gram_spectrum.gram_spectrum(task, tasks=50_000)
-    for share in (0.1, 0.5, 0.9):
-        expected = np.quantile(sampled, share, axis=0)
-        np.testing.assert_allclose(np.quantile(ours, share, axis=0), expected, 0.04)
+    for fraction in (0.1, 0.5, 0.9):
+        expected = np.quantile(sampled, fraction, axis=0)
+        np.testing.assert_allclose(np.quantile(ours, fraction, axis=0), expected, 0.04)
 
 
 def test_rare_large_eigenvalues_are_as_rare_as_they_should_be():
