@@ -11,7 +11,7 @@ import xarray as xr
 from programs import SMALL, here, toyicl
 
 from toyicl.cli import training
-from toyicl.harness import atomic_files
+from toyicl.harness import atomic_files, runner
 from toyicl.studies.departures import FACTORS
 
 TINY = [
@@ -248,6 +248,22 @@ def test_a_changed_experiment_file_is_reported_and_a_figure_in_use_is_kept(tmp_p
 def test_the_command_of_results_makes_them_again(words, expected):
     names = [word for word in words.split() if word in ("fig2", "prop1")]
     assert training.command_of_results("fig2", names, words.split()) == expected
+
+
+def test_the_command_of_a_departure_has_no_place_of_its_run(monkeypatch, tmp_path):
+    """The training is left out: what a run is called with is recorded."""
+    called = {}
+
+    def run(one, grid, folder, **options):
+        called.update(options, folder=folder)
+        return runner.Outcome([], [], [])
+
+    monkeypatch.setattr(runner, "run", run)
+    words = [*SOFTMAX, "--values=0,1", "--seeds", "2", "--quick"]
+    assert here(*words, "--out", tmp_path, "--fresh").returncode == 0
+    assert called["folder"] == tmp_path / "departures-attention.softmax"
+    assert called["fresh"]
+    assert called["command"] == " ".join(["toyicl", *words])
 
 
 def test_a_diverged_seed_is_named_and_the_results_are_kept(tmp_path):

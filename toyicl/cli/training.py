@@ -150,8 +150,13 @@ def command_of_results(name: str, names: Sequence[str], words: Sequence[str]) ->
     other experiment's name. An experiment given by its path keeps the path.
     """
     paths = [word for word in names if word.endswith(".py") and experiment.find(word).name == name]
-    left = [word for word in words[1:] if word not in names]
-    kept = ["toyicl", "run", *(paths[:1] or [name])]
+    options = [word for word in words[1:] if word not in names]
+    return shlex.join(["toyicl", "run", *(paths[:1] or [name]), *_without_place(options)])
+
+
+def _without_place(words: Sequence[str]) -> list[str]:
+    """The words of a command without the options that only say where and how it is run."""
+    left, kept = list(words), []
     while left:
         word = left.pop(0)
         option, equals, _ = word.replace("_", "-").partition("=")
@@ -160,7 +165,7 @@ def command_of_results(name: str, names: Sequence[str], words: Sequence[str]) ->
                 left.pop(0)
         elif option not in PLACE_FLAGS:
             kept.append(word)
-    return shlex.join(kept)
+    return kept
 
 
 def _print_outcome(outcome: "runner.Outcome", quick: bool) -> int:
@@ -204,7 +209,7 @@ def departures(command: Departures, words: Sequence[str], interrupts: InterruptH
         command.out / "-".join(["departures", *command.factor]),
         seeds=command.seeds,
         quick=command.quick,
-        command=shlex.join(["toyicl", *words]),
+        command=shlex.join(["toyicl", *_without_place(words)]),
         fresh=command.fresh,
         spread=AcrossRuns(),
         screen=TerminalConsole(interrupts),
