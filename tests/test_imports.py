@@ -1,6 +1,7 @@
 """The command line is quick to start, and every public name can be reached."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -75,3 +76,12 @@ def test_every_noun_of_the_package_can_be_reached():
         assert getattr(toyicl, noun) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         toyicl.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [*toyicl._ALIASES.items(), *((name, name) for name in toyicl._PACKAGES)],
+)
+def test_every_package_and_earlier_name_of_a_module_is_found(name, target):
+    """By `toyicl.__getattr__` itself: a submodule that was imported is an attribute without it."""
+    assert toyicl.__getattr__(name) is importlib.import_module(f"toyicl.{target}")

@@ -8,7 +8,6 @@ from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentP
 from toyicl.algorithms.iterative import IterativeNewton
 from toyicl.algorithms.kernel import AveragedLabels
 from toyicl.algorithms.ridge import Ridge
-from toyicl.analysis import confidence_set as module
 from toyicl.analysis.confidence_set import Scaled, best_steps, confidence_set, tuned
 from toyicl.analysis.metrics import compare
 from toyicl.core.episode import Episode, predict
@@ -96,20 +95,16 @@ def test_intervals_shrink_with_more_episodes_and_less_confidence(found, episodes
 
 def test_intervals_cover_the_value_on_many_episodes():
     """One step compared with two: most of 40 intervals of 80% contain the value on 20,000 episodes."""
-    x, y, x_query, _ = (np.asarray(f) for f in TASK.sample(jax.random.key(6), 20_000))
-    weights = ETA / 6 * np.einsum("nme,nde->mde", y, x)
-    left = y - np.einsum("mde,nde->nme", weights, x)
-    further = weights + ETA / 6 * np.einsum("nme,nde->mde", left, x)
-    own, other = (np.einsum("mde,de->me", each, x_query) for each in (weights, further))
-    distance, size = ((own - other) ** 2).sum(axis=0), (own**2).sum(axis=0)
-    truth = 1 - distance.sum() / size.sum()
-    draw, covered = np.random.default_rng(0), 0
+    many = TASK.sample(jax.random.key(6), 20_000)
+    model, candidates = GradientDescent(ETA), {"two steps": GradientDescent(ETA, 2)}
+    own, other = (np.asarray(answer(one, many)) for one in (model, candidates["two steps"]))
+    truth = 1 - ((own - other) ** 2).sum() / (own**2).sum()
+    covered = 0
     for group in range(40):
-        part = slice(50 * group, 50 * group + 50)
-        sums = np.stack([distance, size, size, size, size], axis=-1)[part]
-        picks = draw.multinomial(50, np.full(50, 1 / 50), size=300).astype(float)
-        low, high = np.quantile(module._statistics(picks, sums)[:, 0], [0.1, 0.9])
-        covered += low < truth < high
+        few = jax.tree.map(lambda leaf, start=50 * group: leaf[..., start : start + 50], many)
+        options = {"confidence": 0.8, "resamples": 300, "seed": group}
+        found = confidence_set(model, candidates, few, **options)["two steps"]
+        covered += found.r_squared_range[0] < truth < found.r_squared_range[1]
     assert 24 <= covered <= 39
 
 
@@ -240,7 +235,3 @@ def test_a_factor_is_tuned_like_any_other_parameter(episodes, close):
 def half_of_the_model():
     """A model whose predictions are half of those of the constructed one."""
     return Scaled(MODEL, 0.5)
-
-
-def test_the_earlier_name_still_works():
-    assert module.explain is confidence_set

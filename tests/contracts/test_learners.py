@@ -183,28 +183,44 @@ def function(learner):
 
 
 @pytest.mark.parametrize(
-    ("make", "contract"),
+    ("make", "contract", "error"),
     [
-        (function(wrong_shape), contracts.learner_has_shapes_and_dtypes),
-        (function(single_precision), contracts.learner_has_shapes_and_dtypes),
-        (lambda: Scaled(jnp.ones((), "float16")), contracts.learner_has_shapes_and_dtypes),
-        (function(not_traceable), contracts.learner_is_a_function_of_one_episode),
-        (function(depends_on_the_batch), contracts.learner_is_a_function_of_one_episode),
-        (function(random_numbers), contracts.learner_is_a_function_of_one_episode),
-        (Counting, contracts.learner_is_a_function_of_one_episode),
-        (function(gradient_not_finite), contracts.learner_has_finite_gradients),
-        (function(gradient_not_finite_for_labels_0), contracts.learner_has_finite_gradients),
-        (lambda: Scaled(jnp.zeros(())), contracts.learner_has_finite_gradients),
-        (Counting, contracts.learner_is_a_pytree),
-        (lambda: Branching(jnp.ones(())), contracts.learner_is_a_pytree),
+        (function(wrong_shape), contracts.learner_has_shapes_and_dtypes, AssertionError),
+        (function(single_precision), contracts.learner_has_shapes_and_dtypes, AssertionError),
+        (
+            lambda: Scaled(jnp.ones((), "float16")),
+            contracts.learner_has_shapes_and_dtypes,
+            AssertionError,
+        ),
+        (
+            function(not_traceable),
+            contracts.learner_is_a_function_of_one_episode,
+            jax.errors.ConcretizationTypeError,
+        ),
+        (function(depends_on_the_batch), contracts.learner_is_a_function_of_one_episode, NameError),
+        (function(random_numbers), contracts.learner_is_a_function_of_one_episode, AssertionError),
+        (Counting, contracts.learner_is_a_function_of_one_episode, AssertionError),
+        (function(gradient_not_finite), contracts.learner_has_finite_gradients, AssertionError),
+        (
+            function(gradient_not_finite_for_labels_0),
+            contracts.learner_has_finite_gradients,
+            AssertionError,
+        ),
+        (lambda: Scaled(jnp.zeros(())), contracts.learner_has_finite_gradients, AssertionError),
+        (Counting, contracts.learner_is_a_pytree, AssertionError),
+        (
+            lambda: Branching(jnp.ones(())),
+            contracts.learner_is_a_pytree,
+            jax.errors.TracerBoolConversionError,
+        ),
     ],
 )
-def test_a_learner_that_violates_a_contract_is_noticed(make, contract):
-    with pytest.raises(Exception):  # noqa: B017, PT011 (whatever shows the violation)
+def test_a_learner_that_violates_a_contract_is_noticed(make, contract, error):
+    with pytest.raises(error):
         contract(RunLearner(make))
 
 
 def test_each_contract_of_learners_is_violated_by_some_learner():
     marks = test_a_learner_that_violates_a_contract_is_noticed.pytestmark
-    violated = [contract for _, contract in marks[0].args[1]]
+    violated = [contract for _, contract, _ in marks[0].args[1]]
     assert set(violated) == set(LEARNER_CONTRACTS)
