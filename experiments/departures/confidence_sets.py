@@ -26,7 +26,7 @@ from toyicl.core.episode import Learner
 from toyicl.harness import catalogue, claim_values
 from toyicl.harness.claims import Value
 from toyicl.models.transformer import Architecture
-from toyicl.plots import panels
+from toyicl.plots import comparison_panels, panels
 from toyicl.studies import algorithm_comparison
 from toyicl.studies.alignment import Study, alignment, best_references
 from toyicl.tasks.linear import LinearRegression
@@ -97,9 +97,9 @@ def measure(settings: Study, histories: Histories) -> xr.Dataset:
 def draw(results: xr.Dataset) -> Figure:
     """Unexplained variance by candidate, and the residual polynomials."""
     drawn: dict[str, panels.Panel] = {
-        "optimal parameters on the task": algorithm_comparison.unexplained_panel("task"),
-        "parameters fitted to the model": algorithm_comparison.unexplained_panel("model"),
-        "residual polynomials": algorithm_comparison.residual_panel,
+        "optimal parameters on the task": comparison_panels.unexplained_panel("task"),
+        "parameters fitted to the model": comparison_panels.unexplained_panel("model"),
+        "residual polynomials": comparison_panels.residual_panel,
     }
     nearest = "; ".join(
         f"{name} {', '.join(f'{count:.0f}' for count in counts.dropna('seed').values)}"

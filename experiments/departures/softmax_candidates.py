@@ -37,7 +37,7 @@ from toyicl.core.episode import Learner
 from toyicl.harness import catalogue
 from toyicl.harness.claims import Value
 from toyicl.models.transformer import Architecture
-from toyicl.plots import panels
+from toyicl.plots import comparison_panels, panels
 from toyicl.studies import algorithm_comparison
 from toyicl.studies.alignment import Study, alignment, best_references
 from toyicl.training.loop import Histories, Job
@@ -117,8 +117,8 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
 def draw(results: xr.Dataset) -> Figure:
     """Unexplained variance by candidate, a row for each number of heads."""
     drawn = {
-        "optimal parameters on the task": algorithm_comparison.unexplained_panel("task"),
-        "parameters fitted to the model": algorithm_comparison.unexplained_panel("model"),
+        "optimal parameters on the task": comparison_panels.unexplained_panel("task"),
+        "parameters fitted to the model": comparison_panels.unexplained_panel("model"),
     }
     sentence = (
         "Softmax attention compared with candidate algorithms. Filled: in the confidence set, that is, "

@@ -10,7 +10,7 @@ from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentP
 from toyicl.algorithms.ridge import Ridge
 from toyicl.analysis.confidence_set import confidence_set, tuned
 from toyicl.models.construction import as_transformer
-from toyicl.plots import figures
+from toyicl.plots import comparison_panels, figures
 from toyicl.studies import algorithm_comparison
 from toyicl.tasks.linear import LinearRegression
 
@@ -107,8 +107,8 @@ def test_panels_show_every_seed_and_fill_those_in_the_set(found, models, episode
     results = results.assign_coords(seed=[0, 1])
     figure = figures.panels(1, 2)
     left, right = figure.axes
-    algorithm_comparison.unexplained_panel("task")(left, results)
-    algorithm_comparison.residual_panel(right, results)
+    comparison_panels.unexplained_panel("task")(left, results)
+    comparison_panels.residual_panel(right, results)
     filled = [line for line in left.lines if line.get_markerfacecolor() != "none"]
     kept = found.candidate_in_set.sel(tuning="task").sum("candidate").values.tolist()
     assert [len(line.get_xdata()) for line in filled] == kept
