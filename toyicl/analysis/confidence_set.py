@@ -88,10 +88,6 @@ def confidence_set(
     }
 
 
-explain = confidence_set
-"""An earlier name of `confidence_set`."""
-
-
 def _fit(
     values: np.ndarray,
     best_values: np.ndarray,

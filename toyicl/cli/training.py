@@ -79,7 +79,7 @@ def run(
             checkpoint_every=command.checkpoint_every,
             lock=command.lock,
             spread=AcrossRuns() if command.shard == "run" else AcrossBatch(),
-            screen=TerminalConsole(interrupts),
+            console=TerminalConsole(interrupts),
         )
         failed = bool(_print_outcome(outcome, command.quick)) or failed
         compilation_cache.forget_programs()
@@ -126,7 +126,7 @@ def _print_plans(
     grids: "Sequence[runner.Grid]",
 ) -> int:
     """Print what would be trained, experiment by experiment; nothing is trained or written."""
-    from toyicl.harness import runner
+    from toyicl.harness import dry_run, runner
 
     for listing, one, grid in zip(chosen, loaded, grids, strict=True):
         folder = experiment.place(command.out, listing)
@@ -139,7 +139,7 @@ def _print_plans(
             fresh=command.fresh,
             warn=report_note,
         )
-        print("\n".join(runner.plan_lines(plan)))
+        print("\n".join(dry_run.lines(plan)))
     return 0
 
 
@@ -212,7 +212,7 @@ def departures(command: Departures, words: Sequence[str], interrupts: InterruptH
         command=shlex.join(["toyicl", *_without_place(words)]),
         fresh=command.fresh,
         spread=AcrossRuns(),
-        screen=TerminalConsole(interrupts),
+        console=TerminalConsole(interrupts),
     )
     return _print_outcome(outcome, command.quick)
 
@@ -249,5 +249,5 @@ def _train_quick(name: str, seeds: int, folder: Path, interrupts: InterruptHandl
         quick=True,
         command=f"toyicl run {name} --quick --seeds {seeds}",
         spread=AcrossRuns(),
-        screen=TerminalConsole(interrupts),
+        console=TerminalConsole(interrupts),
     )

@@ -83,7 +83,7 @@ def run(
     checkpoint_every: float | None = None,
     lock: bool = True,
     spread: Spread,
-    screen: Console,
+    console: Console,
 ) -> Outcome:
     """Run an experiment into a folder, or resume an earlier run of it.
 
@@ -99,18 +99,18 @@ def run(
     identity = provenance.identity(experiment.name, grid.base, seeds, grid.sweep)
     origin = provenance.origin(experiment.digest, spread.name)
     with contextlib.ExitStack() as held:
-        begin = partial(_begin, folder, identity, origin, fresh, quick, screen, held, lock)
+        begin = partial(_begin, folder, identity, origin, fresh, quick, console, held, lock)
         kept = _on_first_process(begin)
         origins = [*kept.origins, origin]
         manager = CheckpointManager(
             folder,
             kept._replace(identity=identity, origins=origins),
             every=checkpoint_every,
-            stop=screen.stop,
-            warn=screen.warn,
+            stop=console.stop,
+            warn=console.warn,
         )
         histories = trainings.train(
-            groups, seeds=seeds, spread=spread, manager=manager, show=screen.progress
+            groups, seeds=seeds, spread=spread, manager=manager, show=console.progress
         )
         diverged = trainings.diverged(histories)
         measured = _measured(experiment, grid, declared, histories)
@@ -146,36 +146,31 @@ def plan(
     return dry_run.plan(experiment.name, trainings.grouped(declared), seeds, states)
 
 
-def plan_lines(plan: Plan) -> list[str]:
-    """A plan as lines of text."""
-    return dry_run.lines(plan)
-
-
 def _begin(
     folder: Path,
     identity: dict[str, Any],
     origin: dict[str, Any],
     fresh: bool,
     quick: bool,
-    screen: Console,
+    console: Console,
     held: contextlib.ExitStack,
     lock: bool,
 ) -> Checkpoint:
     """Lock a folder, and read the checkpoint that the run resumes."""
     atomic_files.prepare_folder(folder)
-    held.enter_context(atomic_files.locked(folder, screen.warn, lock=lock))
-    kept = resuming.earlier(folder, identity, quick=quick, fresh=fresh, warn=screen.warn)
+    held.enter_context(atomic_files.locked(folder, console.warn, lock=lock))
+    kept = resuming.earlier(folder, identity, quick=quick, fresh=fresh, warn=console.warn)
     if kept is None:
         if not fresh:
-            screen.warn(f"replacing the finished --quick run in {folder}")
+            console.warn(f"replacing the finished --quick run in {folder}")
         checkpoints.discard(folder)
         return Checkpoint(identity, [], {})
     changed = changed_since(kept.origins[-1], origin) if kept.origins else ""
     if changed:
-        screen.warn(f"resuming a run that {changed} started; --fresh starts over")
+        console.warn(f"resuming a run that {changed} started; --fresh starts over")
     moved = moved_since(kept.origins[-1], origin) if kept.origins else ""
     if moved:
-        screen.warn(
+        console.warn(
             f"resuming a run on other devices ({moved}): the results may differ in the last digits "
             "from those of a run that was not interrupted"
         )

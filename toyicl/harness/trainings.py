@@ -97,7 +97,7 @@ def train(
     for group in groups:
         names, jobs = [one.full_name for one in group], [one.job for one in group]
         steps = [int(job.training.steps) for job in jobs for _ in job.seeds(seeds)]
-        own_steps = sum(steps[index] for index in spread.share(len(steps)))
+        own_steps = sum(steps[index] for index in spread.own_runs(len(steps)))
         with show(label(group), own_steps) as progress:
             fitted = fit_all(
                 jobs,

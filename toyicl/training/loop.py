@@ -174,7 +174,7 @@ def _advance_to_end(
     """The states of all jobs once every run has done its steps."""
     places = [(job, row) for job, own in enumerate(runs) for row in range(len(own))]
     current = [at(runs[job][row], states[job], row) for job, row in places]
-    every, mine = current[0].training.snapshot_every, spread.share(len(current))
+    every, mine = current[0].training.snapshot_every, spread.own_runs(len(current))
     firsts = np.cumsum([0, *map(len, runs)])[:-1]
     room = spread.at_once(len(mine))
 

@@ -27,7 +27,7 @@ class Spread(Protocol):
         """How many of so many runs are advanced together."""
         ...
 
-    def share(self, runs: int) -> range:
+    def own_runs(self, runs: int) -> range:
         """Indices of the runs that this process advances."""
         ...
 
@@ -65,7 +65,7 @@ class AcrossRuns:
         on_cpu = self.mesh.devices.flat[0].platform == "cpu"
         return self.mesh.size if on_cpu else -(-runs // self.mesh.size) * self.mesh.size
 
-    def share(self, runs: int) -> range:
+    def own_runs(self, runs: int) -> range:
         """Process p of P advances runs p, p + P, p + 2 P, ..."""
         return range(jax.process_index(), runs, jax.process_count())
 
@@ -101,7 +101,7 @@ class AcrossBatch:
         """One."""
         return 1
 
-    def share(self, runs: int) -> range:
+    def own_runs(self, runs: int) -> range:
         """All runs: every process has a part in each."""
         return range(runs)
 
