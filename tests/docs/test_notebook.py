@@ -49,6 +49,7 @@ def test_the_notebook_has_figures_and_nothing_of_a_machine(kept):
         assert not OF_A_MACHINE.search(shown), shown
 
 
+@pytest.mark.slow  # the blocks of the tutorial run in test_blocks
 def test_the_tutorial_runs_as_a_notebook(tmp_path, monkeypatch, kept):
     monkeypatch.setenv("PYTHONPATH", pages.python_path())
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))

@@ -15,6 +15,7 @@ import xarray as xr
 
 from toyicl.harness import experiment
 from toyicl.harness.results import load_results
+from toyicl.models.causal import CausalArchitecture
 from toyicl.models.transformer import Architecture
 from toyicl.studies import departure_sweep
 from toyicl.tasks.linear import LinearRegression
@@ -75,6 +76,8 @@ def tiny(settings, changes):
         return replace(settings, steps=4, batch_size=4, snapshot_every=2)
     if isinstance(settings, Architecture):
         return replace(settings, depth=min(settings.depth, 3))
+    if isinstance(settings, CausalArchitecture):
+        return replace(settings, depth=1)
     if isinstance(settings, LinearRegression):
         dim = settings.dim if settings.covariance else min(settings.dim, 2)
         return replace(settings, dim=dim, context_size=4, outputs=min(settings.outputs, 2))
