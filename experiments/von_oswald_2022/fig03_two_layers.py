@@ -18,22 +18,22 @@ from toyicl.core.datasets import dataset
 from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture
 from toyicl.plots import reference_panels
-from toyicl.studies.alignment import Study, alignment, best_references
+from toyicl.studies.alignment import DeepStudy, alignment, best_references
 from toyicl.studies.shifts import shifts
 from toyicl.studies.weights import interpolation, learned_steps
 from toyicl.training.loop import Histories
 from toyicl.training.step import Training
 
-FULL = Study(model=Architecture(depth=2, shared=True))
-QUICK = Study(
+FULL = DeepStudy(model=Architecture(depth=2, shared=True))
+QUICK = DeepStudy(
     model=FULL.model,
     training=Training(steps=3000, batch_size=512, learning_rate=2e-3, clip_norm=10.0),
     evaluation_episodes=2000,
 )
-trainings = Study.trainings
+trainings = DeepStudy.trainings
 
 
-def measure(settings: Study, histories: Histories) -> xr.Dataset:
+def measure(settings: DeepStudy, histories: Histories) -> xr.Dataset:
     """Compare two layers with the best two steps of GD and of GD++."""
     history = histories["model"]
     references = best_references(settings.task, settings.model.depth)

@@ -20,17 +20,17 @@ from toyicl.core.datasets import dataset
 from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture
 from toyicl.plots import reference_panels
-from toyicl.studies.alignment import Study, alignment, best_references
+from toyicl.studies.alignment import DeepStudy, alignment, best_references
 from toyicl.studies.shifts import shifts
 from toyicl.studies.weights import interpolation
 from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
-FULL = Study(
+FULL = DeepStudy(
     model=Architecture(depth=10, shared=True, token_clip=10.0),
     training=Training(snapshot_every=500, learning_rate=5e-4, clip_norm=10.0),
 )
-QUICK = Study(
+QUICK = DeepStudy(
     model=FULL.model,
     training=Training(
         steps=750, batch_size=128, snapshot_every=250, learning_rate=1e-3, clip_norm=10.0
@@ -39,7 +39,7 @@ QUICK = Study(
 )
 
 
-def trainings(settings: Study) -> dict[str, Job]:
+def trainings(settings: DeepStudy) -> dict[str, Job]:
     """Ten layers with the same weights, and five with separate weights."""
     untied = replace(settings.model, depth=5, shared=False)
     return settings.trainings() | {
@@ -47,7 +47,7 @@ def trainings(settings: Study) -> dict[str, Job]:
     }
 
 
-def measure(settings: Study, histories: Histories) -> xr.Dataset:
+def measure(settings: DeepStudy, histories: Histories) -> xr.Dataset:
     """Compare ten layers with the best ten steps of GD and of GD++."""
     history, five = histories["model"], histories["five separate layers"]
     references = best_references(settings.task, settings.model.depth)

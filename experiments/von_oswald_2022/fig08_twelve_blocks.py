@@ -24,16 +24,16 @@ from toyicl.core.episode import predict
 from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels, reference_panels
-from toyicl.studies.alignment import Study, alignment, best_references
+from toyicl.studies.alignment import DeepStudy, alignment, best_references
 from toyicl.studies.shifts import shifts
 from toyicl.training.loop import Histories, History
 from toyicl.training.step import Training
 
-FULL = Study(
+FULL = DeepStudy(
     model=Architecture(depth=12, heads=4, mlp_size=40, token_clip=10.0),
     training=Training(steps=50_000, snapshot_every=500, learning_rate=5e-4, clip_norm=10.0),
 )
-QUICK = Study(
+QUICK = DeepStudy(
     model=replace(FULL.model, depth=4),
     training=Training(
         steps=500, batch_size=128, snapshot_every=250, learning_rate=1e-3, clip_norm=10.0
@@ -42,10 +42,10 @@ QUICK = Study(
 )
 SMALL_PENALTY = 1e-5
 """Penalty of ridge regression with which it finds the true weights from labels without noise."""
-trainings = Study.trainings
+trainings = DeepStudy.trainings
 
 
-def measure(settings: Study, histories: Histories) -> xr.Dataset:
+def measure(settings: DeepStudy, histories: Histories) -> xr.Dataset:
     """Compare with twelve steps of GD and GD++, with ridge regression and with the true weights."""
     task = settings.task
     history = histories["model"]
@@ -55,7 +55,7 @@ def measure(settings: Study, histories: Histories) -> xr.Dataset:
     return xr.merge([aligned, dataset(shifts(settings, history.final, references))], join="outer")
 
 
-def _nearest_ridge(settings: Study, history: History) -> Ridge:
+def _nearest_ridge(settings: DeepStudy, history: History) -> Ridge:
     """The ridge regression whose predictions are nearest to those of the trained models."""
     episodes = settings.episodes()
     answers = jax.jit(jax.vmap(predict, (0, None)))(history.final, episodes)

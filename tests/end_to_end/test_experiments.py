@@ -10,6 +10,7 @@ from programs import here, toyicl
 from toyicl.core.errors import BadInput
 from toyicl.harness import experiment, trainings
 from toyicl.models.causal import CausalArchitecture
+from toyicl.models.transformer import Architecture
 
 FEW = "--settings.evaluation-episodes=50"
 SHORT = (
@@ -152,6 +153,10 @@ def test_it_runs_and_is_redrawn_from_its_results(tmp_path, name):
             "attention_maps",
             {"model": CausalArchitecture(input_tokens=2)},
             "model.input_tokens must be 1",
+        ),
+        *(
+            (name, {"model": Architecture()}, "model.depth must be a whole number of at least 2")
+            for name in ("fig03_two_layers", "fig07_ten_layers", "fig08_twelve_blocks")
         ),
         ("false_labels", {"fractions": (0.0,)}, "fractions must be two or more, of which"),
     ],

@@ -13,6 +13,7 @@ from toyicl.core.errors import BadInput
 from toyicl.harness import checkpoints, sweeps, trainings
 from toyicl.harness.checkpoint_manager import CheckpointManager
 from toyicl.harness.checkpoints import Checkpoint
+from toyicl.harness.claims import Claim
 from toyicl.harness.experiment import Experiment
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
@@ -305,3 +306,26 @@ def test_a_sweep_that_is_refused_writes_nothing(tmp_path):
         assert answer.returncode == 2
         assert answer.stderr.count("\n") == 1
     assert not list(Path(tmp_path).iterdir())
+
+
+def test_a_point_without_what_a_claim_is_about_is_drawn_without_marks():
+    """One layer is not compared with GD++, which two layers are compared with."""
+    results = xr.Dataset(
+        {
+            "loss": (("depth", "seed"), [[1.0, 1.1], [0.5, 0.6]]),
+            "reference_loss": (("depth", "reference"), [[1.0, np.nan], [0.7, 0.5]]),
+        },
+        coords={"depth": [1, 2], "seed": [0, 1], "reference": ["gd", "gdpp"]},
+        attrs={"command": "toyicl run own"},
+    )
+    claim = Claim(
+        "A",
+        "a",
+        lambda point: point.loss / point.reference_loss.sel(reference="gdpp"),
+        (0.9, 1.1),
+        source="s",
+        paper="p",
+    )
+    (axes,) = sweeps.draw([claim], results, {"depth": [1, 2]}).axes
+    marks = [line.get_ydata().tolist() for line in axes.lines if line.get_marker() == "o"]
+    assert marks == [[], [1.0, 1.2]]

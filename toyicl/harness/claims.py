@@ -89,12 +89,12 @@ class Claim:
         }
         if results is None:
             return record | {"reason": "there are no results"}
+        whole = results if whole is None else whole
         try:
-            with self._names_checked(results if whole is None else whole):
-                results, values = self._evaluate(results)
-                stuck = self.stuck(results)
+            chosen, values, stuck = self.evaluate(results, whole)
+            with self._names_checked(whole):
                 record["beside"] = {
-                    name: _finite(float(_left(value(results), stuck).mean()))
+                    name: _finite(float(_left(value(chosen), stuck).mean()))
                     for name, value in self.beside.items()
                 }
         except NotMeasured as error:
@@ -119,34 +119,39 @@ class Claim:
             "verdict": "holds" if holds else "fails",
         }
 
-    def stuck(self, results: "xr.Dataset") -> "xr.DataArray | None":
+    def evaluate(
+        self, results: "xr.Dataset", whole: "xr.Dataset | None" = None
+    ) -> "tuple[xr.Dataset, xr.DataArray, xr.DataArray | None]":
+        """The claim's part of the results, its value there, and the seeds that are on their plateau.
+
+        The last are None if the value has no seeds. `whole` is as in `judge`. Raises NotMeasured if the
+        results lack the claim's part, and BrokenClaim for names that they lack.
+        """
+        from toyicl.core.datasets import part  # listing experiments needs no xarray
+
+        with self._names_checked(results if whole is None else whole):
+            for name in self.where:
+                if name not in results.coords:
+                    raise NotMeasured(f"results have no coordinate {name!r}")
+            chosen = part(results, **self.where)
+            values = self.value(chosen)
+        return chosen, values, self._stuck(chosen, values)
+
+    def _stuck(self, results: "xr.Dataset", values: "xr.DataArray") -> "xr.DataArray | None":
         """Which of the value's seeds never left their plateau; None if the value has no seeds.
 
-        `results` are those of the claim's part. Raises BrokenClaim if `plateau` is the name of no
-        variable, unless it is the default and no variable of the results has that name.
+        Raises BrokenClaim if `plateau` is the name of no variable, unless it is the default and no
+        variable of the results has that name.
         """
         if not self.plateau:
             return None
-        found, values = results.get(self.plateau), self.value(results)
+        found = results.get(self.plateau)
         if found is None and self.plateau != DEFAULT_PLATEAU:
             raise BrokenClaim(
                 f"claim {self.id}: results have no variable {self.plateau!r} (plateau)"
             )
         known = found is not None and set(found.dims) <= set(values.dims)
         return found if known else None
-
-    def _evaluate(self, results: "xr.Dataset") -> "tuple[xr.Dataset, xr.DataArray]":
-        """The results of the claim's part, and its value there.
-
-        Raises NotMeasured if they lack a coordinate of `where`, or a label of it.
-        """
-        from toyicl.core.datasets import part  # listing experiments needs no xarray
-
-        for name in self.where:
-            if name not in results.coords:
-                raise NotMeasured(f"results have no coordinate {name!r}")
-        chosen = part(results, **self.where)
-        return chosen, self.value(chosen)
 
     @contextlib.contextmanager
     def _names_checked(self, whole: "xr.Dataset") -> Iterator[None]:

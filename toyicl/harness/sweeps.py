@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl.core.datasets import part, without_padding
-from toyicl.harness.claims import Claim
+from toyicl.core.datasets import without_padding
+from toyicl.harness.claims import Claim, NotMeasured
 from toyicl.plots import figures
 
 MEASURED = "measured_"
@@ -102,7 +102,7 @@ def draw(claims: Sequence[Claim], results: xr.Dataset, sweep: dict[str, list[Any
     for axes in figure.axes[len(claims) :]:
         axes.remove()
     for axes, claim in zip(figure.axes, claims, strict=True):
-        values = [_kept_and_stuck(claim, point) for point in points]
+        values = [_kept_and_stuck(claim, point, results) for point in points]
         figures.over_points(axes, values, names, band=claim.band, exact=claim.floor)
         axes.set(title=claim.id, xlabel=", ".join(sweep))
     figures.caption(
@@ -117,10 +117,17 @@ def draw(claims: Sequence[Claim], results: xr.Dataset, sweep: dict[str, list[Any
     return figure
 
 
-def _kept_and_stuck(claim: Claim, point: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Values of a claim at a point: of seeds that left their plateau, and of seeds that did not."""
-    point = part(point, **claim.where)
-    values, stuck = claim.value(point), claim.stuck(point)
+def _kept_and_stuck(
+    claim: Claim, point: xr.Dataset, whole: xr.Dataset
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values of a claim at a point: of seeds that left their plateau, and of seeds that did not.
+
+    Both are empty at a point that lacks what the claim is about.
+    """
+    try:
+        _, values, stuck = claim.evaluate(point, whole)
+    except NotMeasured:
+        return np.empty(0), np.empty(0)
     if stuck is None:
         return values.values.ravel(), np.empty(0)
     on_plateau = stuck.broadcast_like(values).transpose(*values.dims).values

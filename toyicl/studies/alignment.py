@@ -63,6 +63,16 @@ class Study:
         return self.task.sample(jax.random.key(2022), self.evaluation_episodes)
 
 
+@named_in_errors
+@dataclass(frozen=True, kw_only=True)
+class DeepStudy(Study):
+    """Settings of a figure that compares several layers with GD++, which has no effect at one step."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_size("model.depth", self.model.depth, least=2)
+
+
 def best_references(task: LinearRegression, steps: int) -> dict[str, Learner]:
     """The best gradient descent and GD++ with this number of steps, which share their parameters."""
     found: dict[str, Learner] = {"gd": GradientDescent.shared(task, steps)}
