@@ -3,9 +3,12 @@
 import os
 import tempfile
 
-# Tests do little but compile, so XLA leaves out most of its optimisations, also in programs that tests
-# start. Tests of training have them, as users do: see `full_compiler`.
+# Tests do little but compile, so XLA leaves out most of its optimisations, and generates code by its
+# older emitters, which takes half the time. Both hold for programs that tests start, too. Tests of
+# training have the optimisations, as users do: see `full_compiler`.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+FASTER = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FASTER}".strip()
 
 import jax
 import numpy as np
@@ -24,7 +27,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="module")
 def full_compiler():
-    """XLA with all its optimisations, as users have it."""
+    """XLA with all the optimisations that users have, but for the newer emitters."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)

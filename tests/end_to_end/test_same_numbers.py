@@ -82,9 +82,8 @@ def found(results, name, recorded):
 )
 def test_numbers_are_those_of_the_version_before(tmp_path, experiment):
     words = [experiment, "--quick", "--seeds=2", *OPTIONS[experiment].split()]
-    answer = toyicl(
-        "run", *words, "--out", tmp_path, JAX_NUM_CPU_DEVICES=2, JAX_DISABLE_MOST_OPTIMIZATIONS=0
-    )
+    as_users = {"JAX_NUM_CPU_DEVICES": 2, "JAX_DISABLE_MOST_OPTIMIZATIONS": 0, "XLA_FLAGS": ""}
+    answer = toyicl("run", *words, "--out", tmp_path, **as_users)
     assert answer.returncode == 0, answer.stderr
     results = xr.load_dataset(tmp_path / experiment / "results.nc", engine="h5netcdf")
     exact = RECORDED["cpu"] == compilation_cache.kind_of_cpu() and experiment not in CHANGED
