@@ -19,7 +19,7 @@ from programs import SMALL, begin, here, toyicl
 
 from toyicl.harness import checkpoints
 
-LONG = ["--seeds=3", "--settings.training.steps=6000", "--checkpoint-every=0.1"]
+LONG = ["--seeds=3", "--settings.training.steps=3000", "--checkpoint-every=0.1"]
 
 
 def results(out):
@@ -70,7 +70,7 @@ def test_a_killed_run_resumes_bit_identically(whole, tmp_path):
     assert not list((tmp_path / "small").rglob(".draft-*"))
     listed = here("list", "--runs", "--out", tmp_path).stdout
     assert "full settings, 3 seeds, float32" in listed
-    assert "900 of 900 chunks" in listed
+    assert "450 of 450 chunks" in listed
 
 
 @pytest.mark.slow
@@ -276,9 +276,10 @@ def test_results_without_a_checkpoint_refuse_other_settings_too(tmp_path):
 
 
 def test_a_folder_in_use_is_refused(tmp_path):
-    process = begin("run", SMALL, "--out", tmp_path, *LONG)
+    longer = ["--settings.training.steps=60000", "--checkpoint-every=0.1"]
+    process = begin("run", SMALL, "--out", tmp_path, *longer)
     wait_for_checkpoint(tmp_path, process)
-    answer = toyicl("run", SMALL, "--out", tmp_path, *LONG)
+    answer = here("run", SMALL, "--out", tmp_path, *longer)
     process.kill()
     process.communicate()
     assert answer.returncode == 2
