@@ -7,8 +7,10 @@ import tempfile
 # older emitters, which takes half the time. Both hold for programs that tests start, too. Tests of
 # training have the optimisations, as users do: see `full_compiler`.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-FASTER = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FASTER}".strip()
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
 
 import jax
 import numpy as np

@@ -135,8 +135,8 @@ CLAIMS = (
     *catalogue.read(
         Path(__file__).with_name("claims.toml"),
         {
-            "EXPLAINED-gdpp": _in_set("GD++"),
-            "EXPLAINED-gd": _in_set("one step of GD", "two steps of GD"),
+            "CONFIDENCE-gdpp": _in_set("GD++"),
+            "CONFIDENCE-gd": _in_set("one step of GD", "two steps of GD"),
         },
     ),
     *catalogue.read(

@@ -31,8 +31,8 @@ draw = sweep_panels.draw
 CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        "PROBE-corner": claim_values.at_stage("unexplained"),
-        "PROBE-control": lambda results: abs(
+        "MAP-corner": claim_values.at_stage("unexplained"),
+        "MAP-control": lambda results: abs(
             claim_values.at_stage("excess", "untrained")(results) - 1
         ).max(),
     },

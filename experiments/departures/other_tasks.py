@@ -115,7 +115,7 @@ def draw(results: xr.Dataset) -> Figure:
 CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        f"UNTAUGHT-{task}{end}": claim_values.at_stage(name)
+        f"OTHER-{task}{end}": claim_values.at_stage(name)
         for task in ("recall", "mixture", "dynamics")
         for end, name in (("", "unexplained"), ("-cosine", "model_cosine"))
     },

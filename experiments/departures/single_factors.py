@@ -93,9 +93,9 @@ CLAIMS = (
     *catalogue.read(
         Path(__file__).with_name("claims.toml"),
         {
-            "DIAL-linear": lambda results: _loss(results) / results.reference_loss,
-            "DIAL-softmax": _loss,
-            "DIAL-control": claim_values.at_stage("excess", "untrained"),
+            "FACTOR-linear": lambda results: _loss(results) / results.reference_loss,
+            "FACTOR-softmax": _loss,
+            "FACTOR-control": claim_values.at_stage("excess", "untrained"),
         },
     ),
     *catalogue.read(

@@ -35,7 +35,7 @@ def test_every_claim_can_fail_and_shows_what_a_cosine_hides(claim):
     assert not (low == -math.inf and high == math.inf)
     assert claim.source.startswith(WORKS)
     if claim.kind == "cosine":
-        assert {"norm ratio", "cosine untrained"} <= claim.beside.keys()
+        assert {"norm ratio", "cosine untrained"} <= claim.shown_with.keys()
 
 
 def test_a_catalogue_of_ones_own_is_read(tmp_path):
@@ -131,9 +131,11 @@ def test_the_furthest_value_is_the_one_that_is_not_finite():
 
 
 def test_values_shown_with_a_claim_use_the_same_part_and_seeds():
-    beside = {"final": claim_values.final("loss")}
-    assert judged(where={"heads": 1}, beside=beside)["beside"] == {"final": 1.0}
-    assert judged(where={"heads": 2}, beside=beside)["beside"] == {"final": pytest.approx(0.6)}
+    shown_with = {"final": claim_values.final("loss")}
+    assert judged(where={"heads": 1}, shown_with=shown_with)["shown_with"] == {"final": 1.0}
+    assert judged(where={"heads": 2}, shown_with=shown_with)["shown_with"] == {
+        "final": pytest.approx(0.6)
+    }
 
 
 def test_largest_and_least_do_not_pass_over_what_is_missing(close):
@@ -172,7 +174,7 @@ def of(value, **changes):
         (of(claim_values.final("los")), "los"),
         (of(claim_values.final("loss"), plateau="stuck"), "stuck"),
         (
-            of(claim_values.final("loss"), beside={"norm": claim_values.final("norm_ratio")}),
+            of(claim_values.final("loss"), shown_with={"norm": claim_values.final("norm_ratio")}),
             "norm_ratio",
         ),
     ],

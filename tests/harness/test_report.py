@@ -37,7 +37,7 @@ CLAIMS = [
         source="s",
         paper="p",
         kind="cosine",
-        beside={"norm ratio": lambda r: r.loss / 2},
+        shown_with={"norm ratio": lambda r: r.loss / 2},
         note="Because.",
     ),
 ]

@@ -66,13 +66,16 @@ def test_the_page_holds_the_runs_weights_to_the_bit(page_file):
     for kept, expected in (
         (data["learn"]["keyQuery"], results.key_query.expand_dims("head", -3)),
         (data["deep"]["valueOutput"], results.two_layers_value_output.expand_dims("head", -3)),
-        (data["dial"]["line"]["heads"]["2"]["keyQuery"], mixed.mixed_key_query.sel(heads=2)),
         (
-            data["dial"]["line"]["heads"]["1"]["valueOutput"],
+            data["softmaxSweep"]["line"]["heads"]["2"]["keyQuery"],
+            mixed.mixed_key_query.sel(heads=2),
+        ),
+        (
+            data["softmaxSweep"]["line"]["heads"]["1"]["valueOutput"],
             mixed.mixed_value_output.sel(heads=1, head=[0]),
         ),
         (
-            data["dial"]["wide"]["heads"]["1"]["keyQuery"],
+            data["softmaxSweep"]["wide"]["heads"]["1"]["keyQuery"],
             results.mixed_key_query.sel(task="all inputs", heads=1, head=[0]),
         ),
     ):
@@ -384,11 +387,15 @@ def test_the_seed_of_the_two_layers_is_chosen(page):
     assert number(page, "deeper-model") == pytest.approx(loss, abs=6e-5)
 
 
-def test_the_dial_heads_and_inputs_change_what_breaks(page):
+def test_the_softmax_fraction_heads_and_inputs_change_what_breaks(page):
     assert number(page, "breaks-cosine") > 0.99
     linear = drawing(page, "breaks-curve")
-    slide(page, "breaks-share", page.evaluate("() => window.toyicl.data.dial.shares.length - 1"))
-    assert "100%" in texts(page, "breaks-share-out")[0]
+    slide(
+        page,
+        "breaks-fraction",
+        page.evaluate("() => window.toyicl.data.softmaxSweep.fractions.length - 1"),
+    )
+    assert "100%" in texts(page, "breaks-fraction-out")[0]
     softmax = number(page, "breaks-loss")
     assert softmax > 1.2
     assert drawing(page, "breaks-curve") != linear
@@ -396,10 +403,10 @@ def test_the_dial_heads_and_inputs_change_what_breaks(page):
     two = number(page, "breaks-loss")
     assert two < softmax - 0.1
     caution = "Gradient descent's step is too large for these inputs"
-    assert caution not in texts(page, "breaks-say")[0]
+    assert caution not in texts(page, "breaks-message")[0]
     slide(page, "breaks-scale", 2)
     assert number(page, "breaks-loss") != two
-    assert caution in texts(page, "breaks-say")[0]
+    assert caution in texts(page, "breaks-message")[0]
     before = drawing(page, "breaks-curve")
     page.click("#breaks-new")
     assert drawing(page, "breaks-curve") != before

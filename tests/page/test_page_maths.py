@@ -124,7 +124,7 @@ def test_one_step_as_attention_and_as_labels_that_move(page, episodes):
     expected = predict(gradient_descent_transformer(6.06, 10, 10), episodes)[0]
     attention = answers(
         page,
-        "m.transformer({layers: [[m.constructedHead(6.06, 10, 10)]], share: 0}, e.x, e.y, e.query)",
+        "m.transformer({layers: [[m.constructedHead(6.06, 10, 10)]], fraction: 0}, e.x, e.y, e.query)",
         episodes,
     )
     same(attention, expected)
@@ -145,14 +145,14 @@ def test_gdpp(page, episodes, steps):
 
 
 @pytest.mark.parametrize("heads", [1, 3])
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_attention_with_random_circuits(page, episodes, heads, share):
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 1.0])
+def test_attention_with_random_circuits(page, episodes, heads, fraction):
     keys = jax.random.split(jax.random.key(3))
     parts = [np.asarray(jax.random.normal(key, (heads, 11, 11))).tolist() for key in keys]
-    kind = "softmax" if share == 1.0 else "mixed"
-    model = with_circuits(*parts, attention=kind, softmax_fraction=share)
-    more = {"parts": parts, "share": share}
-    build = "m.modelOf(more.parts[0], more.parts[1], more.share)"
+    kind = "softmax" if fraction == 1.0 else "mixed"
+    model = with_circuits(*parts, attention=kind, softmax_fraction=fraction)
+    more = {"parts": parts, "fraction": fraction}
+    build = "m.modelOf(more.parts[0], more.parts[1], more.fraction)"
     here = answers(page, f"m.transformer({build}, e.x, e.y, e.query)", episodes, **more)
     same(here, answer(model, episodes)[0])
     slopes = answers(page, f"m.sensitivity({build}, e.x, e.y, e.query)", episodes, **more)
@@ -211,8 +211,8 @@ def test_every_layer_between_linear_and_softmax_attention(page, results, kind, h
     here = answers(
         page,
         "(({keyQuery, valueOutput}) => keyQuery.map((row, i) => row.map((kq, seed) =>"
-        " m.transformer(m.modelOf(kq, valueOutput[i][seed], m.data.dial.shares[i]),"
-        " e.x, e.y, e.query))))(m.data.dial[more.kind].heads[more.heads])",
+        " m.transformer(m.modelOf(kq, valueOutput[i][seed], m.data.softmaxSweep.fractions[i]),"
+        " e.x, e.y, e.query))))(m.data.softmaxSweep[more.kind].heads[more.heads])",
         episodes,
         kind=kind,
         heads=str(heads),

@@ -120,8 +120,8 @@ def contents(results: xr.Dataset, verdicts: list[dict[str, Any]]) -> dict[str, A
             **_circuits(results, "two_layers_"),
         },
         "references": _references(results),
-        "dial": {
-            "shares": results.softmax_fraction.values.tolist(),
+        "softmaxSweep": {
+            "fractions": results.softmax_fraction.values.tolist(),
             "seeds": results.mixed_seed.values.tolist(),
             **{name: _mixed(results, task) for name, task in TASKS.items()},
         },

@@ -35,7 +35,7 @@ def _claim(work: str, name: str, entry: dict[str, Any], value: Value) -> Claim:
             tuple(rest.pop("band")),
             source=f"{work}, {rest.pop('source')}",
             floor=rest.pop("exact", None),
-            beside=shown,
+            shown_with=shown,
             **rest,
         )
     except (KeyError, TypeError) as error:

@@ -47,7 +47,7 @@ class Claim:
     """The theoretical value, where one is known."""
     kind: Literal["measured", "by construction", "cosine"] = "measured"
     """Whether it is measured, holds by construction, or is based on a cosine alone."""
-    beside: "Mapping[str, Value]" = field(default_factory=dict)
+    shown_with: "Mapping[str, Value]" = field(default_factory=dict)
     """Further values, by name, that the report shows next to the measured one, such as the norm ratio
     and the untrained control of a cosine. They are means over seeds and do not affect the verdict."""
     where: "Mapping[str, Any]" = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Claim:
             "band": [_finite(bound) for bound in self.band],
             "plateau_seeds": [],
             "kind": self.kind,
-            "beside": {},
+            "shown_with": {},
             "note": self.note,
             "seeds": None,
             "reason": "",
@@ -93,9 +93,9 @@ class Claim:
         try:
             chosen, values, stuck = self.evaluate(results, whole)
             with self._names_checked(whole):
-                record["beside"] = {
+                record["shown_with"] = {
                     name: _finite(float(_left(value(chosen), stuck).mean()))
-                    for name, value in self.beside.items()
+                    for name, value in self.shown_with.items()
                 }
         except NotMeasured as error:
             return record | {"reason": str(error)}

@@ -208,7 +208,7 @@ def _table(verdicts: Sequence[Mapping[str, Any]]) -> str:
             _ours(record),
             _number(record["floor"]),
             _band(record),
-            ", ".join(f"{name} {_number(value)}" for name, value in record["beside"].items()),
+            ", ".join(f"{name} {_number(value)}" for name, value in record["shown_with"].items()),
         ]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)

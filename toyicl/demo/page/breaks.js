@@ -1,27 +1,27 @@
 // Limitations: from linear to softmax attention, number of heads, larger inputs; and what the cosine does not measure.
 
-const breaks = { share: 0, heads: 1, scale: 1, context: 6, multiple: 1, episodes: null, base: null };
+const breaks = { fraction: 0, heads: 1, scale: 1, context: 6, multiple: 1, episodes: null, base: null };
 const EPISODES = 200;
 
-function dialModel(kind, share, seed, heads = breaks.heads) {
-  const part = data.dial[kind].heads[heads];
-  return modelOf(part.keyQuery[share][seed], part.valueOutput[share][seed], data.dial.shares[share]);
+function sweptModel(kind, fraction, seed, heads = breaks.heads) {
+  const part = data.softmaxSweep[kind].heads[heads];
+  return modelOf(part.keyQuery[fraction][seed], part.valueOutput[fraction][seed], data.softmaxSweep.fractions[fraction]);
 }
 
-function dialSeeds(kind) {
-  return data.dial[kind].heads[breaks.heads].keyQuery[0].map((_, seed) => seed);
+function sweptSeeds(kind) {
+  return data.softmaxSweep[kind].heads[breaks.heads].keyQuery[0].map((_, seed) => seed);
 }
 
 // The seed with the lowest loss at the chosen softmax fraction; other seeds may have remained on a plateau.
 function leading(kind) {
-  const losses = data.dial[kind].heads[breaks.heads].loss[breaks.share];
+  const losses = data.softmaxSweep[kind].heads[breaks.heads].loss[breaks.fraction];
   return losses.indexOf(Math.min(...losses));
 }
 
 // A sentence that lists the seeds whose loss remained on a plateau at these settings.
 function plateaus() {
-  const stuck = data.dial.wide.heads[breaks.heads].stuck[breaks.share];
-  const names = stuck.flatMap((is, seed) => (is ? [`seed ${data.dial.seeds[seed]}`] : []));
+  const stuck = data.softmaxSweep.wide.heads[breaks.heads].stuck[breaks.fraction];
+  const names = stuck.flatMap((is, seed) => (is ? [`seed ${data.softmaxSweep.seeds[seed]}`] : []));
   return names.length ? `All input dimensions: ${names.join(", ")} ${names.length === 1 ? "remains" : "remain"} on a plateau at this softmax fraction.` : "";
 }
 
@@ -38,7 +38,7 @@ function scaledUp(episode, factor) {
 }
 
 // Compares a model with one step of gradient descent on the page's own episodes, with scaled inputs.
-function beside(model, factor) {
+function compareWithDescent(model, factor) {
   const rate = data.references.rate[0];
   const all = episodes().map((episode) => scaledUp(episode, factor));
   const other = all.map(({ x, y }) => descentWeights(x, y, rate, 1));
@@ -52,21 +52,21 @@ function beside(model, factor) {
 
 function drawBreaks() {
   drawCurve();
-  drawDial();
-  const share = data.dial.shares[breaks.share];
-  const found = beside(dialModel("wide", breaks.share, leading("wide")), breaks.scale);
+  drawSweep();
+  const fraction = data.softmaxSweep.fractions[breaks.fraction];
+  const found = compareWithDescent(sweptModel("wide", breaks.fraction, leading("wide")), breaks.scale);
   bars("breaks-bars", found.cosine, found.ratio, found.loss / found.descent);
-  byId("breaks-share").setAttribute("aria-valuetext", `${Math.round(100 * share)} percent softmax`);
-  write("breaks-share-out", `${Math.round(100 * share)}% softmax`);
+  byId("breaks-fraction").setAttribute("aria-valuetext", `${Math.round(100 * fraction)} percent softmax`);
+  write("breaks-fraction-out", `${Math.round(100 * fraction)}% softmax`);
   write("breaks-scale-out", `\u00d7 ${shown(breaks.scale, 1)}`);
   const caution = overshoots(found);
-  write("breaks-say", [caution, plateaus()].filter(Boolean).join(" "));
+  write("breaks-message", [caution, plateaus()].filter(Boolean).join(" "));
   write("breaks-cosine", shown(found.cosine));
   write("breaks-ratio", shown(found.ratio));
   write("breaks-loss", shown(found.loss / found.descent, 2));
   announce(
     "breaks-live",
-    `${Math.round(100 * share)} percent softmax, ${breaks.heads} head${breaks.heads === 1 ? "" : "s"}, inputs times ${shown(breaks.scale, 1)}: ` +
+    `${Math.round(100 * fraction)} percent softmax, ${breaks.heads} head${breaks.heads === 1 ? "" : "s"}, inputs times ${shown(breaks.scale, 1)}: ` +
       `cosine ${shown(found.cosine, 2)}, norm ratio ${shown(found.ratio, 2)}, loss relative to gradient descent ` +
       `${shown(found.loss / found.descent, 2)}. ${caution}`,
   );
@@ -96,12 +96,12 @@ function drawCurve() {
     svg("text", { x: (left + right) / 2, y: area.inside.y + 18, class: "tick", "text-anchor": "middle" }, "training range"),
   );
   line(area, [[-reach, -reach * slope], [reach, reach * slope]], "query thin");
-  const weight = descentWeights(episode.x, episode.y, data.dial.line.rate, 1)[0];
+  const weight = descentWeights(episode.x, episode.y, data.softmaxSweep.line.rate, 1)[0];
   line(area, [[-reach, -reach * weight], [reach, reach * weight]], "reference dashed");
   const grid = Array.from({ length: 121 }, (_, i) => reach * (i / 60 - 1));
   const first = leading("line");
-  [...dialSeeds("line").filter((seed) => seed !== first), first].forEach((seed) => {
-    const model = dialModel("line", breaks.share, seed);
+  [...sweptSeeds("line").filter((seed) => seed !== first), first].forEach((seed) => {
+    const model = sweptModel("line", breaks.fraction, seed);
     const curve = grid.map((x) => [x, transformer(model, episode.x, episode.y, [x])]);
     line(area, curve, seed === first ? "model thick" : "other");
   });
@@ -109,23 +109,23 @@ function drawCurve() {
 }
 
 // All input dimensions: measurements of the run at every softmax fraction, for every seed.
-function drawDial() {
-  const { shares } = data.dial;
-  const part = data.dial.wide.heads[breaks.heads];
-  const area = frame(byId("breaks-dial"), "All input dimensions: cosine, norm ratio and loss relative to GD at every softmax fraction", {
+function drawSweep() {
+  const { fractions } = data.softmaxSweep;
+  const part = data.softmaxSweep.wide.heads[breaks.heads];
+  const area = frame(byId("breaks-sweep"), "All input dimensions: cosine, norm ratio and loss relative to GD at every softmax fraction", {
     x: [-0.04, 1.04], y: [-0.2, 2.1], xticks: [{ at: 0, text: "linear" }, 0.5, { at: 1, text: "softmax" }],
     yticks: [0, 0.5, 1, 1.5, 2], xlabel: "fraction of softmax", ylabel: "compared with GD step", right: 30,
   });
   line(area, [[-1, 1], [2, 1]], "quiet thin");
-  line(area, [[shares[breaks.share], -1], [shares[breaks.share], 2]], "quiet dotted");
+  line(area, [[fractions[breaks.fraction], -1], [fractions[breaks.fraction], 2]], "quiet dotted");
   const curve = (values, kind, shape) =>
-    dialSeeds("wide").forEach((seed) => {
-      const points = shares.map((share, i) => [share, values[i][seed]]);
+    sweptSeeds("wide").forEach((seed) => {
+      const points = fractions.map((fraction, i) => [fraction, values[i][seed]]);
       line(area, points, kind);
       if (shape) points.forEach(([x, y]) => mark(area, x, y, shape, kind.split(" ")[0], 4));
     });
   curve(part.untrainedCosine, "other");
-  curve(part.loss.map((row, i) => row.map((value) => value / data.dial.wide.descent[i])), "reference dashed", "square");
+  curve(part.loss.map((row, i) => row.map((value) => value / data.softmaxSweep.wide.descent[i])), "reference dashed", "square");
   curve(part.ratio, "third dotted", "triangle");
   curve(part.cosine, "model", "circle");
 }
@@ -153,7 +153,7 @@ function drawTrap() {
   const part = [data.learn.keyQuery[seed].at(-1), data.learn.valueOutput[seed].at(-1)];
   const model = (factor) =>
     modelOf(part[0], part[1].map((matrix) => matrix.map((row) => row.map((entry) => factor * entry))));
-  const found = beside(model(breaks.multiple), 1); // computed from the multiplied weights, not from those of factor 1
+  const found = compareWithDescent(model(breaks.multiple), 1); // computed from the multiplied weights, not from those of factor 1
   const { zero } = found;
   drawMultiples(model, found, zero);
   write("trap-multiple-out", `\u00d7 ${shown(breaks.multiple, 2)}`);
@@ -167,7 +167,7 @@ function drawTrap() {
       : found.loss > zero
         ? `The cosine is still ${shown(found.cosine, 2)}, but predicting 0 would have a lower loss.`
         : `The cosine is still ${shown(found.cosine, 2)}, but the norm ratio shows that this is not the step.`;
-  write("trap-say", verdict);
+  write("trap-message", verdict);
   announce("trap-live", `Factor on the update ${shown(breaks.multiple, 2)}: cosine ${shown(found.cosine, 2)}, norm ratio ${shown(found.ratio, 2)}. ${verdict}`);
 }
 
@@ -175,7 +175,7 @@ function drawMultiples(model, found, zero) {
   const all = episodes();
   const once = model(1);
   breaks.base ??= {
-    ...(breaks.multiple === 1 ? found : beside(once, 1)),
+    ...(breaks.multiple === 1 ? found : compareWithDescent(once, 1)),
     answers: all.map(({ x, y, query }) => transformer(once, x, y, query)),
   };
   const base = breaks.base;
@@ -194,9 +194,9 @@ function drawMultiples(model, found, zero) {
 }
 
 function startBreaks() {
-  byId("breaks-share").max = data.dial.shares.length - 1;
-  slider("breaks-share", (value) => {
-    breaks.share = value;
+  byId("breaks-fraction").max = data.softmaxSweep.fractions.length - 1;
+  slider("breaks-fraction", (value) => {
+    breaks.fraction = value;
     drawBreaks();
   });
   slider("breaks-scale", (value) => {
@@ -207,7 +207,7 @@ function startBreaks() {
     breaks.multiple = value;
     drawTrap();
   });
-  choices("breaks-heads", "breaks-head", Object.keys(data.dial.wide.heads).map((heads) => [Number(heads), heads]), 1, (heads) => {
+  choices("breaks-heads", "breaks-head", Object.keys(data.softmaxSweep.wide.heads).map((heads) => [Number(heads), heads]), 1, (heads) => {
     breaks.heads = heads;
     drawBreaks();
   });
@@ -221,7 +221,7 @@ function startBreaks() {
     ["reference dashed", "one GD step"],
     ["query thin", "true line"],
   ]);
-  legend("breaks-dial-legend", [
+  legend("breaks-sweep-legend", [
     ["model", "cosine", "circle"],
     ["third", "norm ratio", "triangle"],
     ["reference", "loss relative to GD", "square"],

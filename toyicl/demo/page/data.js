@@ -23,8 +23,8 @@ function unpackAll(value) {
 
 const data = unpackAll(JSON.parse(document.getElementById("data").textContent));
 
-// A model from its circuits, each indexed [head][row][column]; `share` is the fraction of softmax attention.
-function modelOf(keyQuery, valueOutput, share = 0, depth = 1) {
+// A model from its circuits, each indexed [head][row][column]; `fraction` is the fraction of softmax attention.
+function modelOf(keyQuery, valueOutput, fraction = 0, depth = 1) {
   const heads = keyQuery.map((matrix, head) => ({ keyQuery: matrix, valueOutput: valueOutput[head] }));
-  return { layers: new Array(depth).fill(heads), share };
+  return { layers: new Array(depth).fill(heads), fraction };
 }

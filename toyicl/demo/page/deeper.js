@@ -31,7 +31,7 @@ function drawDeeper() {
   write("deeper-gdpp", shown(now[1], 4));
   write("deeper-model", shown(data.deep.loss[deeper.seed], 4));
   const nearer = deeper.steps === 1 ? "With one step, GD and GD++ are identical." : "GD++ also transforms the inputs and reaches a lower loss.";
-  write("deeper-say", data.deep.stuck[deeper.seed] ? `${nearer} This seed remains on a plateau of the loss.` : nearer);
+  write("deeper-message", data.deep.stuck[deeper.seed] ? `${nearer} This seed remains on a plateau of the loss.` : nearer);
   announce(
     "deeper-live",
     `${deeper.steps} step${deeper.steps === 1 ? "" : "s"}: gradient descent has loss ${shown(now[0])} and GD++ has loss ${shown(now[1])}; ` +

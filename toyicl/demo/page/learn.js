@@ -38,7 +38,7 @@ function drawLearn() {
   write("learn-ratio", shown(at(data.learn.ratio)));
   write("learn-eta", shown(learned));
   write("learn-eta-exact", shown(exact));
-  write("learn-say", data.learn.stuck[learn.seed] ? "This seed remains on a plateau of the loss until training ends." : phase());
+  write("learn-message", data.learn.stuck[learn.seed] ? "This seed remains on a plateau of the loss until training ends." : phase());
   announce(
     "learn-live",
     `Seed ${seeds[learn.seed]}, training step ${steps[now]}: loss ${shown(at(data.learn.loss), 3)}, ` +

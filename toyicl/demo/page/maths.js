@@ -93,20 +93,20 @@ function softmaxAttention(row, context, scale) {
   return context.reduce((sum, token, i) => plus(sum, token, weights[i]), zeros(row.length));
 }
 
-function mixedAttention(row, context, scale, share) {
+function mixedAttention(row, context, scale, fraction) {
   const parts = [
-    [1 - share, share < 1 ? linearAttention(row, context) : zeros(row.length)],
-    [share, share > 0 ? softmaxAttention(row, context, scale) : zeros(row.length)],
+    [1 - fraction, fraction < 1 ? linearAttention(row, context) : zeros(row.length)],
+    [fraction, fraction > 0 ? softmaxAttention(row, context, scale) : zeros(row.length)],
   ];
   return parts.reduce((sum, [factor, read]) => plus(sum, read, factor), zeros(row.length));
 }
 
-// A model is {layers: [heads], share}; a head is {keyQuery, valueOutput}, its circuits W_K^T W_Q and P W_V,
-// (d + 1) x (d + 1); share is the fraction of softmax attention. Layers with the same weights are listed repeatedly.
-function update(heads, share, token, context) {
+// A model is {layers: [heads], fraction}; a head is {keyQuery, valueOutput}, its circuits W_K^T W_Q and P W_V,
+// (d + 1) x (d + 1); fraction is the fraction of softmax attention. Layers with the same weights are listed repeatedly.
+function update(heads, fraction, token, context) {
   const scale = 1 / Math.sqrt(token.length);
   return heads.reduce((sum, { keyQuery, valueOutput }) => {
-    const read = mixedAttention(times(keyQuery, token), context, scale, share);
+    const read = mixedAttention(times(keyQuery, token), context, scale, fraction);
     return plus(sum, times(valueOutput, read));
   }, zeros(token.length));
 }
@@ -117,8 +117,8 @@ function layerwise(model, x, y, query) {
   let token = [...query, 0];
   return model.layers.map((heads) => {
     const before = context;
-    context = before.map((row) => plus(row, update(heads, model.share, row, before)));
-    token = plus(token, update(heads, model.share, token, before));
+    context = before.map((row) => plus(row, update(heads, model.fraction, row, before)));
+    token = plus(token, update(heads, model.fraction, token, before));
     return -token[token.length - 1];
   });
 }
@@ -130,7 +130,7 @@ function transformer(model, x, y, query) {
 
 // Gradient of a one-layer model's prediction with respect to the query.
 function sensitivity(model, x, y, query) {
-  const share = model.share;
+  const fraction = model.fraction;
   const context = x.map((point, i) => [...point, y[i]]);
   const token = [...query, 0];
   const scale = 1 / Math.sqrt(token.length);
@@ -138,12 +138,12 @@ function sensitivity(model, x, y, query) {
   for (const { keyQuery, valueOutput } of model.layers[0]) {
     const row = times(keyQuery, token);
     const written = context.map((e) => dot(valueOutput[valueOutput.length - 1], e));
-    const weights = share > 0 ? softmaxWeights(row, context, scale) : zeros(context.length);
+    const weights = fraction > 0 ? softmaxWeights(row, context, scale) : zeros(context.length);
     const average = dot(weights, written);
     // factor: derivative of the update's last entry with respect to the score row . e_i. By the chain rule,
     // d (row . e_i) = e_i . W_K^T W_Q d query.
     const read = context.reduce((sum, e, i) => {
-      const factor = (1 - share) * written[i] + share * scale * weights[i] * (written[i] - average);
+      const factor = (1 - fraction) * written[i] + fraction * scale * weights[i] * (written[i] - average);
       return plus(sum, e, factor);
     }, zeros(token.length));
     found = found.map((sum, a) => sum - read.reduce((total, entry, b) => total + entry * keyQuery[b][a], 0));

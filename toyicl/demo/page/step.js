@@ -20,7 +20,7 @@ function threeWays() {
   const moved = movedLabels(x, y, query, step.rate);
   return {
     weight: descentWeights(x, y, step.rate, 1)[0],
-    attention: transformer({ layers: [[head]], share: 0 }, x, y, query),
+    attention: transformer({ layers: [[head]], fraction: 0 }, x, y, query),
     moved,
     descent: gradientDescent(x, y, query, step.rate, 1),
     data: -moved.query,
