@@ -5,7 +5,7 @@ import tempfile
 
 # Tests do little but compile, so XLA leaves out most of its optimisations, and generates code by its
 # older emitters, which takes half the time. Both hold for programs that tests start, too. Tests of
-# training have the optimisations, as users do: see `full_compiler`.
+# what devices exchange have the optimisations, as users do: see `full_compiler`.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
@@ -27,12 +27,14 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def full_compiler():
     """XLA with all the optimisations that users have, but for the newer emitters."""
+    compilation_cache.forget_programs()
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+    compilation_cache.forget_programs()
 
 
 @pytest.fixture(scope="session")

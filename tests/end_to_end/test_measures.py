@@ -17,7 +17,7 @@ from toyicl.harness import experiment
 from toyicl.harness.results import load_results
 from toyicl.models.causal import CausalArchitecture
 from toyicl.models.transformer import Architecture
-from toyicl.studies import departure_sweep
+from toyicl.studies import departure_sweep, update_comparison
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import History
 from toyicl.training.step import Training
@@ -103,9 +103,12 @@ def untrained(job):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_to_tune_on():
+def less_to_compile():
+    """Few episodes to tune on, and two methods of finetuning, each of which is a program."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(departure_sweep, "TUNING_EPISODES", 100)
+        for name in ("queries", "MLPs", "all"):
+            patch.delitem(update_comparison.METHODS, name)
         yield
 
 

@@ -22,13 +22,12 @@ from toyicl.training import distributed
 from toyicl.training.loop import Job, fit, fit_all, kind
 from toyicl.training.step import StartFrom, Training, advance, advance_divided, start
 
-pytestmark = pytest.mark.usefixtures("full_compiler")
-
 TASK = LinearRegression(dim=3, context_size=4)
 SHORT = Training(steps=20, batch_size=64, snapshot_every=10)
 COLLECTIVES = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
 
 
+@pytest.mark.usefixtures("full_compiler")
 def test_devices_do_not_communicate():
     mesh = distributed.own_devices()
     assert mesh.size == 2
@@ -41,6 +40,7 @@ def test_devices_do_not_communicate():
     assert re.search(COLLECTIVES, text) is None
 
 
+@pytest.mark.usefixtures("full_compiler")
 def test_a_divided_batch_trains_the_same_run(close):
     """Each device draws and uses its own part; only gradients are summed between devices."""
     mesh = distributed.all_devices()
@@ -164,6 +164,7 @@ def test_the_objective_is_part_of_the_compiled_program():
     assert advance._cache_size() == before
 
 
+@pytest.mark.usefixtures("full_compiler")
 def test_a_divided_batch_has_the_objective_too(close):
     mesh = distributed.all_devices()
     run = jax.device_get(start(Architecture(), TASK, SHORT, 0, absolute_error))
