@@ -157,8 +157,9 @@ def draw(results: xr.Dataset) -> Figure:
             axes.plot(results["query"], before, ":", color=color, label=f"{learner}, before")
             axes.plot(results["query"], after, style, color=color, label=f"{learner}, after")
         axes.plot(results.context_x, results.context_y, "k.", label="context")
-        axes.set(xlabel="x", ylabel="y")
-        axes.legend(fontsize=6)
+        low, high = axes.get_ylim()
+        axes.set(xlabel="x", ylabel="y", ylim=(low, high + 0.45 * (high - low)))  # for the legend
+        axes.legend(fontsize=6, loc="upper center", ncols=2)
 
     losses = dict(zip(("loss", "reference_loss"), LEARNERS, strict=True))
     drawn = {

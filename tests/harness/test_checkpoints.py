@@ -13,6 +13,7 @@ from toyicl.core.errors import BadInput, Unfinished
 from toyicl.harness import atomic_files, checkpoint_manager, checkpoints
 from toyicl.harness.checkpoint_manager import CheckpointManager
 from toyicl.harness.checkpoints import Checkpoint
+from toyicl.harness.experiment import CHECKPOINT
 from toyicl.harness.results import load_results, save_results
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
@@ -67,14 +68,14 @@ def test_the_newest_of_two_generations_counts(tmp_path):
     for number in range(4):
         checkpoints.save(tmp_path, checkpoint(number))
     assert checkpoints.load(tmp_path, never).identity == {"number": 3}
-    names = sorted(path.name for path in (tmp_path / checkpoints.FOLDER).iterdir())
+    names = sorted(path.name for path in (tmp_path / CHECKPOINT).iterdir())
     assert names == ["00000003", "00000004"]
 
 
 def test_a_damaged_generation_is_reported_and_the_one_before_it_is_used(tmp_path):
     checkpoints.save(tmp_path, checkpoint(1))
     checkpoints.save(tmp_path, checkpoint(2))
-    (tmp_path / checkpoints.FOLDER / "00000002" / checkpoints.ABOUT).write_text("{")
+    (tmp_path / CHECKPOINT / "00000002" / checkpoints.ABOUT).write_text("{")
     warnings = []
     assert checkpoints.load(tmp_path, warnings.append).identity == {"number": 1}
     assert "00000002/about.json is damaged" in warnings[0]
@@ -82,7 +83,7 @@ def test_a_damaged_generation_is_reported_and_the_one_before_it_is_used(tmp_path
 
 def test_checkpoints_that_are_all_damaged_are_refused(tmp_path):
     checkpoints.save(tmp_path, checkpoint())
-    (tmp_path / checkpoints.FOLDER / "00000001" / atomic_files.SUMS).unlink()
+    (tmp_path / CHECKPOINT / "00000001" / atomic_files.SUMS).unlink()
     with pytest.raises(
         atomic_files.Damaged, match=r"no undamaged checkpoint is left in .*--fresh starts over"
     ):
@@ -92,11 +93,11 @@ def test_checkpoints_that_are_all_damaged_are_refused(tmp_path):
 def test_damaged_generations_are_not_among_those_kept(tmp_path):
     for number in range(2):
         checkpoints.save(tmp_path, checkpoint(number))
-    (tmp_path / checkpoints.FOLDER / "00000002" / checkpoints.ABOUT).write_text("{")
+    (tmp_path / CHECKPOINT / "00000002" / checkpoints.ABOUT).write_text("{")
     found = checkpoints.load(tmp_path, lambda sentence: None)
     assert found.damaged == ["00000002"]
     manager_of(tmp_path, damaged=found.damaged).save()
-    names = sorted(path.name for path in (tmp_path / checkpoints.FOLDER).iterdir())
+    names = sorted(path.name for path in (tmp_path / CHECKPOINT).iterdir())
     assert names == ["00000001", "00000003"]
 
 
@@ -112,7 +113,7 @@ def test_no_changed_byte_gives_a_wrong_checkpoint(tmp_path):
     """Every file of a generation, flipped or cut at places all over it: the earlier one comes back."""
     checkpoints.save(tmp_path, checkpoint(1))
     checkpoints.save(tmp_path, checkpoint(2))
-    newest = tmp_path / checkpoints.FOLDER / "00000002"
+    newest = tmp_path / CHECKPOINT / "00000002"
     paths = [path for path in newest.rglob("*") if path.is_file() and path.stat().st_size]
     cases = 0
     for path in paths:
@@ -215,7 +216,7 @@ def test_a_finished_training_is_not_trained_again(tmp_path):
     for _ in range(2):
         assert equal(train(again, progress=lambda done, _: steps.append(done)), history)
     assert steps == []
-    assert max(path.name for path in (tmp_path / checkpoints.FOLDER).iterdir()) == "00000003"
+    assert max(path.name for path in (tmp_path / CHECKPOINT).iterdir()) == "00000003"
 
 
 def test_a_checkpoint_of_another_program_is_refused(tmp_path):
@@ -233,7 +234,7 @@ def test_saving_waits_for_the_given_interval(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         train(manager_of(folder, every=interval))
-        saved.append(sorted(path.name for path in (folder / checkpoints.FOLDER).iterdir()))
+        saved.append(sorted(path.name for path in (folder / CHECKPOINT).iterdir()))
     # The first is saved at once, so that the folder has an identity; the last is that of the end.
     assert saved[0] == ["00000001", "00000002"]
     assert int(saved[1][-1]) > 4

@@ -8,9 +8,7 @@ from toyicl.cli.console import print_json, print_verdicts, report_note
 from toyicl.cli.options import FIGURES, RUNS, Draw, List, Verify
 from toyicl.core.errors import BadInput, Unfinished
 from toyicl.harness import experiment
-from toyicl.harness.experiment import Listing
-
-RESULTS, CHECKPOINT = "results.nc", "checkpoint"
+from toyicl.harness.experiment import CHECKPOINT, RESULTS, Listing
 
 
 def list_experiments(command: List) -> int:

@@ -17,8 +17,9 @@ import numpy as np
 
 from toyicl.core.errors import BadInput
 from toyicl.harness import atomic_files
+from toyicl.harness.experiment import CHECKPOINT
 
-FOLDER, ABOUT, ARRAYS = "checkpoint", "about.json", "arrays"
+ABOUT, ARRAYS = "about.json", "arrays"
 FORMAT = 2
 """Format of all files in a run folder; this version cannot read those of another number."""
 KEPT = 2
@@ -63,7 +64,7 @@ def load(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Save a new generation, then delete all but the last two, and damaged ones."""
-    place = folder / FOLDER
+    place = folder / CHECKPOINT
     place.mkdir(exist_ok=True)
     earlier = _generations(folder)
     number = int(earlier[-1].name) + 1 if earlier else 1
@@ -77,7 +78,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
 
 def discard(folder: Path) -> None:
     """Delete all checkpoints of a run folder."""
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
 
 
 def require_format(number: Any, where: Path) -> None:
@@ -91,7 +92,7 @@ def require_format(number: Any, where: Path) -> None:
 
 def _generations(folder: Path) -> list[Path]:
     """Generations of a run folder, oldest first."""
-    return sorted(path for path in (folder / FOLDER).glob("*") if path.name.isdecimal())
+    return sorted(path for path in (folder / CHECKPOINT).glob("*") if path.name.isdecimal())
 
 
 def _write(path: Path, checkpoint: Checkpoint) -> None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # so that listing experiments needs none of them
 
 GROUPS = ("von_oswald_2022", "objections", "departures", "dai_2022", "teaching")
 """Folders of the experiments, in the order in which they are listed."""
+RESULTS, CHECKPOINT = "results.nc", "checkpoint"
+"""Names of a run's results, and of the folder of its checkpoint, in the run's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)

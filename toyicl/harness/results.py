@@ -13,8 +13,8 @@ import xarray as xr
 from toyicl.core.errors import BadInput
 from toyicl.harness import atomic_files, checkpoints
 from toyicl.harness.checkpoints import require_format
+from toyicl.harness.experiment import RESULTS
 
-RESULTS = "results.nc"
 CLAIMS = "claims.json"
 FIGURE = "figure"
 READ_SECONDS = 60.0
