@@ -1,4 +1,4 @@
-"""Gradient descent explains one layer at the linear end of softmax attention and sine labels only.
+"""One layer agrees with gradient descent while part of its attention is linear, for lines and sines.
 
 A map over two factors with eight values each: the fraction of softmax attention in one head, and
 the fraction of a sine in the labels. `toyicl departures` measures the same along any other factor,

@@ -1,4 +1,4 @@
-"""Trained weights are the construction, up to one scalar.
+"""Trained weights equal the constructed weights up to one scalar factor.
 
 Figure 9 of von Oswald et al. (2022): W_K^T W_Q and P W_V of one layer, and of three layers with the
 same weights, whose P W_V has the curvature of GD++ on its diagonal. The losses of trained layers

@@ -39,6 +39,7 @@ def wait_for_checkpoint(out, process, number=1):
         if any(path.name.isdecimal() and int(path.name) >= number for path in place.glob("*")):
             return
         time.sleep(0.01)
+    pytest.fail(f"the run ended before its checkpoint {number}: {process.communicate()}")
 
 
 def steps_kept(out):
@@ -279,9 +280,11 @@ def test_a_folder_in_use_is_refused(tmp_path):
     longer = ["--settings.training.steps=60000", "--checkpoint-every=0.1"]
     process = begin("run", SMALL, "--out", tmp_path, *longer)
     wait_for_checkpoint(tmp_path, process)
-    answer = here("run", SMALL, "--out", tmp_path, *longer)
-    process.kill()
-    process.communicate()
+    try:
+        answer = here("run", SMALL, "--out", tmp_path, *longer)
+    finally:
+        process.kill()
+        process.communicate()
     assert answer.returncode == 2
     assert f"no other process is using, got {tmp_path / 'small'} (process {process.pid})" in (
         answer.stderr

@@ -1,6 +1,7 @@
 """Devices and processes: one device, four, or two processes of two devices train the same runs."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -64,7 +65,9 @@ def one_device(tmp_path_factory):
     "forced",
     [
         {"JAX_NUM_CPU_DEVICES": 4},
-        {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"},
+        {
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+        },
     ],
 )
 def test_four_devices_train_the_same_runs(one_device, tmp_path, forced):

@@ -99,6 +99,7 @@ def test_the_step_size_decreases_along_half_a_cosine(close):
     close(np.array(rates), np.array(expected), 1e-7)
 
 
+@pytest.mark.usefixtures("full_compiler")
 def test_a_decreasing_step_size_does_not_depend_on_the_chunk_length():
     own = Training(steps=12, batch_size=8, snapshot_every=12, final_learning_rate=0.0)
     many = replace(own, snapshot_every=4)

@@ -176,15 +176,16 @@ def _chapter(chapter: Chapter, folder: Path) -> str:
 def _origin(listing: Listing, results: xr.Dataset) -> str:
     """Command, seeds, cost, revision and machine, and what is less than the full settings."""
     attributes = results.attrs
+    cut = str(attributes.get("cut", ""))
     tree = "" if attributes["tree"] == "clean" else f" ({attributes['tree']} tree)"
     facts = [
         f"Command: `{attributes['command']}`",
-        f"level: {attributes['level']}",
+        f"level: {'reduced' if cut else attributes['level']}",
         f"seeds: {attributes['seeds']}",
         f"cost: {listing.cost.rstrip('.')}",
         f"revision {attributes['revision'][:10]}{tree}, {attributes['device']}",
     ]
-    return "; ".join(facts) + ". " + str(attributes.get("cut", ""))
+    return "; ".join(facts) + ". " + cut
 
 
 def _settings(results: xr.Dataset | None) -> str:

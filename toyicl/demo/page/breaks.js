@@ -1,11 +1,11 @@
 // Limitations: from linear to softmax attention, number of heads, larger inputs; and what the cosine does not measure.
 
-const breaks = { fraction: 0, heads: 1, scale: 1, context: 6, multiple: 1, episodes: null, base: null };
+const breaks = { fractionIndex: 0, heads: 1, scale: 1, context: 6, multiple: 1, episodes: null, base: null };
 const EPISODES = 200;
 
-function sweptModel(kind, fraction, seed, heads = breaks.heads) {
+function sweptModel(kind, index, seed, heads = breaks.heads) {
   const part = data.softmaxSweep[kind].heads[heads];
-  return modelOf(part.keyQuery[fraction][seed], part.valueOutput[fraction][seed], data.softmaxSweep.fractions[fraction]);
+  return modelOf(part.keyQuery[index][seed], part.valueOutput[index][seed], data.softmaxSweep.fractions[index]);
 }
 
 function sweptSeeds(kind) {
@@ -14,13 +14,13 @@ function sweptSeeds(kind) {
 
 // The seed with the lowest loss at the chosen softmax fraction; other seeds may have remained on a plateau.
 function leading(kind) {
-  const losses = data.softmaxSweep[kind].heads[breaks.heads].loss[breaks.fraction];
+  const losses = data.softmaxSweep[kind].heads[breaks.heads].loss[breaks.fractionIndex];
   return losses.indexOf(Math.min(...losses));
 }
 
 // A sentence that lists the seeds whose loss remained on a plateau at these settings.
 function plateaus() {
-  const stuck = data.softmaxSweep.wide.heads[breaks.heads].stuck[breaks.fraction];
+  const stuck = data.softmaxSweep.wide.heads[breaks.heads].stuck[breaks.fractionIndex];
   const names = stuck.flatMap((is, seed) => (is ? [`seed ${data.softmaxSweep.seeds[seed]}`] : []));
   return names.length ? `All input dimensions: ${names.join(", ")} ${names.length === 1 ? "remains" : "remain"} on a plateau at this softmax fraction.` : "";
 }
@@ -53,8 +53,8 @@ function compareWithDescent(model, factor) {
 function drawBreaks() {
   drawCurve();
   drawSweep();
-  const fraction = data.softmaxSweep.fractions[breaks.fraction];
-  const found = compareWithDescent(sweptModel("wide", breaks.fraction, leading("wide")), breaks.scale);
+  const fraction = data.softmaxSweep.fractions[breaks.fractionIndex];
+  const found = compareWithDescent(sweptModel("wide", breaks.fractionIndex, leading("wide")), breaks.scale);
   bars("breaks-bars", found.cosine, found.ratio, found.loss / found.descent);
   byId("breaks-fraction").setAttribute("aria-valuetext", `${Math.round(100 * fraction)} percent softmax`);
   write("breaks-fraction-out", `${Math.round(100 * fraction)}% softmax`);
@@ -101,7 +101,7 @@ function drawCurve() {
   const grid = Array.from({ length: 121 }, (_, i) => reach * (i / 60 - 1));
   const first = leading("line");
   [...sweptSeeds("line").filter((seed) => seed !== first), first].forEach((seed) => {
-    const model = sweptModel("line", breaks.fraction, seed);
+    const model = sweptModel("line", breaks.fractionIndex, seed);
     const curve = grid.map((x) => [x, transformer(model, episode.x, episode.y, [x])]);
     line(area, curve, seed === first ? "model thick" : "other");
   });
@@ -117,7 +117,7 @@ function drawSweep() {
     yticks: [0, 0.5, 1, 1.5, 2], xlabel: "fraction of softmax", ylabel: "compared with GD step", right: 30,
   });
   line(area, [[-1, 1], [2, 1]], "quiet thin");
-  line(area, [[fractions[breaks.fraction], -1], [fractions[breaks.fraction], 2]], "quiet dotted");
+  line(area, [[fractions[breaks.fractionIndex], -1], [fractions[breaks.fractionIndex], 2]], "quiet dotted");
   const curve = (values, kind, shape) =>
     sweptSeeds("wide").forEach((seed) => {
       const points = fractions.map((fraction, i) => [fraction, values[i][seed]]);
@@ -196,7 +196,7 @@ function drawMultiples(model, found, zero) {
 function startBreaks() {
   byId("breaks-fraction").max = data.softmaxSweep.fractions.length - 1;
   slider("breaks-fraction", (value) => {
-    breaks.fraction = value;
+    breaks.fractionIndex = value;
     drawBreaks();
   });
   slider("breaks-scale", (value) => {
