@@ -53,9 +53,10 @@ figures: install
 	$(BIN)/toyicl verify --out $(OUT) || true
 	$(BIN)/python benchmarks/scaling.py --out $(OUT)
 
-# The tests of a file share compiled programs, so that each file runs in one process.
+# The tests of a file share compiled programs, so that each file runs in one process. The files that take
+# longest come first; see `pytest_collection_modifyitems` in tests/conftest.py.
 test: lint
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 slow: install
 	$(BIN)/pytest -n auto -m slow

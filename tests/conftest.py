@@ -28,6 +28,29 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+LONGEST = (
+    "test_measures",
+    "test_distributed",
+    "test_resume",
+    "test_command_line",
+    "test_closed_form",
+    "test_page",
+    "test_blocks",
+    "test_sweeps",
+    "test_results",
+    "test_same_numbers",
+    "test_compilation_cache",
+)
+"""Files of tests that take longest."""
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, so that no process waits for another at the end."""
+    last = len(LONGEST)
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, last))
+
+
 @pytest.fixture
 def full_compiler():
     """XLA with all the optimisations that users have, apart from the newer emitters."""

@@ -52,7 +52,7 @@ def test_no_changed_byte_gives_wrong_results(tmp_path):
     save_results(RESULTS, tmp_path)
     path = tmp_path / harness_results.RESULTS
     whole, unused = path.read_bytes(), 0
-    for place in np.unique(np.linspace(0, len(whole) - 1, 8).astype(int)):
+    for place in np.unique(np.linspace(0, len(whole) - 1, 5).astype(int)):
         flipped = whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :]
         for broken in (flipped, whole[:place]):
             path.write_bytes(broken)
@@ -64,7 +64,7 @@ def test_no_changed_byte_gives_wrong_results(tmp_path):
             assert len(notes) == 1  # a byte that no variable and no attribute uses
             xr.testing.assert_identical(loaded, RESULTS)
             unused += 1
-    assert unused < 8
+    assert unused < 5
 
 
 def test_results_of_another_format_are_refused(tmp_path):
