@@ -32,10 +32,13 @@ def network(x, inward, outward, gain):
 
 
 @pytest.mark.parametrize("teacher", ["sine", "network"])
-def test_at_fraction_zero_labels_are_bit_identical_to_the_base_task(teacher):
-    drawn = sample(task(teacher=teacher, fraction=0.0), KEY)
-    for own, expected in zip(drawn, linear(), strict=True):
-        np.testing.assert_array_equal(own, expected)
+def test_at_fraction_zero_episodes_are_those_of_the_base_task(teacher, close):
+    """Up to rounding of the labels: two programs may add the products of a sum in other orders."""
+    drawn, plain = sample(task(teacher=teacher, fraction=0.0), KEY), linear()
+    for name in ("x", "x_query"):
+        np.testing.assert_array_equal(getattr(drawn, name), getattr(plain, name))
+    for name in ("y", "y_query"):
+        close(getattr(drawn, name), getattr(plain, name), 1e-14)
 
 
 def test_the_sine_teacher_is_a_function_of_the_linear_label(close):
