@@ -8,7 +8,7 @@ import tempfile
 # have them: see `full_compiler`.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # Small programs are compiled faster in one part each, and by XLA's older emitters, which take half the
-# time. Later versions no longer have these, and end at a flag that they do not know.
+# time. Later versions no longer have these, and abort on a flag that they do not know.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_cpu_parallel_codegen_split_count=1"
 )
@@ -48,9 +48,8 @@ LONGEST = (
 
 def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that no process waits for another at the end."""
-    last = len(LONGEST)
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: ranks.get(item.path.stem, last))
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture

@@ -67,6 +67,20 @@ def test_markdown_holds_every_verdict_with_figure_command_and_origin(tmp_path):
     assert "### Measured at less than full settings" in text
 
 
+@pytest.mark.parametrize(
+    ("level", "cut", "stated"),
+    [
+        ("full", "", "full"),
+        ("full", "Not the full settings: 2 of 5 seeds.", "changed"),
+        ("quick", "Not the full settings: training.steps 40 instead of 200.", "quick"),
+    ],
+)
+def test_settings_are_stated_as_they_were(tmp_path, level, cut, stated):
+    results = RESULTS.assign_attrs(level=level, cut=cut)
+    text = report.markdown([chapter(tmp_path, results=results)], tmp_path)
+    assert f"; settings: {stated}; seeds: [0, 1];" in text
+
+
 def test_a_failure_that_is_independent_of_training_is_under_its_own_heading(tmp_path):
     claims = [CLAIMS[0], replace(CLAIMS[1], kind="by construction")]
     listing = Listing("a", Path("a.py"), "claims something", "a minute.")

@@ -9,8 +9,8 @@ import xarray as xr
 
 from toyicl.core.errors import BadInput, Unfinished
 from toyicl.harness import atomic_files, sweeps
-from toyicl.harness.experiment import Experiment
-from toyicl.harness.results import CLAIMS, FIGURE, RESULTS, load_results, require_results
+from toyicl.harness.experiment import RESULTS, Experiment
+from toyicl.harness.results import CLAIMS, FIGURE, load_results, require_results
 from toyicl.plots import figures
 
 

@@ -174,13 +174,13 @@ def _chapter(chapter: Chapter, folder: Path) -> str:
 
 
 def _origin(listing: Listing, results: xr.Dataset) -> str:
-    """Command, seeds, cost, revision and machine, and what is less than the full settings."""
+    """Command, seeds, cost, revision and machine, and what differs from the full settings."""
     attributes = results.attrs
-    cut = str(attributes.get("cut", ""))
+    cut, level = str(attributes.get("cut", "")), attributes["level"]
     tree = "" if attributes["tree"] == "clean" else f" ({attributes['tree']} tree)"
     facts = [
         f"Command: `{attributes['command']}`",
-        f"level: {'reduced' if cut else attributes['level']}",
+        f"settings: {'changed' if cut and level == 'full' else level}",
         f"seeds: {attributes['seeds']}",
         f"cost: {listing.cost.rstrip('.')}",
         f"revision {attributes['revision'][:10]}{tree}, {attributes['device']}",

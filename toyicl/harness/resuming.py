@@ -7,7 +7,8 @@ from typing import Any
 from toyicl.core.errors import BadInput, Unfinished
 from toyicl.harness import checkpoints, provenance
 from toyicl.harness.checkpoints import Checkpoint
-from toyicl.harness.results import RESULTS, load_results
+from toyicl.harness.experiment import RESULTS
+from toyicl.harness.results import load_results
 
 
 def earlier(
