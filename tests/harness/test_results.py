@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from toyicl.core.errors import BadInput
+from toyicl.core.random_numbers import GENERATOR
 from toyicl.harness import atomic_files, checkpoints, provenance
 from toyicl.harness import results as harness_results
 from toyicl.harness.checkpoints import Checkpoint
@@ -190,11 +191,12 @@ def test_provenance_names_the_program_of_the_results():
     assert differences(identity_of(results), identity) == []
 
 
-def test_results_without_settings_of_jax_were_computed_with_the_defaults():
+def test_results_without_numerics_were_computed_with_the_defaults_and_the_numbers_of_jax():
     identity = provenance.identity("name", LinearRegression(), 1, {})
     attributes = provenance.attributes(identity, [provenance.origin("abc")], False, "toyicl")
     del attributes["numerics"]
-    assert identity_of(RESULTS.assign_attrs(attributes)) == identity
+    found = differences(identity_of(RESULTS.assign_attrs(attributes)), identity)
+    assert found == [f"numerics.random_numbers (jax.random there, {GENERATOR} here)"]
 
 
 def test_other_devices_are_noticed_and_named():

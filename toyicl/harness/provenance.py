@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from toyicl.core.random_numbers import GENERATOR
 from toyicl.harness.checkpoints import FORMAT
 
 PACKAGE = Path(__file__).parents[1]
@@ -25,8 +26,9 @@ NUMERICS: dict[str, Any] = {
     "jax_random_seed_offset": 0,
     "jax_default_matmul_precision": None,
 }
-"""Settings of JAX that change random numbers or products, with their defaults. Results of versions that
-did not record them were computed with the defaults."""
+"""Settings of JAX that change random numbers or products, with their defaults."""
+UNRECORDED: dict[str, Any] = {**NUMERICS, "random_numbers": "jax.random"}
+"""What runs were computed with that do not record it: JAX's defaults, and its own random numbers."""
 PACKAGES = ("toyicl", "jax", "jaxlib", "flax", "optax", "numpy", "xarray", "orbax-checkpoint")
 
 
@@ -38,7 +40,10 @@ def identity(name: str, settings: Any, seeds: int, sweep: dict[str, list[str]]) 
         "seeds": list(range(seeds)),
         "sweep": sweep,
         "precision": jnp.result_type(float).name,
-        "numerics": {name: jax.config.values[name] for name in NUMERICS},
+        "numerics": {
+            **{name: jax.config.values[name] for name in NUMERICS},
+            "random_numbers": GENERATOR,
+        },
     }
     return json.loads(json.dumps(entries))  # as it will be read back
 
@@ -152,8 +157,14 @@ def identity_of(results: xr.Dataset) -> dict[str, Any]:
     """The identity that results were saved with."""
     attributes = results.attrs
     plain = {name: json.loads(attributes[name]) for name in ("settings", "seeds", "sweep")}
-    plain["numerics"] = json.loads(attributes.get("numerics", json.dumps(NUMERICS)))
-    return {"experiment": attributes["experiment"], "precision": attributes["precision"], **plain}
+    plain["numerics"] = json.loads(attributes.get("numerics", "{}"))
+    names = {name: attributes[name] for name in ("experiment", "precision")}
+    return completed({**names, **plain})
+
+
+def completed(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity with the numerics that earlier versions did not record."""
+    return identity | {"numerics": {**UNRECORDED, **identity.get("numerics", {})}}
 
 
 def as_plain(settings: Any) -> Any:

@@ -58,6 +58,7 @@ def _is_of_quick_run(kept: Checkpoint, folder: Path) -> bool:
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """Where two identities differ, as text; more seeds than there are not a difference."""
+    there = provenance.completed(there)
     count = len(there["seeds"])
     more = count < len(here["seeds"]) and there["seeds"] == here["seeds"][:count]
     return provenance.differences(there | {"seeds": here["seeds"]} if more else there, here)
