@@ -32,7 +32,6 @@ from toyicl.harness import catalogue
 from toyicl.harness.claims import Value
 from toyicl.models.attention import read_by_scatter, read_by_scores, read_linear, read_softmax
 from toyicl.models.construction import softmax_heads
-from toyicl.models.tokens import Tokens
 from toyicl.plots import figures, panels
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import Histories
@@ -69,16 +68,16 @@ HEADS = {1: ((1.0,), (1.0,)), 2: ((1.0, -1.0), (1.0, -1.0))}
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Count operations, compare the orders of products, and measure losses."""
 
-    def softmax(queries: Tokens, keys: Tokens, values: Tokens) -> Tokens:
+    def softmax(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
         return read_softmax(queries, keys, values, settings.width)
 
-    reads: dict[str, Callable[..., Tokens]] = {
+    reads: dict[str, Callable[..., jax.Array]] = {
         "scores": read_by_scores,
         "scatter": read_by_scatter,
         "linear": read_linear,
         "softmax": softmax,
     }
-    shapes = [(jax.ShapeDtypeStruct((size, settings.width), float),) for size in SIZES]
+    shapes = [jax.ShapeDtypeStruct((size, settings.width), float) for size in SIZES]
     counted = [
         [operations(read, tokens, tokens, tokens) for tokens in shapes] for read in reads.values()
     ]
@@ -107,10 +106,8 @@ def _order_difference(settings: Settings) -> float:
     """The largest difference of the two orders, relative to the largest entry."""
     with jax.enable_x64(True):
         shape = (settings.points, settings.width)
-        rows, context = ((jax.random.normal(jax.random.key(k), shape),) for k in (0, 1))
-        (one,), (other,) = (
-            read(rows, context, context) for read in (read_by_scores, read_by_scatter)
-        )
+        rows, context = (jax.random.normal(jax.random.key(k), shape) for k in (0, 1))
+        one, other = (read(rows, context, context) for read in (read_by_scores, read_by_scatter))
         return float(jnp.max(jnp.abs(one - other)) / jnp.max(jnp.abs(one)))
 
 

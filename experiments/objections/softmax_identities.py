@@ -112,8 +112,7 @@ def _differences(
         return state @ state / 2 - jax.nn.logsumexp(beta * x @ state) / beta
 
     def field(query: jax.Array, values: jax.Array) -> jax.Array:
-        (read,) = read_softmax((beta * query,), (x,), (values,))
-        return read
+        return read_softmax(beta * query, x, values)
 
     jacobian, values = jax.jacobian(field), jax.random.normal(values_key, x.shape)
     general, of_keys = jacobian(x_query, values), jacobian(x_query, x)

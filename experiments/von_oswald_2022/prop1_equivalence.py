@@ -94,7 +94,7 @@ def _token_difference(settings: Settings) -> jax.Array:
 
     def difference(x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
         context, _ = model.arrange(x, y, x_query)
-        inputs, labels = model.after_first_layer(context)
+        inputs, labels = jnp.split(model.after_first_layer(context), [x.shape[1]], axis=1)
         moved = y - x @ (once.weights(x, y) - initial).T
         return jnp.maximum(jnp.max(jnp.abs(inputs - x)), jnp.max(jnp.abs(labels - moved)))
 

@@ -99,7 +99,7 @@ def _features(settings: Settings) -> jax.Array:
     )
 
     def above(x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
-        return layer(features((x,))[0], y, features((x_query,))[0])
+        return layer(features(x), y, features(x_query))
 
     return _largest(above, descent, settings)
 

@@ -55,15 +55,14 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
         shape = (settings.tokens, settings.content)
         content, places = jax.random.normal(jax.random.key(2022), shape), jnp.eye(settings.tokens)
         following = jnp.eye(settings.tokens, k=1)  # the position that each token attends to
-        asked = (jnp.zeros(shape), following)
-        tokens = (content, places)
-        copied, _ = read_linear(asked, tokens, tokens)
+        asked = jnp.concatenate([jnp.zeros(shape), following], axis=1)
+        tokens = jnp.concatenate([content, places], axis=1)
+        copied = read_linear(asked, tokens, tokens)[:, : settings.content]
         missed = jnp.max(jnp.abs(copied[:-1] - content[1:]))
 
         def attention(logit: jax.Array) -> jax.Array:
             """The weight on the next token, the smallest over tokens that have one."""
-            rows = (asked[0], logit * following)
-            _, weights = read_softmax(rows, tokens, tokens)
+            weights = read_softmax(logit * asked, tokens, places)
             return jnp.min(jnp.diagonal(weights, offset=1))
 
         return dataset(

@@ -135,7 +135,7 @@ def test_each_token_reads_what_unmasked_attention_reads_from_its_prefix(close, k
     update = attend_causally(layer, rows)[0]
     divisor = np.sqrt(3) if kind == "linear" else 1.0
     for t in range(len(rows)):
-        (alone,) = layer((rows[t],), (rows[: t + 1],))
+        alone = layer(rows[t], rows[: t + 1])
         close(update[t], alone / divisor)
 
 
@@ -147,7 +147,7 @@ def test_causal_linear_attention_is_linear_reading_of_the_prefix(close):
     update = attend_causally(layer, rows)[0]
     for t in range(len(rows)):
         prefix = rows[: t + 1]
-        (read,) = read_linear((query @ rows[t],), (prefix @ key.T,), (prefix @ value.T,))
+        read = read_linear(query @ rows[t], prefix @ key.T, prefix @ value.T)
         close(update[t], output @ read / np.sqrt(6))
 
 

@@ -61,7 +61,7 @@ def test_labels_of_the_context_become_residuals(d, m, n, started, close):
         model = gradient_descent_transformer(0.3, n, d, m, initial_weights=start)
         return model.layer(0).attention(joint_tokens(x, y), joint_tokens(x, y))
 
-    inputs, labels = update(x, y)
+    inputs, labels = jnp.split(update(x, y), [d], axis=1)
     change = np.zeros((m, d))
     for point, label in zip(x, y, strict=True):
         change -= 0.3 / n * np.outer(start @ point - label, point)

@@ -19,7 +19,7 @@ class Twice:
     """Features that are twice the inputs."""
 
     def __call__(self, tokens):
-        return (2 * tokens[0],)
+        return 2 * tokens
 
 
 def test_it_is_gradient_descent_on_the_features(close):
@@ -35,7 +35,7 @@ def test_the_step_follows_the_negative_gradient_of_the_context_loss(close):
     x, y, query = X[:, :1], Y[:, :1], QUERY[:1]
     start = DRAW.normal(size=(1, 5))
     learner.initial_weights[...] = jnp.asarray(start)
-    (features,), (of_query,) = learner.features((x,)), learner.features((query,))
+    features, of_query = learner.features(x), learner.features(query)
 
     def loss(weights):
         return 0.5 * jnp.mean(jnp.sum((features @ weights.T - y) ** 2, axis=1))

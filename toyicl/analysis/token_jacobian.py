@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from toyicl.models.tokens import block_sizes, merge, split
 from toyicl.models.transformer import Transformer
 
 
@@ -30,12 +29,8 @@ def token_sensitivity(
     means over the N inputs; von Oswald et al. (2022), Figure 5.
     """
     context, _ = model.arrange(x, y, x_query)
-    sizes = block_sizes(context)
-
-    def first_layer(rows: jax.Array) -> jax.Array:
-        return merge(model.after_first_layer(split(rows, sizes)))
-
-    norms = jnp.sqrt(jnp.sum(jax.jacobian(first_layer)(merge(context)) ** 2, axis=(1, 3)))[::2]
+    derivatives = jax.jacobian(model.after_first_layer)(context)
+    norms = jnp.sqrt(jnp.sum(derivatives**2, axis=(1, 3)))[::2]
     own = jnp.arange(0, norms.shape[1], 2)
     rows = jnp.arange(len(own))
     itself, following = norms[rows, own], norms[rows, own + 1]

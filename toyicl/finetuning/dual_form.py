@@ -61,14 +61,12 @@ def context_weights(keys: jax.Array, values: jax.Array) -> jax.Array:
 
 def linear_attention(keys: jax.Array, values: jax.Array, query: jax.Array) -> jax.Array:
     """sum_i v_i (k_i . q) for keys (N, d), values (N, m) and a query (d,): (m,)."""
-    (read,) = read_by_scores((query,), (keys,), (values,))
-    return read
+    return read_by_scores(query, keys, values)
 
 
 def softmax_attention(keys: jax.Array, values: jax.Array, query: jax.Array) -> jax.Array:
     """sum_i v_i softmax_i(k_i . q) for keys (N, d), values (N, m) and a query (d,): (m,)."""
-    (read,) = read_softmax((query,), (keys,), (values,))
-    return read
+    return read_softmax(query, keys, values)
 
 
 def agreement(weights: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ scores tokens against each other, and the value-output circuit P W_V, which turn
 an update. `Attention` therefore works with the circuits, which are formed once, outside the batch.
 """
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import jax
@@ -24,8 +25,8 @@ from toyicl.core.config import (
     settings,
     static,
 )
+from toyicl.core.products import contract
 from toyicl.core.variables import Fixed
-from toyicl.models.tokens import Tokens, block_sizes, project, split, sum_of
 
 AttentionKind = Literal["linear", "softmax", "mixed"]
 KINDS: tuple[AttentionKind, ...] = get_args(AttentionKind)
@@ -61,10 +62,9 @@ class AttentionSettings:
         require_positive("init_scale", self.init_scale)
 
 
-def scores_of(queries: Tokens, keys: Tokens) -> jax.Array:
-    """Inner products of queries and keys, (..., q, N); for one query without a row axis, (N,)."""
-    pairs = zip(queries, keys, strict=True)
-    return sum_of([query @ jnp.swapaxes(key, -1, -2) for query, key in pairs])
+def scores_of(queries: jax.Array, keys: jax.Array) -> jax.Array:
+    """Inner products of queries (q, size) and keys (N, size): (q, N); of one query (size,): (N,)."""
+    return contract(queries, keys, (1, 1))
 
 
 def linear_weights(scores: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -78,59 +78,57 @@ def softmax_weights(scores: jax.Array, mask: jax.Array | None = None) -> jax.Arr
     return jax.nn.softmax(allowed, axis=-1)
 
 
-def weighted_sum(weights: jax.Array, values: Tokens) -> Tokens:
-    """sum_i weights_i values_i, as blocks: weights (..., q, N), values (..., N, size)."""
-    return tuple(weights @ block for block in values)
+def weighted_sum(weights: jax.Array, values: jax.Array) -> jax.Array:
+    """sum_i weights_i value_i: weights (q, N), values (N, size) -> (q, size); (N,) -> (size,)."""
+    return contract(weights, values)
 
 
-def read_linear(queries: Tokens, keys: Tokens, values: Tokens) -> Tokens:
-    """What linear attention reads for each query: sum_i (query . key_i) value_i, as value blocks.
+def read_linear(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+    """What linear attention reads for each query: sum_i (query . key_i) value_i.
 
     It is not divided by the number of keys, N. The product of three matrices, queries (q, D),
     keys^T (D, N), values (N, E), is taken in the order that multiplies less: by the scores (q, N),
-    or by the scatter matrix (D, E).
+    or by the scatter matrix (D, E). One query may come without its row axis, (D,).
     """
-    size, value_size = sum(block_sizes(keys)), sum(block_sizes(values))
-    points = keys[0].shape[0]
-    count = 1 if queries[0].ndim == 1 else queries[0].shape[0]
-    if count * points * (size + value_size) <= (points + count) * size * value_size:
+    count = 1 if queries.ndim == 1 else queries.shape[0]
+    (points, size), value_size = keys.shape, values.shape[1]
+    if scores_are_cheaper(count, points, size, value_size):
         return read_by_scores(queries, keys, values)
     return read_by_scatter(queries, keys, values)
 
 
-def read_by_scores(queries: Tokens, keys: Tokens, values: Tokens) -> Tokens:
+def scores_are_cheaper(count: int, points: int, size: int, value_size: int) -> bool:
+    """Whether (Q K^T) V takes at most as many products as Q (K^T V), for `count` queries."""
+    return count * points * (size + value_size) <= (points + count) * size * value_size
+
+
+def read_by_scores(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
     """`read_linear` in the order (Q K^T) V: q N (D + E) products."""
     return weighted_sum(linear_weights(scores_of(queries, keys)), values)
 
 
-def read_by_scatter(queries: Tokens, keys: Tokens, values: Tokens) -> Tokens:
+def read_by_scatter(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
     """`read_linear` in the order Q (K^T V): (q + N) D E products."""
-    return tuple(
-        sum_of([query @ (key.T @ block) for query, key in zip(queries, keys, strict=True)])
-        for block in values
-    )
+    return contract(queries, contract(keys, values, (0, 0)))
 
 
 def read_softmax(
-    queries: Tokens, keys: Tokens, values: Tokens, scale: float | jax.Array = 1.0
-) -> Tokens:
+    queries: jax.Array, keys: jax.Array, values: jax.Array, scale: float | jax.Array = 1.0
+) -> jax.Array:
     """What softmax attention reads: the mean of value_i weighted by softmax_i(scale query . key_i)."""
     return weighted_sum(softmax_weights(scale * scores_of(queries, keys)), values)
 
 
 def read_mixed(
-    queries: Tokens,
-    keys: Tokens,
-    values: Tokens,
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
     scale: float | jax.Array,
     fraction: float | jax.Array,
-) -> Tokens:
+) -> jax.Array:
     """`fraction` of what softmax attention reads plus 1 - `fraction` of what linear attention reads."""
-    linear, softmax = (
-        read_linear(queries, keys, values),
-        read_softmax(queries, keys, values, scale),
-    )
-    return tuple((1 - fraction) * a + fraction * b for a, b in zip(linear, softmax, strict=True))
+    linear = read_linear(queries, keys, values)
+    return (1 - fraction) * linear + fraction * read_softmax(queries, keys, values, scale)
 
 
 class Attention(nnx.Module):
@@ -171,20 +169,40 @@ class Attention(nnx.Module):
         """The circuit P W_V of each head, (heads, token_size, token_size)."""
         return self.output[...] @ self.value[...]
 
-    def __call__(self, tokens: Tokens, context: Tokens) -> Tokens:
-        """The update of tokens (q rows, or one without a row axis) that attend to N context rows."""
-        sizes = block_sizes(context)
-        updates = []
-        for key_query, value_output in zip(self.key_query, self.value_output, strict=True):
-            queries = split(project(tokens, key_query.T), sizes)
-            updates.append(project(self._read(queries, context), value_output.T))
-        return split(sum_of(updates), sizes)
+    def __call__(self, tokens: jax.Array, context: jax.Array) -> jax.Array:
+        """The update of tokens (q, size), or of one (size,), that attend to a context (N, size)."""
+        circuits = self.key_query
+        heads, size, _ = circuits.shape
+        queries = contract(tokens, circuits.reshape(heads * size, size), (1, 1))
+        rows = heads if tokens.ndim == 1 else heads * tokens.shape[0]
+        read = self._reader(context, rows)
+        updates = [
+            contract(read(queries[..., head * size : (head + 1) * size]), value_output, (1, 1))
+            for head, value_output in enumerate(self.value_output)
+        ]
+        return sum(updates[1:], start=updates[0])
 
-    def _read(self, queries: Tokens, context: Tokens) -> Tokens:
-        """What the queries of one head read, where the context is both keys and values."""
-        if self.kind == "linear":
-            return read_linear(queries, context, context)
+    def _reader(self, context: jax.Array, rows: int) -> Callable[[jax.Array], jax.Array]:
+        """What the queries of one head read, where the context is both keys and values.
+
+        `rows` is the number of queries of all heads together.
+        """
+        points, size = context.shape
+        scatter = None
+        if self.kind != "softmax" and not scores_are_cheaper(rows, points, size, size):
+            scatter = contract(context, context, (0, 0))  # the same for all heads
         scale = 1 / (self.temperature[...] * jnp.sqrt(float(self.key[...].shape[-2])))
-        if self.kind == "softmax":
+
+        def linear(queries: jax.Array) -> jax.Array:
+            if scatter is None:
+                return read_by_scores(queries, context, context)
+            return contract(queries, scatter)
+
+        def softmax(queries: jax.Array) -> jax.Array:
             return read_softmax(queries, context, context, scale)
-        return read_mixed(queries, context, context, scale, self.softmax_fraction[...])
+
+        def mixed(queries: jax.Array) -> jax.Array:
+            fraction = self.softmax_fraction[...]
+            return (1 - fraction) * linear(queries) + fraction * softmax(queries)
+
+        return {"linear": linear, "softmax": softmax, "mixed": mixed}[self.kind]

@@ -248,10 +248,10 @@ def attend_causally(
         jnp.einsum("tw,hkw->htk", rows, weights[...])
         for weights in (attention.query, attention.key, attention.value)
     )
-    scores = scores_of((queries,), (keys,)) / jnp.sqrt(float(keys.shape[-1]))
+    scores = jax.vmap(scores_of)(queries, keys) / jnp.sqrt(float(keys.shape[-1]))
     earlier = jnp.tri(rows.shape[0], dtype=bool)[None]
     weigh = linear_weights if attention.kind == "linear" else softmax_weights
-    (read,) = weighted_sum(weigh(scores, earlier), (values,))
+    read = jax.vmap(weighted_sum)(weigh(scores, earlier), values)
     if extra is not None:
         read = read + extra[None] @ values
     return jnp.einsum("htk,hwk->tw", read, attention.output[...]), scores, queries

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from toyicl.core.config import require_positive, require_size, settings, static
+from toyicl.core.products import contract
 from toyicl.core.variables import Fixed
 from toyicl.models.layers import Embedding
 from toyicl.tasks.linear import Task
@@ -57,11 +58,11 @@ class FeatureDescent(nnx.Module):
 
     def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
         """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
-        start = self.initial_weights[...]
-        (inputs,), (query,) = self.features((x,)), self.features((x_query,))
-        gradient = (inputs @ start.T - y).T @ inputs / x.shape[0]
-        return (start - self.learning_rate[...] * gradient) @ query
+        start, step = self.initial_weights[...], self.learning_rate[...] / x.shape[0]
+        inputs, query = self.features(x), self.features(x_query)
+        gradient = contract(contract(inputs, start, (1, 1)) - y, inputs, (0, 0))
+        return contract(query, start, (1, 1)) - step * contract(query, gradient, (1, 1))
 
     def before(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
         """The prediction before the step, which does not depend on the context: (m,)."""
-        return self.initial_weights[...] @ self.features((x_query,))[0]
+        return self.initial_weights[...] @ self.features(x_query)

@@ -1,6 +1,7 @@
 """The parts of a transformer apart from attention: MLP, embedding, LayerNorm, and a whole layer."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,9 @@ from toyicl.core.config import (
     settings,
     static,
 )
+from toyicl.core.products import contract
 from toyicl.core.variables import Fixed
 from toyicl.models.attention import Attention, AttentionSettings
-from toyicl.models.tokens import Tokens, add, block_sizes, merge, project, split
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -60,8 +61,20 @@ class MLP(nnx.Module):
         self.down_proj = linear(hidden, size, rngs=rngs)
 
     def __call__(self, rows: jax.Array) -> jax.Array:
-        """Map rows (..., size) to rows of the same shape."""
-        return self.down_proj(jax.nn.gelu(self.up_proj(rows)))
+        """Map rows (rows, size), or one row (size,), to rows of the same shape."""
+        return _linear(self.down_proj, jax.nn.gelu(_linear(self.up_proj, rows)))
+
+
+def _linear(layer: nnx.Linear, rows: jax.Array) -> jax.Array:
+    """What a linear layer makes of rows (rows, inputs), or of one row (inputs,).
+
+    The bias is the weight of a further input, 1: `jax.vmap` of a sum with the bias would move an axis
+    of episodes to the front, and later products would have to move it back.
+    """
+    bias: Any = layer.bias  # None is allowed by its type, but not used here
+    weights = jnp.concatenate([layer.kernel[...], bias[...][None]])
+    padding = [(0, 0)] * (rows.ndim - 1) + [(0, 1)]
+    return contract(jnp.pad(rows, padding, constant_values=1), weights)
 
 
 class Embedding(nnx.Module):
@@ -73,10 +86,10 @@ class Embedding(nnx.Module):
         self.linear = nnx.Param(draw(linear_key, (size, width)))
         self.mlp = None if hidden is None else MLP(width, hidden, 1.0, nnx.Rngs(mlp_key))
 
-    def __call__(self, tokens: Tokens) -> Tokens:
-        """Embedded tokens, as one block of the embedding's width."""
-        rows = project(tokens, self.linear[...])
-        return (rows if self.mlp is None else rows + self.mlp(rows),)
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Tokens (rows, size), or one token (size,), embedded in the last axis."""
+        rows = contract(tokens, self.linear[...])
+        return rows if self.mlp is None else rows + self.mlp(rows)
 
 
 @settings
@@ -119,21 +132,20 @@ class Block(nnx.Module):
         self.mlp = None if hidden is None else MLP(token_size, hidden, scale, rngs)
         self.mlp_norm = LayerNorm(token_size, rngs) if norm and hidden is not None else None
 
-    def attend(self, tokens: Tokens, context: Tokens) -> Tokens:
+    def attend(self, tokens: jax.Array, context: jax.Array) -> jax.Array:
         """The attention update of tokens that read the context."""
         norm = self.attention_norm
         return self.attention(self._normalise(norm, tokens), self._normalise(norm, context))
 
-    def apply_mlp(self, tokens: Tokens) -> Tokens:
+    def apply_mlp(self, tokens: jax.Array) -> jax.Array:
         """Tokens plus the MLP's update; the tokens themselves if there is no MLP."""
         if self.mlp is None:
             return tokens
-        update = self.mlp(merge(self._normalise(self.mlp_norm, tokens)))
-        return add(tokens, split(self.mlp_gate[...] * update, block_sizes(tokens)))
+        return tokens + self.mlp_gate[...] * self.mlp(self._normalise(self.mlp_norm, tokens))
 
-    def _normalise(self, norm: LayerNorm | None, tokens: Tokens) -> Tokens:
+    def _normalise(self, norm: LayerNorm | None, tokens: jax.Array) -> jax.Array:
         """Tokens interpolated towards their LayerNorm by the gate."""
         if norm is None:
             return tokens
-        rows, gate = merge(tokens), self.norm_gate[...]
-        return split((1 - gate) * rows + gate * norm(rows), block_sizes(tokens))
+        gate = self.norm_gate[...]
+        return (1 - gate) * tokens + gate * norm(tokens)

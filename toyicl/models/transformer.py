@@ -1,6 +1,5 @@
 """The transformer: layers of attention and MLPs over tokens, read at the query's label entry."""
 
-from functools import partial
 from typing import Literal, get_args
 
 import jax
@@ -20,11 +19,11 @@ from toyicl.core.config import (
 from toyicl.core.variables import Fixed
 from toyicl.models.attention import AttentionKind, AttentionSettings
 from toyicl.models.layers import Block, Embedding, LayerSettings
-from toyicl.models.tokens import Tokens, add, joint_tokens, query_token, read_label, separate_tokens
+from toyicl.models.tokens import beside, joint_tokens, query_token, read_label, separate_tokens
 from toyicl.tasks.linear import Task
 
 TokenKind = Literal["joint", "separate"]
-State = tuple[Tokens, Tokens]
+State = tuple[jax.Array, jax.Array]
 """The context's tokens and the query's, between two layers."""
 
 
@@ -191,30 +190,26 @@ class Transformer(nnx.Module):
 
     def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
         """Predict the query's label: (N, d), (N, m), (d,) -> (m,)."""
-        return self.layerwise(x, y, x_query)[-1]
+        return self._predictions(x, y, x_query)[1]
 
     def layerwise(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
         """Predictions read after each layer, (depth, m)."""
+        earlier, last = self._predictions(x, y, x_query)
+        return jnp.stack([*earlier, last])
+
+    def _predictions(
+        self, x: jax.Array, y: jax.Array, x_query: jax.Array
+    ) -> tuple[list[jax.Array], jax.Array]:
+        """Predictions read after each layer before the last, and after the last, each (m,)."""
         context, query = self.arrange(x, y, x_query)
 
-        def layer(block: Block, tokens: State) -> tuple[State, jax.Array]:
-            context, query = (self._advance(block, rows, tokens[0]) for rows in tokens)
-            return (context, query), read_label(query, self.outputs)
-
-        tokens, predictions = (context, query), []
-        if len(self.blocks) < self.depth - 1:
-            # Shared layers run as a loop, so that the compile time does not grow with the depth. A
-            # loop of one turn would store what it carries, which makes two layers slower.
-            step = partial(layer, self.blocks[0])
-            tokens, reads = jax.lax.scan(lambda now, _: step(now), tokens, length=self.depth - 1)
-            predictions.append(reads)
-        else:
-            for block in self.blocks[: self.depth - 1]:
-                tokens, read = layer(block, tokens)
-                predictions.append(read[None])
-        context, query = tokens
+        predictions = []
+        for index in range(self.depth - 1):
+            block = self.layer(index)
+            context, query = (self._advance(block, rows, context) for rows in (context, query))
+            predictions.append(read_label(query, self.outputs))
         last = self._advance(self.layer(self.depth - 1), query, context)
-        return jnp.concatenate([*predictions, read_label(last, self.outputs)[None]])
+        return predictions, read_label(last, self.outputs)
 
     def arrange(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> State:
         """The context's tokens and the query's, as the first layer receives them."""
@@ -226,17 +221,21 @@ class Transformer(nnx.Module):
             return context, query
         return self.embedding(context), self.embedding(query)
 
-    def after_first_layer(self, context: Tokens) -> Tokens:
+    def after_first_layer(self, context: jax.Array) -> jax.Array:
         """The context's tokens after one layer in which they attend to each other."""
         return self._advance(self.blocks[0], context, context)
 
-    def _advance(self, block: Block, tokens: Tokens, context: Tokens) -> Tokens:
+    def _advance(self, block: Block, tokens: jax.Array, context: jax.Array) -> jax.Array:
         """Tokens after one layer in which they attend to the context."""
-        update = tuple(self.damping[...] * change for change in block.attend(tokens, context))
-        labels_only = (*tokens[:-1], tokens[-1] + update[-1])
-        updated = block.apply_mlp(add(tokens, update) if self.update_inputs else labels_only)
-        updated = updated if self.update_inputs else (*tokens[:-1], updated[-1])
+        updated = self._written(tokens, tokens + self.damping[...] * block.attend(tokens, context))
+        updated = self._written(tokens, block.apply_mlp(updated))
         if self.token_clip is None:
             return updated
         bound = self.token_clip[...]
-        return tuple(jnp.clip(entry, -bound, bound) for entry in updated)
+        return jnp.clip(updated, -bound, bound)
+
+    def _written(self, tokens: jax.Array, updated: jax.Array) -> jax.Array:
+        """The updated tokens, or tokens whose label entries alone are updated."""
+        if self.update_inputs:
+            return updated
+        return beside(tokens[..., : -self.outputs], updated[..., -self.outputs :])

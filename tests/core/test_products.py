@@ -1,0 +1,157 @@
+"""Products of small matrices and their derivatives, alone and in batches, compared with einsum."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from toyicl.core import products
+from toyicl.core.products import contract
+
+SUBSCRIPTS = {(1, 0): "ik,kj->ij", (0, 0): "ki,kj->ij", (1, 1): "ik,jk->ij", (0, 1): "ki,jk->ij"}
+BATCHED = [(-1, -1), (-1, None), (None, -1), (0, 1)]
+"""Axes of the episodes in both matrices; None is a matrix that all episodes share."""
+
+
+def slow(a, b, axes=(1, 0)):
+    return jnp.einsum(SUBSCRIPTS[axes], a, b)
+
+
+def drawn(axes, batched=(None, None), *, episodes=5, seed=0):
+    """A 3 x 4 and a 4 x 2 matrix, transposed and with a batch axis as asked for."""
+    draw = np.random.default_rng(seed)
+    pair = []
+    for free, axis, where in zip((3, 2), axes, batched, strict=True):
+        shape = [4, 4]
+        shape[1 - axis] = free
+        if where is not None:
+            shape.insert(len(shape) if where == -1 else where, episodes)
+        pair.append(jnp.asarray(draw.normal(size=shape)))
+    return pair
+
+
+def curved(product, axes):
+    """A function of two matrices with derivatives of all orders."""
+    return lambda a, b: jnp.sum(jnp.sin(product(a, b, axes)))
+
+
+def same(one, other, tolerance=1e-12):
+    for own, expected in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(own, expected, rtol=0, atol=tolerance)
+
+
+DERIVATIVES = {
+    "reverse": lambda f: jax.grad(f, (0, 1)),
+    "forward over reverse": lambda f: jax.jacfwd(jax.grad(f, 0), 1),
+    "reverse over reverse": lambda f: jax.jacrev(jax.grad(f, 1), 0),
+    "forward": lambda f: jax.jacfwd(f, (0, 1)),
+}
+
+
+@pytest.mark.parametrize("axes", SUBSCRIPTS)
+@pytest.mark.parametrize("order", DERIVATIVES)
+def test_one_product_and_its_derivatives(axes, order):
+    a, b = drawn(axes)
+    same(contract(a, b, axes), slow(a, b, axes))
+    derive = DERIVATIVES[order]
+    same(derive(curved(contract, axes))(a, b), derive(curved(slow, axes))(a, b))
+
+
+@pytest.mark.parametrize("axes", SUBSCRIPTS)
+@pytest.mark.parametrize("batched", BATCHED)
+def test_a_batch_and_its_derivatives(axes, batched):
+    """Derivatives of a batch, as in training, and a batch of derivatives, as in sensitivities."""
+    a, b = drawn(axes, batched)
+
+    def total(product):
+        each = jax.vmap(lambda a, b: product(a, b, axes), in_axes=batched, out_axes=-1)
+        return lambda a, b: jnp.sum(jnp.sin(each(a, b)))
+
+    for derive in DERIVATIVES.values():
+        same(jax.jit(derive(total(contract)))(a, b), derive(total(slow))(a, b))
+    for order in ("reverse", "forward over reverse"):
+        one, other = (
+            jax.vmap(DERIVATIVES[order](curved(product, axes)), in_axes=batched)
+            for product in (contract, slow)
+        )
+        same(jax.jit(one)(a, b), other(a, b))
+
+
+@pytest.mark.parametrize("axes", SUBSCRIPTS)
+@pytest.mark.parametrize(
+    ("inner", "outer"),
+    list(itertools.product(BATCHED[:3], [(0, 0), (0, None), (None, 0)])),
+)
+def test_a_batch_of_batches(axes, inner, outer):
+    """Such as runs of one device, each with its own weights and episodes."""
+    a, b = drawn(axes, inner)
+    if outer[0] == 0:
+        a = jnp.stack([a, 2 * a, a**2])
+    if outer[1] == 0:
+        b = jnp.stack([b, b - 1, b**2])
+
+    def gradients(product):
+        each = jax.vmap(lambda a, b: product(a, b, axes), in_axes=inner, out_axes=-1)
+        return jax.vmap(jax.grad(lambda a, b: jnp.sum(jnp.sin(each(a, b))), (0, 1)), outer)
+
+    same(jax.jit(gradients(contract))(a, b), gradients(slow)(a, b))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_vector_is_a_matrix_of_one_row(axis):
+    (_, b), vector = drawn((1, axis)), jnp.arange(4.0)
+    expected = slow(vector[None], b, (1, axis))[0]
+    same(contract(vector, b, (1, axis)), expected)
+    many = jnp.stack([vector, -vector, vector**2], axis=-1)
+    found = jax.jit(jax.vmap(lambda v: contract(v, b, (1, axis)), -1, -1))(many)
+    same(found, slow(many.T, b, (1, axis)).T)
+    jacobian = jax.jacobian(lambda v, b: contract(v, b, (1, axis)), (0, 1))(vector, b)
+    same(jacobian, jax.jacobian(lambda v, b: slow(v[None], b, (1, axis))[0], (0, 1))(vector, b))
+
+
+@pytest.mark.parametrize("length", [1, products.LONGEST_SUM, products.LONGEST_SUM + 1])
+def test_sums_of_every_length(length):
+    draw = np.random.default_rng(1)
+    a, b = (jnp.asarray(draw.normal(size=shape)) for shape in ((2, length, 3), (length, 2, 3)))
+    found = jax.jit(jax.vmap(contract, in_axes=-1, out_axes=-1))(a, b)
+    same(found, jnp.einsum("ike,kje->ije", a, b), 1e-11)
+
+
+def test_single_precision_is_exact_to_its_rounding():
+    with jax.enable_x64(False):
+        a, b = (array.astype("float32") for array in drawn((1, 0), (-1, -1)))
+        found = jax.jit(jax.vmap(contract, in_axes=-1, out_axes=-1))(a, b)
+        assert found.dtype == jnp.float32
+        expected = jnp.einsum("ike,kje->ije", a, b)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_factors_of_different_types_have_their_common_type():
+    a, b = drawn((1, 0))
+    assert contract(a.astype("float32"), b).dtype == jnp.float64
+    assert contract(jnp.ones((2, 4), int), b).dtype == jnp.float64
+
+
+def test_not_finite_episodes_stay_apart():
+    """Episodes with NaN do not change the others."""
+    a, b = drawn((1, 0), (-1, -1))
+    found = jax.jit(jax.vmap(contract, in_axes=-1, out_axes=-1))(a.at[0, 0, 0].set(jnp.nan), b)
+    assert np.isnan(found[..., 0]).any()
+    same(found[..., 1:], jnp.einsum("ike,kje->ije", a, b)[..., 1:])
+
+
+def test_sizes_that_do_not_fit_are_an_error():
+    with pytest.raises(TypeError, match="contract"):
+        contract(jnp.ones((2, 3)), jnp.ones((4, 2)))
+
+
+def test_a_batch_on_the_last_axis_is_not_moved():
+    """Products of a batch must not copy it to another layout, which takes longer than the products."""
+    a, b = drawn((1, 0), (-1, -1))
+    each = jax.make_jaxpr(jax.vmap(contract, in_axes=-1, out_axes=-1))(a, b)
+    assert [equation.primitive.name for equation in each.eqns] == ["contract_each"]
+    shared = jax.vmap(contract, in_axes=(-1, None), out_axes=-1)
+    each = jax.make_jaxpr(shared)(a, b[..., 0])
+    assert [equation.primitive.name for equation in each.eqns] == ["contract_shared"]
