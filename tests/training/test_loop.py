@@ -11,6 +11,7 @@ from flax import nnx
 
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
+from toyicl.core.random_numbers import efficient
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import step as training_step
@@ -40,7 +41,7 @@ def test_training_equals_an_explicit_loop(close):
     optimiser = optax.chain(optax.clip_by_global_norm(1e-2), optax.adam(1e-3, b1=0.8, b2=0.95))
     state = optimiser.init(parameters)
     for step in range(3):
-        episodes = TASK.sample(jax.random.fold_in(episodes_key, step), 16)
+        episodes = TASK.sample(efficient(jax.random.fold_in(episodes_key, step)), 16)
         gradient = jax.grad(
             lambda values, episodes=episodes: metrics.loss(
                 nnx.merge(structure, values, fixed), episodes

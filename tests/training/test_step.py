@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec
 from toyicl.analysis import metrics
 from toyicl.core.episode import predict
 from toyicl.core.errors import BadInput
+from toyicl.core.random_numbers import efficient
 from toyicl.core.variables import Fixed
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
@@ -126,7 +127,7 @@ def test_a_given_objective_is_minimised_as_in_a_loop_written_out(close):
     optimiser = optax.adam(1e-3, b2=0.98)
     state, losses = optimiser.init(parameters), []
     for step in range(3):
-        episodes = TASK.sample(jax.random.fold_in(episodes_key, step), 16)
+        episodes = TASK.sample(efficient(jax.random.fold_in(episodes_key, step)), 16)
         value, gradient = jax.value_and_grad(
             lambda values, episodes=episodes: absolute_error(
                 nnx.merge(structure, values, fixed), episodes

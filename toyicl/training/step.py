@@ -25,8 +25,10 @@ from toyicl.core.config import (
     static,
 )
 from toyicl.core.episode import Episode, Learner, Objective
+from toyicl.core.random_numbers import efficient
 from toyicl.core.variables import Fixed
 from toyicl.tasks.linear import Task
+from toyicl.training.gradient import Gradient, of_batch, of_parts
 
 Build = Callable[[Any, jax.Array], Any]
 """Builds a learner for a task from a key; a pytree, such as an `Architecture` or `StartFrom`."""
@@ -170,8 +172,17 @@ def advance(runs: Run, steps: jax.Array, length: int, mesh: Mesh) -> tuple[Run, 
     """
 
     def advance_own(runs: Run, steps: jax.Array) -> tuple[Run, jax.Array]:
-        return jax.vmap(partial(_train, steps=steps[0], length=length))(runs)
+        # A given objective need not be a mean over episodes, whose parts could be averaged.
+        parts = on_cpu and runs.objective is None
+        gradient = of_parts if parts else of_batch
+        train = partial(_train, steps=steps[0], length=length, gradient=gradient)
+        if runs.key.shape[0] > 1:
+            return jax.vmap(train)(runs)
+        # A batch of one run would hide from XLA that its weights are shared by all episodes.
+        moved = train(jax.tree.map(lambda leaf: leaf[0], runs))
+        return jax.tree.map(lambda leaf: leaf[None], moved)
 
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
     axis = PartitionSpec("run")
     # Devices share nothing, so JAX need not track which values vary between them.
     spread = jax.shard_map(advance_own, mesh=mesh, in_specs=axis, out_specs=axis, check_vma=False)
@@ -189,7 +200,7 @@ def advance_divided(run: Run, steps: jax.Array, length: int, mesh: Mesh) -> tupl
         axes = PartitionSpec(*[None] * (array.ndim - 1), "batch")
         return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, axes))
 
-    moved = _train(run, steps, length, lambda episodes: jax.tree.map(divide, episodes))
+    moved = _train(run, steps, length, place=lambda episodes: jax.tree.map(divide, episodes))
     return jax.lax.with_sharding_constraint(moved, NamedSharding(mesh, PartitionSpec()))
 
 
@@ -197,6 +208,7 @@ def _train(
     run: Run,
     steps: jax.Array,
     length: int,
+    gradient: Gradient = of_batch,
     place: Callable[[Episode], Episode] = lambda episodes: episodes,
 ) -> tuple[Run, jax.Array]:
     """Advance one run by `steps` steps; also returns its losses, (length,), NaN after those steps.
@@ -211,7 +223,7 @@ def _train(
 
     def step(index: jax.Array, carry: tuple[Run, Episode, jax.Array]) -> tuple:
         run, episodes, losses = carry
-        run, value = _step(run, episodes)
+        run, value = _step(run, episodes, gradient)
         return run, draw(run), losses.at[index].set(value)
 
     unknown = jnp.full(length, jnp.nan)
@@ -222,27 +234,27 @@ def _train(
 def one_step(run: Run) -> tuple[Run, jax.Array]:
     """One optimiser step on fresh episodes, and the value of the objective before it.
 
-    Equal to a step of `advance`; to be lowered, to count its operations.
+    Equal to a step of `advance`, up to rounding; to be lowered, to count its operations.
     """
-    return _step(run, _episodes(run))
+    return _step(run, _episodes(run), of_batch)
 
 
 def _episodes(run: Run) -> Episode:
     """The episodes of the next step of a run."""
     key = jax.random.fold_in(jax.random.wrap_key_data(run.key), run.step)
-    return run.task.sample(key, run.training.batch_size)
+    return run.task.sample(efficient(key), run.training.batch_size)
 
 
-def _step(run: Run, episodes: Episode) -> tuple[Run, jax.Array]:
+def _step(run: Run, episodes: Episode, gradient: Gradient) -> tuple[Run, jax.Array]:
     """One optimiser step on the given episodes, and the value of the objective before it."""
     structure, *states = nnx.split(run.learner, nnx.Param, ...)
     parameters, fixed = states
     objective = loss if run.objective is None else run.objective
 
-    def value_of(parameters: nnx.State) -> jax.Array:
+    def value_of(parameters: nnx.State, episodes: Episode) -> jax.Array:
         return objective(nnx.merge(structure, parameters, fixed), episodes)
 
-    value, gradient = jax.value_and_grad(value_of)(parameters)
-    updates, optimiser = run.training.optimiser().update(gradient, run.optimiser, parameters)
+    value, found = gradient(value_of, parameters, episodes)
+    updates, optimiser = run.training.optimiser().update(found, run.optimiser, parameters)
     learner = nnx.merge(structure, optax.apply_updates(parameters, updates), fixed)
     return run._replace(learner=learner, optimiser=optimiser, step=run.step + 1), value
