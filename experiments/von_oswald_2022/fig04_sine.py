@@ -96,7 +96,7 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     x, y, _, _ = jax.tree.map(lambda leaf: leaf[..., 0], episodes)
     curves = [
         [
-            _curve(lambda q: -model.arrange(x, y, q)[1][-1][-1:], queries),
+            _curve(lambda q: -model.arrange(x, y, q)[1][-1:], queries),
             _curve(lambda q: model(x, y, q), queries),
         ],
         [
@@ -139,7 +139,10 @@ def _compare_pair(
     own, other = (metrics.observe(learner, episodes) for learner in pair)
     gap = jnp.sqrt(jnp.mean((own.predictions - other.predictions) ** 2))
     signs = jnp.mean(jnp.sign(own.sensitivities) == jnp.sign(other.sensitivities))
-    losses = [metrics.loss(learner, episodes) for learner in pair]
+    losses = [
+        metrics.observed_loss(observation, learner, episodes)
+        for observation, learner in zip((own, other), pair, strict=True)
+    ]
     return metrics.difference(own, other, losses[0]), losses[1], gap, signs
 
 

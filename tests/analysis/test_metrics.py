@@ -150,9 +150,9 @@ def test_over_snapshots_compiles_a_measure_once():
     one = GradientDescent(0.5)
     stack = [jax.tree.map(lambda leaf, s=s: np.full((2, 3), s * leaf), one) for s in (1.0, 2.0)]
     metrics.over_snapshots(metrics.loss, stack[0], EPISODES)
-    before = metrics._over_snapshots._cache_size()
+    before = metrics._over_learners._cache_size()
     metrics.over_snapshots(metrics.loss, stack[1], jax.tree.map(lambda x: 2 * x, EPISODES))
-    assert metrics._over_snapshots._cache_size() == before
+    assert metrics._over_learners._cache_size() == before
 
 
 def test_over_snapshots_keeps_the_axes_of_a_measure():

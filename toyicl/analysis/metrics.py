@@ -110,14 +110,27 @@ def losses(learners: Learner, episodes: Episode) -> jax.Array:
 
 def sensitivity(learner: Learner, episodes: Episode) -> jax.Array:
     """Derivative of the predictions with respect to the query's input, (m, d, episodes)."""
-    x, y, x_query, _ = episodes
-    derivative = jax.jacobian(learner, argnums=2)
-    return jax.vmap(derivative, in_axes=-1, out_axes=-1)(x, y, x_query)
+    return observe(learner, episodes).sensitivities
 
 
 def observe(learner: Learner, episodes: Episode) -> Observation:
     """Predictions and sensitivities of a learner."""
-    return Observation(predict(learner, episodes), sensitivity(learner, episodes))
+    x, y, x_query, _ = episodes
+
+    def one(x: jax.Array, y: jax.Array, x_query: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+        prediction, pulled_back = jax.vjp(partial(learner, x, y), x_query)
+        units = jnp.eye(prediction.size, dtype=prediction.dtype)
+        return prediction, [pulled_back(unit)[0] for unit in units]
+
+    predictions, rows = jax.vmap(one, in_axes=-1, out_axes=-1)(x, y, x_query)
+    return Observation(predictions, jnp.stack(rows))
+
+
+def observed_loss(observation: Observation, learner: Learner, episodes: Episode) -> jax.Array:
+    """`loss` of an observed learner, from its predictions if they are all that the loss depends on."""
+    if type(episodes).loss is Episode.loss:
+        return squared_error(observation.predictions, episodes)
+    return loss(learner, episodes)
 
 
 def difference(learner: Observation, reference: Observation, learner_loss: jax.Array) -> Comparison:
@@ -141,7 +154,7 @@ def difference(learner: Observation, reference: Observation, learner_loss: jax.A
 def compare(learner: Learner, reference: Learner, episodes: Episode) -> Comparison:
     """Compare a learner with a reference on the same episodes."""
     own, other = observe(learner, episodes), observe(reference, episodes)
-    return difference(own, other, loss(learner, episodes))
+    return difference(own, other, observed_loss(own, learner, episodes))
 
 
 def permutation_sensitivity(
@@ -178,20 +191,19 @@ def over_snapshots(measure: Callable[..., Any], learners: Any, *context: Any) ->
     """`measure(learner, *context)` for each learner of a history.
 
     Every leaf of `learners` has leading axes (seed, snapshot), and so have the leaves of the result.
-    Snapshots are measured one after another, so that memory use does not grow with their number. The
-    same function with other histories and contexts of the same shapes is not compiled again.
+    Learners are measured one after another: memory use does not grow with their number, and the
+    products with a learner's weights are those of large matrices. The same function with other
+    histories and contexts of the same shapes is not compiled again.
     """
-    by_snapshot = jax.tree.map(lambda leaf: np.swapaxes(leaf, 0, 1), learners)
-    values = _over_snapshots(measure, by_snapshot, context)
-    return jax.tree.map(lambda leaf: np.swapaxes(leaf, 0, 1), jax.device_get(values))
+    seeds, snapshots = np.shape(jax.tree.leaves(learners)[0])[:2]
+    rows = jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *np.shape(leaf)[2:])), learners)
+    values = jax.device_get(_over_learners(measure, rows, context))
+    return jax.tree.map(lambda leaf: leaf.reshape(seeds, snapshots, *leaf.shape[1:]), values)
 
 
 @partial(jax.jit, static_argnames="measure")
-def _over_snapshots(measure: Callable[..., Any], learners: Any, context: tuple) -> Any:
-    def measure_one(learner: Any) -> Any:
-        return measure(learner, *context)
-
-    return jax.lax.map(jax.vmap(measure_one), learners)
+def _over_learners(measure: Callable[..., Any], learners: Any, context: tuple) -> Any:
+    return jax.lax.map(lambda learner: measure(learner, *context), learners)
 
 
 def on_plateau(final_loss: jax.Array, reference_loss: jax.Array, zero_loss: float) -> np.ndarray:

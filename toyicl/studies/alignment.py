@@ -124,5 +124,6 @@ def thinned(history: History, most: int = SNAPSHOTS) -> History:
 def _compare_with_all(
     learner: Learner, observed: dict[str, metrics.Observation], episodes: Episode
 ) -> dict[str, metrics.Comparison]:
-    own, loss = metrics.observe(learner, episodes), metrics.loss(learner, episodes)
+    own = metrics.observe(learner, episodes)
+    loss = metrics.observed_loss(own, learner, episodes)
     return {name: metrics.difference(own, other, loss) for name, other in observed.items()}

@@ -27,7 +27,7 @@ from toyicl.core.config import (
     require_size,
 )
 from toyicl.core.datasets import seed_coordinate
-from toyicl.core.episode import Episode, predict
+from toyicl.core.episode import Episode, Learner, predict
 from toyicl.models.transformer import Architecture
 from toyicl.studies import departures
 from toyicl.tasks.linear import LinearRegression, Task
@@ -254,9 +254,12 @@ def _compare(
     the predictions divided by the squared norm of the model's.
     """
     other = metrics.observe(reference, episodes)
-    own, losses = jax.lax.map(
-        lambda model: (metrics.observe(model, episodes), metrics.loss(model, episodes)), models
-    )
+
+    def observe(model: Learner) -> tuple[metrics.Observation, jax.Array]:
+        own = metrics.observe(model, episodes)
+        return own, metrics.observed_loss(own, model, episodes)
+
+    own, losses = jax.lax.map(observe, models)
     compared = jax.vmap(metrics.difference, (0, None, 0))(own, other, losses)
     reference_loss, zero_loss = metrics.loss(reference, episodes), metrics.zero_loss(episodes)
     squares = jnp.sum((own.predictions - other.predictions[None]) ** 2, axis=(1, 2))
