@@ -1,170 +1,321 @@
-"""Time of a training step, relative to sampling its data alone and to a naive implementation.
+"""Speed and compile time of training steps, relative to a plain implementation and to the hardware.
 
-Runs on one core. All times are measured in one process; the programs alternate, and the fastest
-repetition of each counts, so that the ratios can be compared between machines. Prints a table and
-writes JSON.
+    python benchmarks/training_step.py [--out FILE] [--only NAME ...] [--record]
 
-    python benchmarks/training_step.py [--out FILE]
+Runs on one core. All times are measured in one process: the programs alternate, and a ratio is the
+median of the ratios of the repetitions. For each model:
+
+- plain / ours: time of a step of a plain implementation, relative to the library's. The plain one
+  samples episodes one by one, has them on the first axis, updates all tokens in every layer, and calls
+  two compiled functions for each step from Python. Its loss is compared with the library's first.
+- ours / data: time of a step relative to drawing its data alone with the functions of `jax.random`.
+- ours / limit: time of a step relative to its floating-point operations, as XLA counts them, at the
+  speed of a product of large matrices in this process.
+- compile: seconds that the first call of the library's program takes longer than the next one.
+
+Each ratio is printed next to its change against `benchmarks/recorded/training_step.json`, which
+`--record` replaces.
 """
 
 import argparse
 import json
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from toyicl.models.transformer import Architecture
+from toyicl.analysis import metrics
+from toyicl.analysis.cost_scaling import operations
+from toyicl.core.episode import Episode
+from toyicl.core.random_numbers import efficient
+from toyicl.models.tokens import sinusoids
+from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.placement import AcrossRuns
-from toyicl.training.step import Training, start
+from toyicl.training.step import Training, one_step, start
 
-MODELS = {
-    "1 layer, linear": Architecture(),
-    "2 layers recurrent, linear": Architecture(depth=2, shared=True),
-    "1 layer, softmax, 1 head": Architecture(attention="softmax"),
-    "1 layer, softmax, 2 heads": Architecture(attention="softmax", heads=2),
+RECORDED = Path(__file__).parent / "recorded" / "training_step.json"
+MODELS: dict[str, tuple[Architecture, int]] = {
+    "1 layer": (Architecture(), 100),
+    "1 layer, softmax, 1 head": (Architecture(attention="softmax"), 100),
+    "1 layer, softmax, 2 heads": (Architecture(attention="softmax", heads=2), 100),
+    "2 shared layers": (Architecture(depth=2, shared=True), 50),
+    "2 layers, separate tokens": (Architecture(depth=2, tokens="separate"), 20),
+    "5 layers": (Architecture(depth=5, token_clip=10.0), 20),
+    "10 shared layers": (Architecture(depth=10, shared=True, token_clip=10.0), 10),
+    "12 blocks, 4 heads, MLP": (Architecture(depth=12, heads=4, mlp_size=40, token_clip=10.0), 2),
 }
-STEPS, REPEATS = 100, 7
+"""Each model with the number of steps of a repetition."""
+REPEATS = 7
 TASK = LinearRegression()
-TRAINING = Training(steps=STEPS, snapshot_every=STEPS)
+BATCH = Training().batch_size
+SIZE = 1024
+"""Size of the large matrices whose product is the measure of the hardware."""
+RATIOS = ("plain / ours", "ours / data", "ours / limit")
+Program = Callable[[], object]
 
 
-def library(architecture: Architecture) -> Callable[[], object]:
+def settings_for(steps: int) -> Training:
+    """Settings of so many training steps, which are one chunk."""
+    return Training(steps=steps, snapshot_every=steps)
+
+
+def library(architecture: Architecture, steps: int) -> Program:
     """The training steps that `fit` takes between two snapshots, for one seed."""
-    run = jax.device_get(start(architecture, TASK, TRAINING, 0))
+    run = jax.device_get(start(architecture, TASK, settings_for(steps), 0))
     placement = AcrossRuns()
     return lambda: placement.advance([run])
 
 
-def data_alone() -> Callable[[], object]:
-    """Sample the batches of as many steps; each replaces the previous one."""
+def repeated(draw: Callable[[jax.Array], Any], steps: int = 50) -> Program:
+    """Draw from the keys of as many steps; each result replaces the one before."""
     key = jax.random.key(0)
 
-    def draw(step: jax.Array) -> tuple:
-        return TASK.sample(jax.random.fold_in(key, step), TRAINING.batch_size)
-
     @jax.jit
-    def draw_all(first: jax.Array) -> tuple:
-        steps = first + jnp.arange(STEPS)
-        return jax.lax.scan(lambda _, step: (draw(step), None), draw(first), steps)[0]
+    def draw_all(first: jax.Array) -> Any:
+        def again(step: jax.Array, _: Any) -> Any:
+            return draw(jax.random.fold_in(key, first + step))
+
+        return jax.lax.fori_loop(0, steps, again, draw(key))
 
     return lambda: jax.block_until_ready(draw_all(jnp.int32(0)))
 
 
-def naive(architecture: Architecture) -> Callable[[], object]:
-    """The same steps, implemented without optimisations.
+def drawing() -> dict[str, Program]:
+    """A batch with the library's random numbers, one with JAX's, and as many numbers alone."""
+    numbers = TASK.context_size * TASK.dim + 2 * TASK.dim
 
-    Every layer updates all tokens, episodes are on the first axis and are sampled one by one, and
-    Python calls two compiled functions for each step: one for the data, one for the update.
-    """
-    d, n, size = TASK.dim, TASK.context_size, TASK.dim + 1
-    softmax, depth = architecture.attention == "softmax", architecture.depth
+    def uniform(key: jax.Array) -> jax.Array:
+        return jax.random.uniform(key, (numbers, BATCH))
 
-    def episode(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        inputs_key, query_key, weights_key = jax.random.split(key, 3)
-        x = jax.random.uniform(inputs_key, (n, d), minval=-0.5, maxval=0.5)
-        x_query = jax.random.uniform(query_key, (d,), minval=-0.5, maxval=0.5)
-        weights = jax.random.normal(weights_key, (d,))
-        context = jnp.concatenate([x, (x @ weights)[:, None]], axis=1)
-        query = jnp.concatenate([x_query, jnp.zeros(1)])[None]
-        return jnp.concatenate([context, query]), x_query @ weights
+    return {
+        "ours": repeated(lambda key: TASK.sample(efficient(key), BATCH)),
+        "jax.random": repeated(lambda key: TASK.sample(key, BATCH)),
+        "uniform": repeated(uniform),
+    }
+
+
+def matrix_product() -> Program:
+    """Ten products of large matrices, one after the other."""
+    matrix = jnp.ones((SIZE, SIZE)) / SIZE
 
     @jax.jit
-    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.vmap(episode)(jax.random.split(key, TRAINING.batch_size))
+    def product(matrix: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, 10, lambda _, power: power @ matrix, matrix)
 
-    def layer(weights: dict, tokens: jax.Array) -> jax.Array:
+    return lambda: jax.block_until_ready(product(matrix))
+
+
+def plain_weights(model: Transformer) -> list[dict[str, jax.Array]]:
+    """The weights of each layer of a transformer; shared layers have one set."""
+    found = []
+    for block in model.blocks:
+        names = ("query", "key", "value", "output")
+        weights = {name: getattr(block.attention, name)[...] for name in names}
+        if block.mlp is not None:
+            layers: Any = {"up": block.mlp.up_proj, "down": block.mlp.down_proj}
+            for name, layer in layers.items():
+                weights |= {name: layer.kernel[...], f"{name}_bias": layer.bias[...]}
+        found.append(weights)
+    return found
+
+
+def plain_tokens(architecture: Architecture, x: Any, y: Any, x_query: Any) -> jax.Array:
+    """Tokens of one episode, the query's last."""
+    if architecture.tokens == "joint":
+        query = jnp.concatenate([x_query, jnp.zeros(1)])
+        return jnp.concatenate([jnp.concatenate([x, y[:, None]], axis=1), query[None]])
+    labels = jnp.pad(y[:, None], ((0, 0), (0, TASK.dim - 1)))
+    content = jnp.stack([x, labels], axis=1).reshape(-1, TASK.dim)
+    content = jnp.concatenate([content, x_query[None]])
+    return jnp.concatenate([content, sinusoids(len(content), 10, content.dtype)], axis=1)
+
+
+def plain_loss(architecture: Architecture, layers: list, tokens: jax.Array, target: Any) -> Any:
+    """Loss of a transformer on tokens (episodes, tokens, size), every layer on all tokens."""
+    for index in range(architecture.depth):
+        weights = layers[index % len(layers)]
         context = tokens[:, :-1]
         queries = jnp.einsum("hka,bna->bhnk", weights["query"], tokens)
         keys = jnp.einsum("hka,bna->bhnk", weights["key"], context)
         values = jnp.einsum("hka,bna->bhnk", weights["value"], context)
         scores = jnp.einsum("bhnk,bhmk->bhnm", queries, keys)
-        if softmax:
-            scores = jax.nn.softmax(scores / jnp.sqrt(float(size)))
+        if architecture.attention == "softmax":
+            scores = jax.nn.softmax(scores / jnp.sqrt(float(keys.shape[-1])))
         read = jnp.einsum("bhnm,bhmk->bhnk", scores, values)
-        return tokens + jnp.einsum("hak,bhnk->bna", weights["output"], read)
+        tokens = tokens + jnp.einsum("hak,bhnk->bna", weights["output"], read)
+        if "up" in weights:
+            hidden = jax.nn.gelu(tokens @ weights["up"] + weights["up_bias"])
+            tokens = tokens + hidden @ weights["down"] + weights["down_bias"]
+        if architecture.token_clip is not None:
+            tokens = jnp.clip(tokens, -architecture.token_clip, architecture.token_clip)
+    return 0.5 * jnp.mean((-tokens[:, -1, -1] - target) ** 2)
 
-    def loss(weights: dict, tokens: jax.Array, target: jax.Array) -> jax.Array:
-        for _ in range(depth):
-            tokens = layer(weights, tokens)
-        return 0.5 * jnp.mean((-tokens[:, -1, -1] - target) ** 2)
 
+def plain(architecture: Architecture, steps: int) -> Program:
+    """The same steps, implemented without optimisations."""
+
+    def episode(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        inputs_key, query_key, weights_key = jax.random.split(key, 3)
+        shape = (TASK.context_size, TASK.dim)
+        x = jax.random.uniform(inputs_key, shape, minval=-0.5, maxval=0.5)
+        x_query = jax.random.uniform(query_key, shape[1:], minval=-0.5, maxval=0.5)
+        weights = jax.random.normal(weights_key, shape[1:])
+        return plain_tokens(architecture, x, x @ weights, x_query), x_query @ weights
+
+    @jax.jit
+    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.vmap(episode)(jax.random.split(key, BATCH))
+
+    training = settings_for(steps)
     optimiser = optax.chain(
-        optax.clip_by_global_norm(TRAINING.clip_norm), optax.adam(TRAINING.learning_rate, b2=0.98)
+        optax.clip_by_global_norm(training.clip_norm),
+        optax.adam(training.learning_rate, b2=training.b2),
     )
 
     @jax.jit
-    def update(weights: dict, state: optax.OptState, batch: tuple) -> tuple:
-        gradient = jax.grad(loss)(weights, *batch)
-        updates, state = optimiser.update(gradient, state)
-        return optax.apply_updates(weights, updates), state
+    def update(layers: list, state: Any, tokens: jax.Array, target: jax.Array) -> tuple:
+        def loss(layers: list) -> jax.Array:
+            return plain_loss(architecture, layers, tokens, target)
 
-    attention = architecture(TASK, jax.random.key(0)).blocks[0].attention
-    names = ("query", "key", "value", "output")
-    first = {name: getattr(attention, name)[...] for name in names}
+        updates, state = optimiser.update(jax.grad(loss)(layers), state)
+        return optax.apply_updates(layers, updates), state
 
-    def steps() -> None:
-        weights, state, key = first, optimiser.init(first), jax.random.key(0)
-        for _ in range(STEPS):
+    first = plain_weights(architecture(TASK, jax.random.key(0)))
+
+    def run() -> None:
+        layers, state, key = first, optimiser.init(first), jax.random.key(0)
+        for _ in range(steps):
             key, batch_key = jax.random.split(key)
-            weights, state = update(weights, state, draw(batch_key))
-        jax.block_until_ready(weights)
+            layers, state = update(layers, state, *draw(batch_key))
+        jax.block_until_ready(layers)
 
-    return steps
+    return run
 
 
-def time_together(programs: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Fastest time of each program in milliseconds per step; the programs alternate."""
+def require_equal_losses(architecture: Architecture) -> None:
+    """Both implementations compute the same function, on weights of a size that matters."""
+    large = Architecture(**{**vars(architecture), "init_scale": 0.5})
+    model, episodes = large(TASK, jax.random.key(1)), TASK.sample(jax.random.key(2), 64)
+    x, y, x_query, y_query = Episode(*(jnp.moveaxis(field, -1, 0) for field in episodes))
+    tokens = jax.vmap(lambda x, y, q: plain_tokens(large, x, y, q))(x, y[..., 0], x_query)
+    own = metrics.loss(model, episodes)
+    other = plain_loss(large, plain_weights(model), tokens, y_query[:, 0])
+    np.testing.assert_allclose(own, other, rtol=1e-4)
+
+
+def alternate(programs: dict[str, Program]) -> dict[str, list[float]]:
+    """Seconds of each repetition of each program, after a first call; the programs alternate."""
     for program in programs.values():
         program()
     times: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(REPEATS):
         for name, program in programs.items():
-            begin = time.perf_counter()
-            program()
-            times[name].append((time.perf_counter() - begin) / STEPS * 1e3)
-    return {name: min(own) for name, own in times.items()}
+            times[name].append(seconds(program))
+    return times
+
+
+def seconds(program: Program) -> float:
+    """Seconds of one call."""
+    begin = time.perf_counter()
+    program()
+    return time.perf_counter() - begin
+
+
+def ratio(ones: list[float], others: list[float], factor: float = 1.0) -> float:
+    """Median of the ratios of two programs' repetitions, times a factor."""
+    return factor * statistics.median(a / b for a, b in zip(ones, others, strict=True))
+
+
+def measure(architecture: Architecture, steps: int) -> dict[str, float]:
+    """All ratios of a model, and the seconds its program takes to compile."""
+    require_equal_losses(architecture)
+    ours = library(architecture, steps)
+    first = seconds(ours)
+    programs = {
+        "ours": ours,
+        "plain": plain(architecture, steps),
+        "data": drawing()["jax.random"],
+        "product": matrix_product(),
+    }
+    times = alternate(programs)
+    run = start(architecture, TASK, settings_for(steps), 0)
+    counted = steps * operations(one_step, run) / (10 * 2 * SIZE**3)  # in ten matrix products
+    return {
+        "plain / ours": ratio(times["plain"], times["ours"]),
+        "ours / data": ratio(times["ours"], times["data"], 50 / steps),
+        "ours / limit": ratio(times["ours"], times["product"], 1 / counted),
+        "compile": first - min(times["ours"]),
+    }
+
+
+def measure_drawing() -> dict[str, float]:
+    """How much faster a batch is drawn than with JAX's random numbers, and than as many numbers."""
+    times = alternate(drawing())
+    return {
+        "uniform / ours": ratio(times["uniform"], times["ours"]),
+        "jax.random / ours": ratio(times["jax.random"], times["ours"]),
+    }
+
+
+def with_change(value: float, before: float | None) -> str:
+    """A number, with its change against a recorded one in percent."""
+    change = "" if before is None else f" ({100 * (value / before - 1):+.0f}%)"
+    return f"{value:.2f}{change}"
+
+
+def processor() -> str:
+    """The machine in words."""
+    vectors = "no AVX"
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text(encoding="utf-8") if cpu.exists() else ""
+    for name, flag in (("AVX", " avx "), ("AVX2", " avx2 "), ("AVX-512", " avx512f ")):
+        vectors = name if flag in flags else vectors
+    return f"one core of a CPU ({platform.machine()}, {vectors})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/training_step.json"))
-    out = parser.parse_args().out
+    parser.add_argument("--only", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--record", action="store_true", help="replace the recorded results")
+    options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+    recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
 
-    makers = {"library": library, "naive": naive}
-    programs = {"data alone": data_alone()}
-    for name, architecture in MODELS.items():
-        programs |= {f"{name}: {key}": make(architecture) for key, make in makers.items()}
-    times = time_together(programs)
-
-    rows = []
-    print(f"{'':<28} {'library / data alone':>20} {'naive / library':>16}")
-    for name in MODELS:
-        own, other = times[f"{name}: library"], times[f"{name}: naive"]
-        row = {
-            "model": name,
-            "over_data": own / times["data alone"],
-            "naive_over_library": other / own,
-        }
-        rows.append(row)
-        print(f"{name:<28} {row['over_data']:>20.2f} {row['naive_over_library']:>16.2f}")
-    device = jax.devices()[0]
+    draws = measure_drawing()
+    print(f"{processor()}; changes are against {recorded.get('machine', 'nothing')}")
+    for name, value in draws.items():
+        print(
+            f"drawing a batch, {name}: {with_change(value, recorded.get('drawing', {}).get(name))}"
+        )
+    print(f"{'':<27}" + "".join(f"{name:>18}" for name in (*RATIOS, "compile")))
+    rows = {}
+    for name in options.only:
+        rows[name] = measure(*MODELS[name])
+        before = recorded.get("models", {}).get(name, {})
+        cells = [with_change(value, before.get(key)) for key, value in rows[name].items()]
+        print(f"{name:<27}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
     record = {
-        "ratios": rows,
-        "batch_size": TRAINING.batch_size,
-        "machine": f"one {device.platform} core ({platform.machine()})",
+        "machine": processor(),
         "jax": jax.__version__,
+        "batch_size": BATCH,
+        "drawing": draws,
+        "models": rows,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"wrote {out}")
+    text = json.dumps(record, indent=1) + "\n"
+    for path in (options.out, *([RECORDED] if options.record else [])):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":
