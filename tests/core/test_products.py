@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from toyicl.core import products
-from toyicl.core.products import contract
+from toyicl.core.products import contract, reshape, spread
 
 SUBSCRIPTS = {(1, 0): "ik,kj->ij", (0, 0): "ki,kj->ij", (1, 1): "ik,jk->ij", (0, 1): "ki,jk->ij"}
 BATCHED = [(-1, -1), (-1, None), (None, -1), (0, 1)]
@@ -155,3 +155,29 @@ def test_a_batch_on_the_last_axis_is_not_moved():
     shared = jax.vmap(contract, in_axes=(-1, None), out_axes=-1)
     each = jax.make_jaxpr(shared)(a, b[..., 0])
     assert [equation.primitive.name for equation in each.eqns] == ["contract_shared"]
+
+
+OTHERS = {
+    "reshape": (lambda a: reshape(a, (6, 2)), lambda a: jnp.reshape(a, (6, 2))),
+    "spread": (lambda a: spread(a, 3), lambda a: jnp.repeat(a[..., None], 3, axis=-1)),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_reshaped_and_spread_arrays_and_their_derivatives(name):
+    fast, plain = OTHERS[name]
+    one = jnp.arange(12.0).reshape(3, 4)
+    same(fast(one), plain(one))
+    batch = jnp.stack([one, one**2, -one], axis=-1)
+
+    def gradients(function):
+        each = jax.vmap(function, in_axes=-1, out_axes=-1)
+        return jax.grad(lambda batch: jnp.sum(jnp.sin(each(batch))))
+
+    same(jax.jit(gradients(fast))(batch), gradients(plain)(batch))
+    curvature = jax.vmap(jax.hessian(lambda a: jnp.sum(jnp.sin(fast(a)))), -1)(batch)
+    same(curvature, jax.vmap(jax.hessian(lambda a: jnp.sum(jnp.sin(plain(a)))), -1)(batch))
+    again = jax.vmap(gradients(fast))(jnp.stack([batch, 2 * batch]))
+    same(again, jnp.stack([gradients(plain)(batch), gradients(plain)(2 * batch)]))
+    names = [e.primitive.name for e in jax.make_jaxpr(jax.vmap(fast, -1, -1))(batch).eqns]
+    assert "transpose" not in names

@@ -9,6 +9,8 @@ of a core's speed. `contract` is a product of two matrices that `jax.vmap` treat
 *   Where one matrix is shared by all episodes, such as a weight, it is a product of large matrices.
 
 On other devices it is a plain product. Derivatives of a product are products of the same kinds.
+`reshape` and `spread` are what else attention needs, since a batch of `jnp.reshape` or `jnp.repeat` has
+its axis moved to the front.
 """
 
 import math
@@ -40,6 +42,16 @@ def contract(a: jax.Array, b: jax.Array, axes: Axes = (1, 0)) -> jax.Array:
     if axes == (0, 1):
         return contract(b, a).T
     return _one.bind(*_same_type(a, b), axes=axes)
+
+
+def reshape(array: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """`jnp.reshape` to known sizes; `jax.vmap` keeps the axis of episodes last."""
+    return _reshape.bind(array, shape=shape)
+
+
+def spread(array: jax.Array, size: int) -> jax.Array:
+    """Each entry, repeated along a new last axis; `jax.vmap` keeps the axis of episodes after it."""
+    return _spread.bind(array, size=size)
 
 
 def _same_type(*arrays: jax.Array) -> list[jax.Array]:
@@ -101,6 +113,8 @@ _one, _each, _shared = (
     Primitive("contract_each"),
     Primitive("contract_shared"),
 )
+
+_reshape, _spread = Primitive("reshape_episode"), Primitive("spread_episode")
 
 _one.def_impl(_plain)
 _each.def_impl(jax.jit(_each_plain, static_argnames="axes"))
@@ -224,3 +238,35 @@ def _batch_shared(args: Any, dims: Any, *, axes: Axes, first: bool) -> tuple[jax
 batching.primitive_batchers[_one] = _batch_one
 batching.primitive_batchers[_each] = _batch_each
 batching.primitive_batchers[_shared] = _batch_shared
+
+
+def _reshape_batch(args: Any, dims: Any, *, shape: tuple[int, ...]) -> tuple[jax.Array, int]:
+    array = _last(args[0], dims[0])
+    return array.reshape(*shape, array.shape[-1]), len(shape)
+
+
+_reshape.def_impl(jnp.reshape)
+_reshape.def_abstract_eval(lambda array, *, shape: jax.core.ShapedArray(shape, array.dtype))
+mlir.register_lowering(_reshape, mlir.lower_fun(jnp.reshape, multiple_results=False))
+ad.deflinear2(_reshape, lambda cotangent, array, *, shape: [reshape(cotangent, array.aval.shape)])
+batching.primitive_batchers[_reshape] = _reshape_batch
+
+
+def _spread_plain(array: jax.Array, size: int) -> jax.Array:
+    return jnp.broadcast_to(array[..., None], (*array.shape, size))
+
+
+def _spread_batch(args: Any, dims: Any, *, size: int) -> tuple[jax.Array, int]:
+    array = _last(args[0], dims[0])
+    *shape, episodes = array.shape
+    spread_out = jnp.broadcast_to(array[..., None, :], (*shape, size, episodes))
+    return spread_out, len(shape) + 1
+
+
+_spread.def_impl(_spread_plain)
+_spread.def_abstract_eval(
+    lambda array, *, size: jax.core.ShapedArray((*array.shape, size), array.dtype)
+)
+mlir.register_lowering(_spread, mlir.lower_fun(_spread_plain, multiple_results=False))
+ad.deflinear2(_spread, lambda cotangent, array, *, size: [jnp.sum(cotangent, axis=-1)])
+batching.primitive_batchers[_spread] = _spread_batch

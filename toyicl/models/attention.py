@@ -10,7 +10,6 @@ scores tokens against each other, and the value-output circuit P W_V, which turn
 an update. `Attention` therefore works with the circuits, which are formed once, outside the batch.
 """
 
-from collections.abc import Callable
 from typing import Literal, get_args
 
 import jax
@@ -25,7 +24,7 @@ from toyicl.core.config import (
     settings,
     static,
 )
-from toyicl.core.products import contract
+from toyicl.core.products import contract, reshape, spread
 from toyicl.core.variables import Fixed
 
 AttentionKind = Literal["linear", "softmax", "mixed"]
@@ -75,7 +74,10 @@ def linear_weights(scores: jax.Array, mask: jax.Array | None = None) -> jax.Arra
 def softmax_weights(scores: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     """Weights of softmax attention: normalised over the last axis, and 0 where `mask` is False."""
     allowed = scores if mask is None else jnp.where(mask, scores, -jnp.inf)
-    return jax.nn.softmax(allowed, axis=-1)
+    count = scores.shape[-1]
+    largest = jax.lax.stop_gradient(jnp.max(allowed, axis=-1))
+    raised = jnp.exp(allowed - spread(largest, count))
+    return raised / spread(jnp.sum(raised, axis=-1), count)
 
 
 def weighted_sum(weights: jax.Array, values: jax.Array) -> jax.Array:
@@ -92,14 +94,9 @@ def read_linear(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.A
     """
     count = 1 if queries.ndim == 1 else queries.shape[0]
     (points, size), value_size = keys.shape, values.shape[1]
-    if scores_are_cheaper(count, points, size, value_size):
+    if count * points * (size + value_size) <= (points + count) * size * value_size:
         return read_by_scores(queries, keys, values)
     return read_by_scatter(queries, keys, values)
-
-
-def scores_are_cheaper(count: int, points: int, size: int, value_size: int) -> bool:
-    """Whether (Q K^T) V takes at most as many products as Q (K^T V), for `count` queries."""
-    return count * points * (size + value_size) <= (points + count) * size * value_size
 
 
 def read_by_scores(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
@@ -171,38 +168,19 @@ class Attention(nnx.Module):
 
     def __call__(self, tokens: jax.Array, context: jax.Array) -> jax.Array:
         """The update of tokens (q, size), or of one (size,), that attend to a context (N, size)."""
-        circuits = self.key_query
-        heads, size, _ = circuits.shape
-        queries = contract(tokens, circuits.reshape(heads * size, size), (1, 1))
-        rows = heads if tokens.ndim == 1 else heads * tokens.shape[0]
-        read = self._reader(context, rows)
-        updates = [
-            contract(read(queries[..., head * size : (head + 1) * size]), value_output, (1, 1))
-            for head, value_output in enumerate(self.value_output)
-        ]
-        return sum(updates[1:], start=updates[0])
+        heads, size, _ = self.key_query.shape
+        key_query = self.key_query.reshape(heads * size, size)
+        value_output = jnp.swapaxes(self.value_output, 0, 1).reshape(size, heads * size)
+        together = contract(tokens, key_query, (1, 1))
+        queries = reshape(together, (together.size // size, size))  # a row for each token and head
+        read = reshape(self._read(queries, context), together.shape)
+        return contract(read, value_output, (1, 1))
 
-    def _reader(self, context: jax.Array, rows: int) -> Callable[[jax.Array], jax.Array]:
-        """What the queries of one head read, where the context is both keys and values.
-
-        `rows` is the number of queries of all heads together.
-        """
-        points, size = context.shape
-        scatter = None
-        if self.kind != "softmax" and not scores_are_cheaper(rows, points, size, size):
-            scatter = contract(context, context, (0, 0))  # the same for all heads
+    def _read(self, queries: jax.Array, context: jax.Array) -> jax.Array:
+        """What queries of any head read, where the context is both keys and values."""
+        if self.kind == "linear":
+            return read_linear(queries, context, context)
         scale = 1 / (self.temperature[...] * jnp.sqrt(float(self.key[...].shape[-2])))
-
-        def linear(queries: jax.Array) -> jax.Array:
-            if scatter is None:
-                return read_by_scores(queries, context, context)
-            return contract(queries, scatter)
-
-        def softmax(queries: jax.Array) -> jax.Array:
+        if self.kind == "softmax":
             return read_softmax(queries, context, context, scale)
-
-        def mixed(queries: jax.Array) -> jax.Array:
-            fraction = self.softmax_fraction[...]
-            return (1 - fraction) * linear(queries) + fraction * softmax(queries)
-
-        return {"linear": linear, "softmax": softmax, "mixed": mixed}[self.kind]
+        return read_mixed(queries, context, context, scale, self.softmax_fraction[...])
