@@ -9,12 +9,12 @@ median of the ratios of the repetitions. For each model:
   samples episodes one by one, has them on the first axis, updates all tokens in every layer, and calls
   two compiled functions for each step from Python. Its loss is compared with the library's first.
 - ours / data: time of a step relative to drawing its data alone with the functions of `jax.random`.
-- ours / limit: time of a step relative to its floating-point operations, as XLA counts them, at the
-  speed of a product of large matrices in this process.
+- ours / limit: time of a step relative to the floating-point operations of its gradient, as XLA counts
+  them, at the speed of a product of large matrices in this process.
 - compile: seconds that the first call of the library's program takes longer than the next one.
 
 Each ratio is printed next to its change against `benchmarks/recorded/training_step.json`, which
-`--record` replaces.
+`--record` replaces. `--only` measures some of the models.
 """
 
 import argparse
@@ -35,12 +35,12 @@ import optax
 from toyicl.analysis import metrics
 from toyicl.analysis.cost_scaling import operations
 from toyicl.core.episode import Episode
-from toyicl.core.random_numbers import efficient
+from toyicl.core.random_numbers import efficient_key
 from toyicl.models.tokens import sinusoids
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.placement import AcrossRuns
-from toyicl.training.step import Training, one_step, start
+from toyicl.training.step import Training, start
 
 RECORDED = Path(__file__).parent / "recorded" / "training_step.json"
 MODELS: dict[str, tuple[Architecture, int]] = {
@@ -57,6 +57,7 @@ MODELS: dict[str, tuple[Architecture, int]] = {
 REPEATS = 7
 TASK = LinearRegression()
 BATCH = Training().batch_size
+DRAWS, PRODUCTS = 50, 10
 SIZE = 1024
 """Size of the large matrices whose product is the measure of the hardware."""
 RATIOS = ("plain / ours", "ours / data", "ours / limit")
@@ -75,8 +76,8 @@ def library(architecture: Architecture, steps: int) -> Program:
     return lambda: placement.advance([run])
 
 
-def repeated(draw: Callable[[jax.Array], Any], steps: int = 50) -> Program:
-    """Draw from the keys of as many steps; each result replaces the one before."""
+def repeated(draw: Callable[[jax.Array], Any]) -> Program:
+    """Draw for `DRAWS` keys; each result replaces the one before."""
     key = jax.random.key(0)
 
     @jax.jit
@@ -84,7 +85,7 @@ def repeated(draw: Callable[[jax.Array], Any], steps: int = 50) -> Program:
         def again(step: jax.Array, _: Any) -> Any:
             return draw(jax.random.fold_in(key, first + step))
 
-        return jax.lax.fori_loop(0, steps, again, draw(key))
+        return jax.lax.fori_loop(1, DRAWS, again, draw(key))
 
     return lambda: jax.block_until_ready(draw_all(jnp.int32(0)))
 
@@ -97,19 +98,19 @@ def drawing() -> dict[str, Program]:
         return jax.random.uniform(key, (numbers, BATCH))
 
     return {
-        "ours": repeated(lambda key: TASK.sample(efficient(key), BATCH)),
+        "ours": repeated(lambda key: TASK.sample(efficient_key(key), BATCH)),
         "jax.random": repeated(lambda key: TASK.sample(key, BATCH)),
         "uniform": repeated(uniform),
     }
 
 
 def matrix_product() -> Program:
-    """Ten products of large matrices, one after the other."""
+    """`PRODUCTS` products of large matrices, one after the other."""
     matrix = jnp.ones((SIZE, SIZE)) / SIZE
 
     @jax.jit
     def product(matrix: jax.Array) -> jax.Array:
-        return jax.lax.fori_loop(0, 10, lambda _, power: power @ matrix, matrix)
+        return jax.lax.fori_loop(0, PRODUCTS, lambda _, power: power @ matrix, matrix)
 
     return lambda: jax.block_until_ready(product(matrix))
 
@@ -247,12 +248,13 @@ def measure(architecture: Architecture, steps: int) -> dict[str, float]:
         "product": matrix_product(),
     }
     times = alternate(programs)
-    run = start(architecture, TASK, settings_for(steps), 0)
-    counted = steps * operations(one_step, run) / (10 * 2 * SIZE**3)  # in ten matrix products
+    model, episodes = architecture(TASK, jax.random.key(0)), TASK.sample(jax.random.key(1), BATCH)
+    counted = operations(jax.grad(metrics.loss, allow_int=True), model, episodes)
+    products = steps * counted / (PRODUCTS * 2 * SIZE**3)
     return {
         "plain / ours": ratio(times["plain"], times["ours"]),
-        "ours / data": ratio(times["ours"], times["data"], 50 / steps),
-        "ours / limit": ratio(times["ours"], times["product"], 1 / counted),
+        "ours / data": ratio(times["ours"], times["data"], DRAWS / steps),
+        "ours / limit": ratio(times["ours"], times["product"], 1 / products),
         "compile": first - min(times["ours"]),
     }
 
@@ -288,6 +290,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--record", action="store_true", help="replace the recorded results")
     options = parser.parse_args()
+    if options.record and options.only != list(MODELS):
+        parser.error("--record replaces the results of all models, so it does not go with --only")
+    jax.config.update("jax_enable_compilation_cache", False)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
 

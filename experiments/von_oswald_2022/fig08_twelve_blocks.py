@@ -58,7 +58,7 @@ def measure(settings: DeepStudy, histories: Histories) -> xr.Dataset:
 def _nearest_ridge(settings: DeepStudy, history: History) -> Ridge:
     """The ridge regression whose predictions are nearest to those of the trained models."""
     episodes = settings.episodes()
-    answers = jax.jit(jax.vmap(predict, (0, None)))(history.final, episodes)
+    answers = jax.lax.map(lambda model: predict(model, episodes), history.final)
 
     def distance(penalty: jax.Array) -> jax.Array:
         return jnp.mean(jnp.abs(answers - predict(Ridge(penalty), episodes)))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from toyicl.core import products
-from toyicl.core.products import contract, reshape, spread
+from toyicl.core.errors import BadInput
+from toyicl.core.products import broadcast_last, contract, reshape
 
 SUBSCRIPTS = {(1, 0): "ik,kj->ij", (0, 0): "ki,kj->ij", (1, 1): "ik,jk->ij", (0, 1): "ki,jk->ij"}
 BATCHED = [(-1, -1), (-1, None), (None, -1), (0, 1)]
@@ -19,7 +20,7 @@ def slow(a, b, axes=(1, 0)):
     return jnp.einsum(SUBSCRIPTS[axes], a, b)
 
 
-def drawn(axes, batched=(None, None), *, episodes=5, seed=0):
+def drawn(axes, batched=(None, None), *, episodes=17, seed=0):
     """A 3 x 4 and a 4 x 2 matrix, transposed and with a batch axis as asked for."""
     draw = np.random.default_rng(seed)
     pair = []
@@ -111,10 +112,10 @@ def test_a_vector_is_a_matrix_of_one_row(axis):
     same(jacobian, jax.jacobian(lambda v, b: slow(v[None], b, (1, axis))[0], (0, 1))(vector, b))
 
 
-@pytest.mark.parametrize("length", [1, products.LONGEST_SUM, products.LONGEST_SUM + 1])
+@pytest.mark.parametrize("length", [0, 1, products.LONGEST_SUM, products.LONGEST_SUM + 1])
 def test_sums_of_every_length(length):
     draw = np.random.default_rng(1)
-    a, b = (jnp.asarray(draw.normal(size=shape)) for shape in ((2, length, 3), (length, 2, 3)))
+    a, b = (jnp.asarray(draw.normal(size=shape)) for shape in ((2, length, 20), (length, 3, 20)))
     found = jax.jit(jax.vmap(contract, in_axes=-1, out_axes=-1))(a, b)
     same(found, jnp.einsum("ike,kje->ije", a, b), 1e-11)
 
@@ -142,9 +143,44 @@ def test_not_finite_episodes_stay_apart():
     same(found[..., 1:], jnp.einsum("ike,kje->ije", a, b)[..., 1:])
 
 
-def test_sizes_that_do_not_fit_are_an_error():
-    with pytest.raises(TypeError, match="contract"):
-        contract(jnp.ones((2, 3)), jnp.ones((4, 2)))
+@pytest.mark.parametrize("episodes", [1, products.FEWEST_EPISODES - 1, products.FEWEST_EPISODES])
+@pytest.mark.parametrize("axes", SUBSCRIPTS)
+def test_batches_of_every_size(axes, episodes):
+    a, b = drawn(axes, (-1, -1), episodes=episodes)
+    found = jax.jit(jax.vmap(lambda a, b: contract(a, b, axes), -1, -1))(a, b)
+    same(found, jax.vmap(lambda a, b: slow(a, b, axes), -1, -1)(a, b))
+
+
+def test_large_batches_are_sums_and_small_ones_products():
+    """The program for a CPU has a condition with a written-out sum, and no matrix product."""
+    each = jax.jit(jax.vmap(contract, in_axes=-1, out_axes=-1))
+    large = each.lower(*drawn((1, 0), (-1, -1), episodes=16)).as_text()
+    small = each.lower(*drawn((1, 0), (-1, -1), episodes=15)).as_text()
+    assert "dot_general" in small
+    assert "dot_general" not in large
+    assert "stablehlo.case" in large
+
+
+@pytest.mark.parametrize(
+    ("shapes", "axes", "message"),
+    [
+        (((2, 3), (4, 2)), (1, 0), r"^b must be of size 3 along axis 0, like the left factor"),
+        (((3, 2), (4, 2)), (0, 0), r"^b must be of size 3 along axis 0"),
+        (((2, 3), (3,)), (1, 0), r"^b must be a matrix, got \(3,\)"),
+        (((3,), (3, 2)), (0, 0), r"^a must be a matrix, or a vector summed over axis 1"),
+        (((2, 3, 4), (3, 2)), (1, 0), r"^a must be a matrix"),
+        (((2, 3), (3, 2)), (2, 0), r"^axes must be 0 or 1 for each matrix"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(shapes, axes, message):
+    """At the call, also where nothing is computed yet."""
+    with pytest.raises(BadInput, match=message):
+        jax.eval_shape(lambda a, b: contract(a, b, axes), *map(jnp.ones, shapes))
+
+
+def test_reshaping_to_another_size_is_refused():
+    with pytest.raises(BadInput, match=r"^shape must be of 6 entries"):
+        reshape(jnp.ones((2, 3)), (7,))
 
 
 def test_a_batch_on_the_last_axis_is_not_moved():
@@ -159,12 +195,15 @@ def test_a_batch_on_the_last_axis_is_not_moved():
 
 OTHERS = {
     "reshape": (lambda a: reshape(a, (6, 2)), lambda a: jnp.reshape(a, (6, 2))),
-    "spread": (lambda a: spread(a, 3), lambda a: jnp.repeat(a[..., None], 3, axis=-1)),
+    "broadcast_last": (
+        lambda a: broadcast_last(a, 3),
+        lambda a: jnp.repeat(a[..., None], 3, axis=-1),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_reshaped_and_spread_arrays_and_their_derivatives(name):
+def test_reshaped_and_repeated_arrays_and_their_derivatives(name):
     fast, plain = OTHERS[name]
     one = jnp.arange(12.0).reshape(3, 4)
     same(fast(one), plain(one))

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -192,11 +193,18 @@ def test_provenance_names_the_program_of_the_results():
 
 
 def test_results_without_numerics_were_computed_with_the_defaults_and_the_numbers_of_jax():
-    identity = provenance.identity("name", LinearRegression(), 1, {})
+    with jax.enable_x64(False):
+        identity = provenance.identity("name", LinearRegression(), 1, {})
     attributes = provenance.attributes(identity, [provenance.origin("abc")], False, "toyicl")
     del attributes["numerics"]
     found = differences(identity_of(RESULTS.assign_attrs(attributes)), identity)
     assert found == [f"numerics.random_numbers (jax.random there, {GENERATOR} here)"]
+
+
+def test_runs_in_double_precision_have_the_random_numbers_of_jax():
+    identity = provenance.identity("name", LinearRegression(), 1, {})
+    assert identity["precision"] == "float64"
+    assert identity["numerics"]["random_numbers"] == "jax.random"
 
 
 def test_other_devices_are_noticed_and_named():

@@ -32,15 +32,19 @@ def test_the_prediction_is_minus_the_last_entries(close):
 
 
 @pytest.mark.parametrize("shapes", [((4, 3), (4, 2)), ((3,), (2,)), ((2, 4, 1), (2, 4, 3))])
-def test_arrays_beside_each_other_are_concatenated(shapes):
+def test_arrays_are_concatenated_along_their_last_axis(shapes):
     left, right = (RANDOM.normal(size=shape) for shape in shapes)
-    np.testing.assert_array_equal(tokens.beside(left, right), np.concatenate([left, right], -1))
+    np.testing.assert_array_equal(
+        tokens.concatenate_last(left, right), np.concatenate([left, right], -1)
+    )
 
 
-def test_a_batch_of_arrays_beside_each_other_keeps_its_axis_last():
+def test_a_batch_of_concatenated_arrays_keeps_its_axis_last():
     episodes = tuple(np.ones((*shape, 6)) for shape in (X.shape, Y.shape))
-    beside = jax.vmap(tokens.beside, in_axes=-1, out_axes=-1)
-    names = [equation.primitive.name for equation in jax.make_jaxpr(beside)(*episodes).eqns]
+    concatenate_last = jax.vmap(tokens.concatenate_last, in_axes=-1, out_axes=-1)
+    names = [
+        equation.primitive.name for equation in jax.make_jaxpr(concatenate_last)(*episodes).eqns
+    ]
     assert "transpose" not in names
 
 

@@ -11,7 +11,7 @@ from flax import nnx
 
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
-from toyicl.core.random_numbers import efficient
+from toyicl.core.random_numbers import efficient_key
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import step as training_step
@@ -31,7 +31,18 @@ def select(history, index):
     return jax.tree.map(lambda leaf: leaf[index], history.learners)
 
 
-def test_training_equals_an_explicit_loop(close):
+@pytest.mark.parametrize(("wide", "tolerance"), [(True, 1e-9), (False, 1e-4)])
+def test_training_equals_an_explicit_loop(wide, tolerance, close):
+    """In single precision, the episodes are those of the efficient key, and of no other."""
+    with jax.enable_x64(wide):
+        trained, written_out = trained_and_written_out()
+    for own, expected in zip(trained, written_out, strict=True):
+        assert own.dtype == ("float64" if wide else "float32")
+        close(own, expected, tolerance)
+
+
+def trained_and_written_out():
+    """Leaves of a model after three steps of `fit`, and after the same steps in a loop."""
     settings = Training(steps=3, batch_size=16, snapshot_every=3, clip_norm=1e-2, b1=0.8, b2=0.95)
     history = fit(Architecture(depth=2, shared=True), TASK, settings, seeds=[7])
 
@@ -41,7 +52,7 @@ def test_training_equals_an_explicit_loop(close):
     optimiser = optax.chain(optax.clip_by_global_norm(1e-2), optax.adam(1e-3, b1=0.8, b2=0.95))
     state = optimiser.init(parameters)
     for step in range(3):
-        episodes = TASK.sample(efficient(jax.random.fold_in(episodes_key, step)), 16)
+        episodes = TASK.sample(efficient_key(jax.random.fold_in(episodes_key, step)), 16)
         gradient = jax.grad(
             lambda values, episodes=episodes: metrics.loss(
                 nnx.merge(structure, values, fixed), episodes
@@ -52,8 +63,7 @@ def test_training_equals_an_explicit_loop(close):
 
     trained = jax.tree.leaves(select(history, (0, -1)))
     written_out = jax.tree.leaves(nnx.merge(structure, parameters, fixed))
-    for own, expected in zip(trained, written_out, strict=True):
-        close(own, expected, 1e-9)
+    return trained, written_out
 
 
 def test_a_history_has_snapshots_seeds_and_losses(close):

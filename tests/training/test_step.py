@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 from toyicl.analysis import metrics
 from toyicl.core.episode import predict
 from toyicl.core.errors import BadInput
-from toyicl.core.random_numbers import efficient
+from toyicl.core.random_numbers import efficient_key
 from toyicl.core.variables import Fixed
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
@@ -39,6 +39,21 @@ def test_devices_do_not_communicate():
     text = advance.lower(*placed, 10, mesh).compile().as_text()
     assert "while" in text
     assert re.search(COLLECTIVES, text) is None
+
+
+@pytest.mark.usefixtures("full_compiler")
+def test_devices_draw_their_own_part_in_single_precision():
+    """The generator of 32 bits too needs nothing from other devices, and no device draws everything."""
+    mesh = distributed.all_devices()
+    with jax.enable_x64(False):
+        run = jax.device_get(start(Architecture(), TASK, SHORT, 0))
+        placed = jax.device_put(
+            (run, np.int32(10)), jax.sharding.NamedSharding(mesh, PartitionSpec())
+        )
+        text = advance_divided.lower(*placed, 10, mesh).compile().as_text()
+    assert not re.search("all-gather|all-to-all|collective-permute", text)
+    assert "f32[4,3,32]" in text  # the inputs of half a batch
+    assert not re.search(r"f32\[4,3,64\]|u32\[\d+,64\]", text)
 
 
 @pytest.mark.usefixtures("full_compiler")
@@ -127,7 +142,7 @@ def test_a_given_objective_is_minimised_as_in_a_loop_written_out(close):
     optimiser = optax.adam(1e-3, b2=0.98)
     state, losses = optimiser.init(parameters), []
     for step in range(3):
-        episodes = TASK.sample(efficient(jax.random.fold_in(episodes_key, step)), 16)
+        episodes = TASK.sample(efficient_key(jax.random.fold_in(episodes_key, step)), 16)
         value, gradient = jax.value_and_grad(
             lambda values, episodes=episodes: absolute_error(
                 nnx.merge(structure, values, fixed), episodes

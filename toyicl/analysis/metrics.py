@@ -105,7 +105,7 @@ def best_multiple_loss(learner: Learner, episodes: Episode) -> jax.Array:
 @jax.jit
 def losses(learners: Learner, episodes: Episode) -> jax.Array:
     """Loss of each of several learners, stacked on a leading axis of every leaf: (learners,)."""
-    return jax.vmap(loss, (0, None))(learners, episodes)
+    return jax.lax.map(lambda learner: loss(learner, episodes), learners)
 
 
 def sensitivity(learner: Learner, episodes: Episode) -> jax.Array:
@@ -196,7 +196,9 @@ def over_snapshots(measure: Callable[..., Any], learners: Any, *context: Any) ->
     histories and contexts of the same shapes is not compiled again.
     """
     seeds, snapshots = np.shape(jax.tree.leaves(learners)[0])[:2]
-    rows = jax.tree.map(lambda leaf: np.reshape(leaf, (-1, *np.shape(leaf)[2:])), learners)
+    rows = jax.tree.map(
+        lambda leaf: np.reshape(leaf, (seeds * snapshots, *np.shape(leaf)[2:])), learners
+    )
     values = jax.device_get(_over_learners(measure, rows, context))
     return jax.tree.map(lambda leaf: leaf.reshape(seeds, snapshots, *leaf.shape[1:]), values)
 

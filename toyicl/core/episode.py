@@ -27,8 +27,8 @@ class Episode(NamedTuple):
         """The objective of a batch: 0.5 * squared error, mean over episodes.
 
         Episodes with another error are a subclass that overrides this method. All losses of the
-        package follow it. It must be a mean over episodes: a training step may take it on parts of
-        a batch of equal size, and average.
+        package follow it. It must be a mean over episodes: a training step may take it on
+        microbatches, and average.
         """
         return squared_error(predict(learner, self), self)
 

@@ -1,16 +1,16 @@
 """Products of the small matrices of one episode, fast for a batch of episodes on a CPU.
 
 Models are written for one episode, and a batch is `jax.vmap` over a last axis. Of a plain matrix
-product this makes many tiny products, interleaved in memory, for which XLA's CPU code reaches a tenth
-of a core's speed. `contract` is a product of two matrices that `jax.vmap` treats better:
+product this makes many tiny products, interleaved in memory, which XLA's CPU code computes slowly.
+`contract` is a product of two matrices that `jax.vmap` treats better:
 
 *   Where both matrices belong to an episode, it is a sum of elementwise products over the last axis,
     which is not fused with what uses it.
 *   Where one matrix is shared by all episodes, such as a weight, it is a product of large matrices.
 
 On other devices it is a plain product. Derivatives of a product are products of the same kinds.
-`reshape` and `spread` are what else attention needs, since a batch of `jnp.reshape` or `jnp.repeat` has
-its axis moved to the front.
+`reshape` and `broadcast_last` are what else attention needs, since a batch of `jnp.reshape` or
+`jnp.repeat` has its axis moved to the front.
 """
 
 import math
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from toyicl.core.config import require
 from toyicl.core.fusion import not_fused
 
 LONGEST_SUM = 128
@@ -36,22 +37,35 @@ Axes = tuple[int, int]
 def contract(a: jax.Array, b: jax.Array, axes: Axes = (1, 0)) -> jax.Array:
     """The product of two matrices, summed over an axis of each: (1, 0) is a @ b.
 
-    (0, 0) is a.T @ b, (1, 1) is a @ b.T, and (0, 1) is a.T @ b.T. A vector is taken as a matrix with
-    one row, and the result is then a vector.
+    (0, 0) is a.T @ b, (1, 1) is a @ b.T, and (0, 1) is a.T @ b.T. The left factor may be a vector, which
+    is taken as a matrix with one row, and the result is then a vector: contract(v, b, (1, 1)) is b @ v.
+
+    Raises BadInput for other axes or ranks, and for sizes that do not fit.
     """
+    allowed = a.ndim == 2 or (a.ndim == 1 and axes[0] == 1)
+    require(allowed, "a", "a matrix, or a vector summed over axis 1", (a.shape, axes))
+    require(b.ndim == 2, "b", "a matrix", b.shape)
+    require(axes[0] in (0, 1) and axes[1] in (0, 1), "axes", "0 or 1 for each matrix", axes)
+    summed = a.shape[axes[0] if a.ndim == 2 else 0]
+    rule = f"of size {summed} along axis {axes[1]}, like the left factor"
+    require(b.shape[axes[1]] == summed, "b", rule, b.shape)
     if axes == (0, 1):
         return contract(b, a).T
     return _one.bind(*_same_type(a, b), axes=axes)
 
 
 def reshape(array: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """`jnp.reshape` to known sizes; `jax.vmap` keeps the axis of episodes last."""
+    """`jnp.reshape` to known sizes; `jax.vmap` keeps the axis of episodes last.
+
+    Raises BadInput unless the shape has as many entries as the array.
+    """
+    require(math.prod(shape) == array.size, "shape", f"of {array.size} entries", shape)
     return _reshape.bind(array, shape=shape)
 
 
-def spread(array: jax.Array, size: int) -> jax.Array:
+def broadcast_last(array: jax.Array, size: int) -> jax.Array:
     """Each entry, repeated along a new last axis; `jax.vmap` keeps the axis of episodes after it."""
-    return _spread.bind(array, size=size)
+    return _broadcast.bind(array, size=size)
 
 
 def _same_type(*arrays: jax.Array) -> list[jax.Array]:
@@ -73,7 +87,7 @@ def _each_plain(a: jax.Array, b: jax.Array, axes: Axes) -> jax.Array:
 
 def _each_unrolled(a: jax.Array, b: jax.Array, axes: Axes) -> jax.Array:
     """The products of matrices with a last axis of episodes, as one sum of elementwise products."""
-    if a.shape[axes[0]] > LONGEST_SUM or a.shape[-1] < FEWEST_EPISODES:
+    if not 0 < a.shape[axes[0]] <= LONGEST_SUM or a.shape[-1] < FEWEST_EPISODES:
         return _each_plain(a, b, axes)
 
     def total(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -114,7 +128,7 @@ _one, _each, _shared = (
     Primitive("contract_shared"),
 )
 
-_reshape, _spread = Primitive("reshape_episode"), Primitive("spread_episode")
+_reshape, _broadcast = Primitive("reshape_episode"), Primitive("broadcast_episode")
 
 _one.def_impl(_plain)
 _each.def_impl(jax.jit(_each_plain, static_argnames="axes"))
@@ -252,21 +266,21 @@ ad.deflinear2(_reshape, lambda cotangent, array, *, shape: [reshape(cotangent, a
 batching.primitive_batchers[_reshape] = _reshape_batch
 
 
-def _spread_plain(array: jax.Array, size: int) -> jax.Array:
+def _broadcast_plain(array: jax.Array, size: int) -> jax.Array:
     return jnp.broadcast_to(array[..., None], (*array.shape, size))
 
 
-def _spread_batch(args: Any, dims: Any, *, size: int) -> tuple[jax.Array, int]:
+def _broadcast_batch(args: Any, dims: Any, *, size: int) -> tuple[jax.Array, int]:
     array = _last(args[0], dims[0])
     *shape, episodes = array.shape
-    spread_out = jnp.broadcast_to(array[..., None, :], (*shape, size, episodes))
-    return spread_out, len(shape) + 1
+    broadcast = jnp.broadcast_to(array[..., None, :], (*shape, size, episodes))
+    return broadcast, len(shape) + 1
 
 
-_spread.def_impl(_spread_plain)
-_spread.def_abstract_eval(
+_broadcast.def_impl(_broadcast_plain)
+_broadcast.def_abstract_eval(
     lambda array, *, size: jax.core.ShapedArray((*array.shape, size), array.dtype)
 )
-mlir.register_lowering(_spread, mlir.lower_fun(_spread_plain, multiple_results=False))
-ad.deflinear2(_spread, lambda cotangent, array, *, size: [jnp.sum(cotangent, axis=-1)])
-batching.primitive_batchers[_spread] = _spread_batch
+mlir.register_lowering(_broadcast, mlir.lower_fun(_broadcast_plain, multiple_results=False))
+ad.deflinear2(_broadcast, lambda cotangent, array, *, size: [jnp.sum(cotangent, axis=-1)])
+batching.primitive_batchers[_broadcast] = _broadcast_batch

@@ -109,8 +109,8 @@ def lines(plan: Plan) -> list[str]:
 def speed() -> float:
     """Floating-point operations per second of one device in many small matrix products at once.
 
-    Matrices have the size of the default task, and their copies are on the last axis, as episodes are:
-    large products are many times faster, and the steps of small models are not.
+    Matrices have the size of the default task, their copies are on the last axis, as episodes are, and
+    products are those of models: large products are faster, and the steps of small models are not.
     """
     matrices = jnp.ones((SIZE, SIZE, COPIES), jnp.result_type(float))
     multiply = jax.jit(lambda a: jax.vmap(contract, -1, -1)(a, a))

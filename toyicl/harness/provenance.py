@@ -34,15 +34,17 @@ PACKAGES = ("toyicl", "jax", "jaxlib", "flax", "optax", "numpy", "xarray", "orba
 
 def identity(name: str, settings: Any, seeds: int, sweep: dict[str, list[str]]) -> dict[str, Any]:
     """What makes two runs the same: their results are bit-identical on the same devices."""
+    precision = jnp.result_type(float).name
     entries = {
         "experiment": name,
         "settings": as_plain(settings),
         "seeds": list(range(seeds)),
         "sweep": sweep,
-        "precision": jnp.result_type(float).name,
+        "precision": precision,
         "numerics": {
             **{name: jax.config.values[name] for name in NUMERICS},
-            "random_numbers": GENERATOR,
+            # In double precision, those of JAX are drawn.
+            "random_numbers": GENERATOR if precision == "float32" else UNRECORDED["random_numbers"],
         },
     }
     return json.loads(json.dumps(entries))  # as it will be read back

@@ -24,7 +24,7 @@ from toyicl.core.config import (
     settings,
     static,
 )
-from toyicl.core.products import contract, reshape, spread
+from toyicl.core.products import broadcast_last, contract, reshape
 from toyicl.core.variables import Fixed
 
 AttentionKind = Literal["linear", "softmax", "mixed"]
@@ -75,9 +75,9 @@ def softmax_weights(scores: jax.Array, mask: jax.Array | None = None) -> jax.Arr
     """Weights of softmax attention: normalised over the last axis, and 0 where `mask` is False."""
     allowed = scores if mask is None else jnp.where(mask, scores, -jnp.inf)
     count = scores.shape[-1]
-    largest = jax.lax.stop_gradient(jnp.max(allowed, axis=-1))
-    raised = jnp.exp(allowed - spread(largest, count))
-    return raised / spread(jnp.sum(raised, axis=-1), count)
+    largest = jax.lax.stop_gradient(jnp.max(allowed, axis=-1, initial=-jnp.inf))
+    exponentials = jnp.exp(allowed - broadcast_last(largest, count))
+    return exponentials / broadcast_last(jnp.sum(exponentials, axis=-1), count)
 
 
 def weighted_sum(weights: jax.Array, values: jax.Array) -> jax.Array:

@@ -9,14 +9,14 @@ from toyicl.core.products import contract
 
 def joint_tokens(x: jax.Array, y: jax.Array) -> jax.Array:
     """Tokens e_j = (x_j, y_j), one row for each labelled point: (N, d), (N, m) -> (N, d + m)."""
-    return beside(x, y)
+    return concatenate_last(x, y)
 
 
 def query_token(x_query: jax.Array, outputs: int, weights: jax.Array | None = None) -> jax.Array:
     """The query's token (x_q, -W_0 x_q), with W_0 = 0 unless `weights` (m, d) is given: (d + m,)."""
     if weights is None:
         return jnp.pad(x_query, (0, outputs))
-    return beside(x_query, -contract(x_query, weights, (1, 1)))
+    return concatenate_last(x_query, -contract(x_query, weights, (1, 1)))
 
 
 def separate_tokens(
@@ -31,10 +31,10 @@ def separate_tokens(
     labels = jnp.pad(y, ((0, 0), (0, dim - y.shape[1])))
     content = jnp.stack([x, labels], axis=1).reshape(2 * count, dim)
     places = sinusoids(2 * count + 1, position_size, x.dtype)
-    return beside(content, places[:-1]), beside(x_query, places[-1])
+    return concatenate_last(content, places[:-1]), concatenate_last(x_query, places[-1])
 
 
-def beside(left: jax.Array, right: jax.Array) -> jax.Array:
+def concatenate_last(left: jax.Array, right: jax.Array) -> jax.Array:
     """Two arrays concatenated along their last axis.
 
     They are padded and added, since `jax.vmap` of `jnp.concatenate` would move an axis of episodes to

@@ -19,7 +19,13 @@ from toyicl.core.config import (
 from toyicl.core.variables import Fixed
 from toyicl.models.attention import AttentionKind, AttentionSettings
 from toyicl.models.layers import Block, Embedding, LayerSettings
-from toyicl.models.tokens import beside, joint_tokens, query_token, read_label, separate_tokens
+from toyicl.models.tokens import (
+    concatenate_last,
+    joint_tokens,
+    query_token,
+    read_label,
+    separate_tokens,
+)
 from toyicl.tasks.linear import Task
 
 TokenKind = Literal["joint", "separate"]
@@ -238,4 +244,4 @@ class Transformer(nnx.Module):
         """The updated tokens, or tokens whose label entries alone are updated."""
         if self.update_inputs:
             return updated
-        return beside(tokens[..., : -self.outputs], updated[..., -self.outputs :])
+        return concatenate_last(tokens[..., : -self.outputs], updated[..., -self.outputs :])

@@ -39,7 +39,10 @@ def roll_outs(
         return jax.vmap(metrics.squared_error, (0, None))(predictions, episodes)
 
     factors = jnp.array(dampings)
-    of_models = jax.vmap(losses, (0, None))
+
+    def of_models(models: Transformer, damping: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda model: losses(model, damping), models)
+
     constructed = [
         as_transformer(one, task.context_size, task.dim, task.outputs)
         for one in references.values()

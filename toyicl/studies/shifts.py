@@ -84,5 +84,5 @@ def _losses(
     models: Any, references: dict[str, Learner], episodes: Episode
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Losses (seed,) of models, and the loss of each reference; compiled once for all shifts."""
-    own = jax.vmap(metrics.loss, (0, None))(models, episodes)
+    own = jax.lax.map(lambda model: metrics.loss(model, episodes), models)
     return own, {name: metrics.loss(one, episodes) for name, one in references.items()}

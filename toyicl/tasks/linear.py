@@ -128,8 +128,7 @@ class LinearRegression:
         Raises BadInput unless `episodes` is a whole number of at least 1.
 
         All numbers come from one uniform draw, each distribution by its quantile function, because
-        the random number generator takes most of the compile time, and much of the run time, of a
-        training step.
+        every draw has to be compiled, and drawing takes half the time of a training step of one layer.
         """
         require_size("episodes", episodes)
         d, m, n = self.dim, self.outputs, self.context_size

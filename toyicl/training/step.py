@@ -25,10 +25,10 @@ from toyicl.core.config import (
     static,
 )
 from toyicl.core.episode import Episode, Learner, Objective
-from toyicl.core.random_numbers import efficient
+from toyicl.core.random_numbers import efficient_key
 from toyicl.core.variables import Fixed
 from toyicl.tasks.linear import Task
-from toyicl.training.gradient import Gradient, of_batch, of_parts
+from toyicl.training.gradient import Gradient, of_batch, of_microbatches
 
 Build = Callable[[Any, jax.Array], Any]
 """Builds a learner for a task from a key; a pytree, such as an `Architecture` or `StartFrom`."""
@@ -170,11 +170,12 @@ def advance(runs: Run, steps: jax.Array, length: int, mesh: Mesh) -> tuple[Run, 
     `steps`, one number for each device, is `length`, or 0 for a device without a run. Each device
     advances its own runs without communication: the program contains no collective operation.
     """
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
 
     def advance_own(runs: Run, steps: jax.Array) -> tuple[Run, jax.Array]:
-        # A given objective need not be a mean over episodes, whose parts could be averaged.
-        parts = on_cpu and runs.objective is None
-        gradient = of_parts if parts else of_batch
+        # A given objective need not be a mean over episodes, which microbatches could be averaged to.
+        divided = on_cpu and runs.objective is None
+        gradient = of_microbatches if divided else of_batch
         train = partial(_train, steps=steps[0], length=length, gradient=gradient)
         if runs.key.shape[0] > 1:
             return jax.vmap(train)(runs)
@@ -182,7 +183,6 @@ def advance(runs: Run, steps: jax.Array, length: int, mesh: Mesh) -> tuple[Run, 
         moved = train(jax.tree.map(lambda leaf: leaf[0], runs))
         return jax.tree.map(lambda leaf: leaf[None], moved)
 
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
     axis = PartitionSpec("run")
     # Devices share nothing, so JAX need not track which values vary between them.
     spread = jax.shard_map(advance_own, mesh=mesh, in_specs=axis, out_specs=axis, check_vma=False)
@@ -242,7 +242,7 @@ def one_step(run: Run) -> tuple[Run, jax.Array]:
 def _episodes(run: Run) -> Episode:
     """The episodes of the next step of a run."""
     key = jax.random.fold_in(jax.random.wrap_key_data(run.key), run.step)
-    return run.task.sample(efficient(key), run.training.batch_size)
+    return run.task.sample(efficient_key(key), run.training.batch_size)
 
 
 def _step(run: Run, episodes: Episode, gradient: Gradient) -> tuple[Run, jax.Array]:
