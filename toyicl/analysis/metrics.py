@@ -196,9 +196,11 @@ def over_snapshots(measure: Callable[..., Any], learners: Any, *context: Any) ->
     histories and contexts of the same shapes is not compiled again.
     """
     seeds, snapshots = np.shape(jax.tree.leaves(learners)[0])[:2]
-    rows = jax.tree.map(
-        lambda leaf: np.reshape(leaf, (seeds * snapshots, *np.shape(leaf)[2:])), learners
-    )
+
+    def flat(leaf: np.ndarray) -> np.ndarray:
+        return np.reshape(leaf, (seeds * snapshots, *np.shape(leaf)[2:]))
+
+    rows = jax.tree.map(flat, learners)
     values = jax.device_get(_over_learners(measure, rows, context))
     return jax.tree.map(lambda leaf: leaf.reshape(seeds, snapshots, *leaf.shape[1:]), values)
 

@@ -37,8 +37,8 @@ Axes = tuple[int, int]
 def contract(a: jax.Array, b: jax.Array, axes: Axes = (1, 0)) -> jax.Array:
     """The product of two matrices, summed over an axis of each: (1, 0) is a @ b.
 
-    (0, 0) is a.T @ b, (1, 1) is a @ b.T, and (0, 1) is a.T @ b.T. The left factor may be a vector, which
-    is taken as a matrix with one row, and the result is then a vector: contract(v, b, (1, 1)) is b @ v.
+    (0, 0) is a.T @ b, (1, 1) is a @ b.T, and (0, 1) is a.T @ b.T. The left factor may be a vector, as a
+    matrix with one row, and the result is then a vector: contract(v, b, (1, 1)) is b @ v.
 
     Raises BadInput for other axes or ranks, and for sizes that do not fit.
     """

@@ -3,8 +3,8 @@
 An evaluation turns a counter into two random words. For numbers of 32 bits `jax.random` uses one word
 of each, so that it takes twice the evaluations, and on a CPU stores all of them after every fourth
 round. Here both words are used, and an evaluation is one expression that XLA compiles into one loop.
-Keys of `efficient_key` have this generator; every function of `jax.random` accepts them. Numbers of 64 bits
-are the same as those of `jax.random` with its default settings.
+Keys of `efficient_key` have this generator; every function of `jax.random` accepts them. Numbers of
+64 bits are the same as those of `jax.random` with its default settings.
 """
 
 from functools import partial
@@ -76,8 +76,8 @@ def _wide_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def _bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Integers of 32 bits: the first words of all evaluations, then the second words.
 
-    The two words of an evaluation belong to different halves of the rows. The last of several axes, that
-    of the episodes, may then be divided among devices, each of which draws its own part.
+    The two words of an evaluation belong to different halves of the rows. The last of several axes,
+    that of the episodes, may then be divided among devices, each of which draws its own part.
     """
     *rows, columns = shape if len(shape) > 1 else (*shape, 1)
     count = int(np.prod(rows))
