@@ -11,6 +11,8 @@ median of the ratios of the repetitions. For each model:
 - ours / data: time of a step relative to drawing its data alone with the functions of `jax.random`.
 - ours / limit: time of a step relative to the floating-point operations of its gradient, as XLA counts
   them, at the speed of a product of large matrices in this process.
+- evaluation: time of comparing 101 snapshots of a run with gradient descent on 10,000 episodes,
+  relative to that of the run's 5,000 training steps.
 - compile: seconds that the first call of the library's program takes longer than the next one.
 
 Each ratio is printed next to its change against `benchmarks/recorded/training_step.json`, which
@@ -32,6 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.analysis.cost_scaling import operations
 from toyicl.core.episode import Episode
@@ -60,7 +63,9 @@ BATCH = Training().batch_size
 DRAWS, PRODUCTS = 50, 10
 SIZE = 1024
 """Size of the large matrices whose product is the measure of the hardware."""
-RATIOS = ("plain / ours", "ours / data", "ours / limit")
+RATIOS = ("plain / ours", "ours / data", "ours / limit", "evaluation")
+EVALUATED, SNAPSHOTS, EPISODES, RUN_STEPS = 2, 101, 10_000, 5000
+"""Snapshots that are compared here, and the size of a whole run and of its evaluation."""
 Program = Callable[[], object]
 
 
@@ -236,6 +241,15 @@ def ratio(ones: list[float], others: list[float], factor: float = 1.0) -> float:
     return factor * statistics.median(a / b for a, b in zip(ones, others, strict=True))
 
 
+def evaluation(architecture: Architecture) -> Program:
+    """Compare some snapshots of a run with a step of gradient descent, as experiments do."""
+    model = jax.device_get(architecture(TASK, jax.random.key(0)))
+    snapshots = jax.tree.map(lambda leaf: np.stack([leaf] * EVALUATED)[None], model)
+    episodes = TASK.sample(jax.random.key(1), EPISODES)
+    reference = GradientDescent.shared(TASK)
+    return lambda: metrics.over_snapshots(metrics.compare, snapshots, reference, episodes)
+
+
 def measure(architecture: Architecture, steps: int) -> dict[str, float]:
     """All ratios of a model, and the seconds its program takes to compile."""
     require_equal_losses(architecture)
@@ -246,15 +260,18 @@ def measure(architecture: Architecture, steps: int) -> dict[str, float]:
         "plain": plain(architecture, steps),
         "data": drawing()["jax.random"],
         "product": matrix_product(),
+        "evaluation": evaluation(architecture),
     }
     times = alternate(programs)
     model, episodes = architecture(TASK, jax.random.key(0)), TASK.sample(jax.random.key(1), BATCH)
     counted = operations(jax.grad(metrics.loss, allow_int=True), model, episodes)
+    whole = (SNAPSHOTS / EVALUATED) / (RUN_STEPS / steps)
     products = steps * counted / (PRODUCTS * 2 * SIZE**3)
     return {
         "plain / ours": ratio(times["plain"], times["ours"]),
         "ours / data": ratio(times["ours"], times["data"], DRAWS / steps),
         "ours / limit": ratio(times["ours"], times["product"], 1 / products),
+        "evaluation": ratio(times["evaluation"], times["ours"], whole),
         "compile": first - min(times["ours"]),
     }
 
