@@ -3,20 +3,23 @@
     python benchmarks/training_step.py [--out FILE] [--only NAME ...] [--record]
 
 Runs on one core. All times are measured in one process: the programs alternate, and a ratio is the
-median of the ratios of the repetitions. For each model:
+median of the ratios of the repetitions. Printed first: time of drawing as many uniform numbers
+(`uniform / ours`) and of the same batch with JAX's random numbers (`jax.random / ours`), relative to
+drawing a batch. For each model:
 
 - plain / ours: time of a step of a plain implementation, relative to the library's. The plain one
   samples episodes one by one, has them on the first axis, updates all tokens in every layer, and calls
   two compiled functions for each step from Python. Its loss is compared with the library's first.
 - ours / data: time of a step relative to drawing its data alone with the functions of `jax.random`.
-- ours / limit: time of a step relative to the floating-point operations of its gradient, as XLA counts
-  them, at the speed of a product of large matrices in this process.
-- evaluation: time of comparing 101 snapshots of a run with gradient descent on 10,000 episodes,
-  relative to that of the run's 5,000 training steps.
-- compile: seconds that the first call of the library's program takes longer than the next one.
+- ours / limit: time of a step relative to the time that the floating-point operations of its gradient,
+  as XLA counts them, take at the speed of a product of large matrices in this process.
+- evaluation: time, estimated from two snapshots, of comparing 101 snapshots of a run with gradient
+  descent on 10,000 episodes, relative to that of the run's 5,000 training steps.
+- compile: seconds by which the first call of the library's program exceeds the fastest later one.
 
 Each ratio is printed next to its change against `benchmarks/recorded/training_step.json`, which
-`--record` replaces. `--only` measures some of the models.
+`--record` replaces. Results are written to `runs/benchmarks/training_step.json`. `--only` measures some
+of the models.
 """
 
 import argparse

@@ -31,12 +31,12 @@ from toyicl.training.step import Training
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Study):
-    """Settings of Figure 2: all trainings are as in the released code."""
+    """Settings of Figure 2; by default, all trainings are as in the released code."""
 
     sizes: tuple[int, ...] = (5, 10, 20, 30, 40, 50)
     """Sizes N = d of panel (c), each with its own training."""
     size_max_seeds: int = 1
-    """Largest number of seeds for each size in panel (c): one, as in the paper, so without spread."""
+    """Largest number of seeds for each size in panel (c); one, as in the paper, shows no range."""
     size_training: Training = Training(snapshot_every=500)
     """Training for panel (c), the same as for the other panels."""
 

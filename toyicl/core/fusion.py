@@ -10,9 +10,9 @@ def not_fused(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Arr
     """The value of a function of arrays, as one operation that is not fused with those that use it.
 
     XLA fuses an elementwise operation into every operation that uses its result, and computes it again
-    there, even if it is a long sum. The branches of a condition are not fused with what is outside. The
-    condition is always true; the barrier hides this from the compiler, and keeps the layout of the
-    arrays. On a GPU a condition would have to be read by the host.
+    there, even if it is a long sum. It does not fuse the branches of a conditional with operations
+    outside it. The condition is always true; the barrier hides this from the compiler, and keeps the
+    layout of the arrays. For CPUs only: on a GPU the host would have to read the condition.
     """
 
     def nothing(*arrays: jax.Array) -> jax.Array:

@@ -1,16 +1,16 @@
 """Products of the small matrices of one episode, fast for a batch of episodes on a CPU.
 
-Models are written for one episode, and a batch is `jax.vmap` over a last axis. Of a plain matrix
-product this makes many tiny products, interleaved in memory, which XLA's CPU code computes slowly.
+Models are written for one episode, and a batch is `jax.vmap` over a last axis. It turns a plain matrix
+product into many small products that are interleaved in memory, which XLA computes slowly on a CPU.
 `contract` is a product of two matrices that `jax.vmap` treats better:
 
-*   Where both matrices belong to an episode, it is a sum of elementwise products over the last axis,
-    which is not fused with what uses it.
+*   Where both matrices belong to an episode, it is written out as a sum of elementwise products, which
+    are vectorised over the axis of episodes. The sum is not fused with what uses it.
 *   Where one matrix is shared by all episodes, such as a weight, it is a product of large matrices.
 
-On other devices it is a plain product. Derivatives of a product are products of the same kinds.
-`reshape` and `broadcast_last` are what else attention needs, since a batch of `jnp.reshape` or
-`jnp.repeat` has its axis moved to the front.
+On other devices it is a plain product. Derivatives are products of the same kinds, or, for a shared
+matrix, a sum over episodes. `reshape` and `broadcast_last` are the other operations of attention that
+keep the axis of episodes last; `jax.vmap` of `jnp.reshape` or `jnp.repeat` would move it to the front.
 """
 
 import math

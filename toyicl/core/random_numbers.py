@@ -1,10 +1,11 @@
 """The random number generator of training: Threefry-2x32, with both words of each evaluation used.
 
-An evaluation turns a counter into two random words. For numbers of 32 bits `jax.random` uses one word
-of each, so that it takes twice the evaluations, and on a CPU stores all of them after every fourth
-round. Here both words are used, and an evaluation is one expression that XLA compiles into one loop.
-Keys of `efficient_key` have this generator; every function of `jax.random` accepts them. Numbers of
-64 bits are the same as those of `jax.random` with its default settings.
+An evaluation turns a counter into two random words. For a number of 32 bits `jax.random` combines the
+two into one, so that it takes twice the evaluations, and on a CPU it stores intermediate words after
+every fourth round. Here both words are used, and an evaluation is one expression that XLA compiles into
+one loop. Keys of `efficient_key` have this generator; the functions of `jax.random` accept them, except
+`jax.random.poisson`, which needs a key of Threefry itself. Numbers of 64 bits are the same as those of
+`jax.random` with its default settings.
 """
 
 from functools import partial
@@ -108,5 +109,5 @@ _IMPLEMENTATION = define_prng_impl(
     random_bits=_random_bits,
     fold_in=lambda key, data: jax.random.key_data(jax.random.fold_in(_plain(key), data)),
     name=GENERATOR,
-    tag="both",
+    tag="threefry_both_words",
 )

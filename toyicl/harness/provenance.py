@@ -28,7 +28,7 @@ NUMERICS: dict[str, Any] = {
 }
 """Settings of JAX that change random numbers or products, with their defaults."""
 UNRECORDED: dict[str, Any] = {**NUMERICS, "random_numbers": "jax.random"}
-"""What runs were computed with that do not record it: JAX's defaults, and its own random numbers."""
+"""Values assumed for runs that did not record them: JAX's defaults, and its own random numbers."""
 PACKAGES = ("toyicl", "jax", "jaxlib", "flax", "optax", "numpy", "xarray", "orbax-checkpoint")
 
 

@@ -177,7 +177,7 @@ class Attention(nnx.Module):
         return contract(read, value_output, (1, 1))
 
     def _read(self, queries: jax.Array, context: jax.Array) -> jax.Array:
-        """What queries of any head read, where the context is both keys and values."""
+        """What queries of all heads read; the context provides both keys and values."""
         if self.kind == "linear":
             return read_linear(queries, context, context)
         scale = 1 / (self.temperature[...] * jnp.sqrt(float(self.key[...].shape[-2])))

@@ -11,8 +11,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from toyicl.core.episode import Episode
 
 LIGHT = 8
-"""A model is light if its activations are at most so many times as large as its episodes: it does
-little with what it reads, and microbatches gain nothing."""
+"""A model is light if its activations are at most so many times as large as its episodes. It computes
+little for each entry of its input, and microbatches do not reduce its time."""
 LARGEST, SMALLEST = 128, 32
 """Bounds on the episodes of a microbatch."""
 
@@ -35,7 +35,7 @@ def of_microbatches(
     """Value and gradient of an objective that is a mean over episodes, accumulated over microbatches.
 
     It equals `of_batch` up to rounding. The activations of a microbatch stay in the cache of a CPU's
-    core. Light models have the whole batch at once.
+    core. The gradient of a light model is computed for the whole batch at once.
     """
     batch = episodes.x.shape[-1]
     size = microbatch_size(batch)
