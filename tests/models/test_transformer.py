@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from toyicl.analysis import metrics
 from toyicl.core.episode import Episode
-from toyicl.models.transformer import Architecture, Transformer
+from toyicl.models import transformer
+from toyicl.models.transformer import UNROLLED, Architecture, Transformer
 from toyicl.tasks.linear import LinearRegression
 
 TASK = LinearRegression(dim=3, outputs=2, context_size=5, input_range=3.0)
@@ -148,6 +149,48 @@ def test_matches_the_oracle_after_every_layer(name, close):
     assert layers.shape == (architecture.depth, 2)
     for layer in range(architecture.depth):
         close(layers[layer], expected[layer], 1e-10)
+
+
+DEEP = {
+    "shared": Architecture(depth=UNROLLED + 2, shared=True, heads=2, damping=0.1, token_clip=1.0),
+    "distinct": Architecture(depth=UNROLLED + 2, damping=0.1, token_clip=1.0),
+    "another first layer": Architecture(
+        depth=UNROLLED + 2, damping=0.03, first_attention="softmax", mlp_size=4, mlp_gate=0.1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_a_loop_over_layers_is_one_layer_after_the_other(name, close, monkeypatch):
+    """Values after every layer, and gradients."""
+    model = build(DEEP[name])
+
+    def total(model):
+        return jnp.sum(jnp.sin(model.layerwise(*ONE[:3])))
+
+    compute = jax.value_and_grad(total, allow_int=True)
+    looped, layers = jax.jit(compute)(model), layerwise(model, *ONE[:3])
+    if DEEP[name].first_attention is None:  # which the oracle does not have
+        close(layers, oracle(model, DEEP[name], ONE), 1e-9)
+    monkeypatch.setattr(transformer, "UNROLLED", DEEP[name].depth)
+    unrolled = jax.jit(lambda model: compute(model))(model)
+    for one, other in zip(jax.tree.leaves(looped), jax.tree.leaves(unrolled), strict=True):
+        if one.dtype != jax.dtypes.float0:
+            np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_program_of_deep_models_does_not_grow_with_the_depth(shared):
+    """Apart from the stacking of weights, which is a line for each array of a layer."""
+
+    def lines(depth):
+        model = build(Architecture(depth=depth, shared=shared))
+        batch = jax.jit(lambda model: jax.vmap(model, -1, -1)(*(a[..., None] for a in ONE[:3])))
+        text = batch.lower(model).as_text()
+        return sum("dot_general" in line or "while" in line for line in text.splitlines())
+
+    assert lines(UNROLLED + 1) == lines(2 * UNROLLED)
+    assert lines(UNROLLED) > lines(UNROLLED // 2)
 
 
 def test_the_settings_of_the_oracle_matter():

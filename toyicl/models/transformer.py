@@ -1,6 +1,6 @@
 """The transformer: layers of attention and MLPs over tokens, read at the query's label entry."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,9 @@ from toyicl.tasks.linear import Task
 TokenKind = Literal["joint", "separate"]
 State = tuple[jax.Array, jax.Array]
 """The context's tokens and the query's, between two layers."""
+UNROLLED = 16
+"""Depth up to which layers are compiled one by one. Those of deeper models are a loop. It takes longer
+to run, since it moves the axis of episodes, but its compile time does not grow with the depth."""
 
 
 @settings
@@ -201,21 +204,39 @@ class Transformer(nnx.Module):
     def layerwise(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
         """Predictions read after each layer, (depth, m)."""
         earlier, last = self._predictions(x, y, x_query)
-        return jnp.stack([*earlier, last])
+        return jnp.concatenate([*earlier, last[None]])
 
     def _predictions(
         self, x: jax.Array, y: jax.Array, x_query: jax.Array
     ) -> tuple[list[jax.Array], jax.Array]:
-        """Predictions read after each layer before the last, and after the last, each (m,)."""
-        context, query = self.arrange(x, y, x_query)
+        """Predictions read after the layers before the last, as stacks, and after the last, (m,)."""
 
-        predictions = []
-        for index in range(self.depth - 1):
-            block = self.layer(index)
-            context, query = (self._advance(block, rows, context) for rows in (context, query))
-            predictions.append(read_label(query, self.outputs))
+        def layer(block: Block, tokens: State) -> tuple[State, jax.Array]:
+            context, query = (self._advance(block, rows, tokens[0]) for rows in tokens)
+            return (context, query), read_label(query, self.outputs)
+
+        tokens, stacks = self.arrange(x, y, x_query), []
+        first = self.depth - 1
+        if self.depth > UNROLLED:
+            # One layer by itself, since it may be of another kind than the others.
+            first = 1
+        for index in range(first):
+            tokens, read = layer(self.layer(index), tokens)
+            stacks.append(read[None])
+        if first < self.depth - 1:
+            structure, states = self._stacked(range(first, self.depth - 1))
+            tokens, reads = jax.lax.scan(
+                lambda now, state: layer(nnx.merge(structure, state), now), tokens, states
+            )
+            stacks.append(reads)
+        context, query = tokens
         last = self._advance(self.layer(self.depth - 1), query, context)
-        return predictions, read_label(last, self.outputs)
+        return stacks, read_label(last, self.outputs)
+
+    def _stacked(self, layers: range) -> tuple[Any, Any]:
+        """The structure of layers that are equal but for their weights, and their stacked states."""
+        structures, states = zip(*(nnx.split(self.layer(index)) for index in layers), strict=True)
+        return structures[0], jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
     def arrange(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> State:
         """The context's tokens and the query's, as the first layer receives them."""
