@@ -188,8 +188,7 @@ def _shared_left(
 ) -> jax.Array:
     """The cotangent of the episodes' factor: the same kind of product."""
     own = 1 if first else 0  # the axis of the cotangent that belongs to `shared`
-    product = _shared.bind(cotangent, shared, axes=(own, 1 - axes[1]), first=axes[0] == 1)
-    return product
+    return _shared.bind(cotangent, shared, axes=(own, 1 - axes[1]), first=axes[0] == 1)
 
 
 def _shared_right(

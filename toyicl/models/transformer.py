@@ -216,15 +216,13 @@ class Transformer(nnx.Module):
             return (context, query), read_label(query, self.outputs)
 
         tokens, stacks = self.arrange(x, y, x_query), []
-        first = self.depth - 1
-        if self.depth > UNROLLED:
-            # One layer by itself, since it may be of another kind than the others.
-            first = 1
-        for index in range(first):
+        # Before a loop, the first layer is by itself, since it may be of another kind than the others.
+        alone = 1 if self.depth > UNROLLED else self.depth - 1
+        for index in range(alone):
             tokens, read = layer(self.layer(index), tokens)
             stacks.append(read[None])
-        if first < self.depth - 1:
-            structure, states = self._stacked(range(first, self.depth - 1))
+        if alone < self.depth - 1:
+            structure, states = self._stacked(range(alone, self.depth - 1))
             tokens, reads = jax.lax.scan(
                 lambda now, state: layer(nnx.merge(structure, state), now), tokens, states
             )
