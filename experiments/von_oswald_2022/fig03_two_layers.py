@@ -18,10 +18,11 @@ from toyicl.core.datasets import dataset
 from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture
 from toyicl.plots import reference_panels
-from toyicl.studies.alignment import DeepStudy, alignment, best_references
+from toyicl.studies.alignment import DeepStudy, alignment
+from toyicl.studies.deep_references import TUNED, deep_references, tuned_gdpp
 from toyicl.studies.shifts import shifts
 from toyicl.studies.weights import interpolation, learned_steps
-from toyicl.training.loop import Histories
+from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
 FULL = DeepStudy(model=Architecture(depth=2, shared=True))
@@ -30,13 +31,19 @@ QUICK = DeepStudy(
     training=Training(steps=3000, batch_size=512, learning_rate=2e-3, clip_norm=10.0),
     evaluation_episodes=2000,
 )
-trainings = DeepStudy.trainings
+
+
+def trainings(settings: DeepStudy) -> dict[str, Job]:
+    """Two layers with the same weights, and GD++ as the paper tunes it."""
+    return settings.trainings() | {
+        TUNED: tuned_gdpp(settings.task, settings.model, settings.gdpp_training)
+    }
 
 
 def measure(settings: DeepStudy, histories: Histories) -> xr.Dataset:
     """Compare two layers with the best two steps of GD and of GD++."""
     history = histories["model"]
-    references = best_references(settings.task, settings.model.depth)
+    references = deep_references(settings.task, settings.model, histories[TUNED])
     return dataset(
         alignment(settings, history, references),
         interpolation(settings, history.final, references["gdpp"]),

@@ -17,6 +17,7 @@ from toyicl.algorithms.kernel import (
     NearestNeighbour,
 )
 from toyicl.algorithms.ridge import AdaptiveRidge, LeastSquares, Ridge
+from toyicl.algorithms.token_descent import TokenDescent
 
 __all__ = [
     "AdaptiveRidge",
@@ -35,4 +36,5 @@ __all__ = [
     "NearestNeighbour",
     "PreconditionedGradientDescent",
     "Ridge",
+    "TokenDescent",
 ]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
+from toyicl.algorithms.token_descent import TokenDescent
 from toyicl.core.config import require
 from toyicl.core.episode import Learner
 from toyicl.core.errors import BadInput
@@ -144,21 +145,26 @@ def as_transformer(
 ) -> Transformer:
     """The transformer that takes the same steps as gradient descent or GD++ from W_0 = 0.
 
-    Raises BadInput for any other learner.
+    With clipped steps its tokens are clipped. Raises BadInput for any other learner.
     """
-    if not isinstance(reference, GradientDescent | GradientDescentPlusPlus):
+    if not isinstance(reference, GradientDescent | GradientDescentPlusPlus | TokenDescent):
         kind = type(reference).__name__
         raise BadInput(f"reference must be gradient descent or GD++, got {kind}")
-    curvature = 0.0 if isinstance(reference, GradientDescent) else reference.curvature[...]
-    rates, curvatures = (
-        jnp.broadcast_to(values, reference.steps)
-        for values in (reference.learning_rate[...], curvature)
-    )
+    clip = None
+    curvature: Any = 0.0
+    if isinstance(reference, TokenDescent):
+        rate = reference.step[...] * context_size
+        clip = None if reference.token_clip is None else reference.token_clip[...]
+    else:
+        rate = reference.learning_rate[...]
+    if not isinstance(reference, GradientDescent):
+        curvature = reference.curvature[...]
+    rates, curvatures = (jnp.broadcast_to(values, reference.steps) for values in (rate, curvature))
     circuits = [
         gradient_descent_circuits(rate, context_size, dim, outputs, curvature=curvature)
         for rate, curvature in zip(rates, curvatures, strict=True)
     ]
-    return with_circuits(circuits, dim, outputs)
+    return with_circuits(circuits, dim, outputs, token_clip=clip)
 
 
 def repeated(model: Transformer, depth: int, damping: float | jax.Array = 1.0) -> Transformer:

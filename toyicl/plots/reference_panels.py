@@ -27,6 +27,8 @@ class Look(NamedTuple):
 KNOWN = {
     "gd": Look("GD", "--", figures.REFERENCE),
     "gdpp": Look("GD++", "-.", figures.THIRD),
+    "gdpp_tuned": Look("GD++, as the paper tunes it", ":", figures.THIRD),
+    "gdpp_unclipped": Look("GD++ without clip, out of reach", ":", "0.55"),
     "pgd": Look("preconditioned GD", "-.", figures.FOURTH),
     "ridge": Look("ridge", ":", figures.FOURTH),
     "truth": Look("true weights", "-", "0.35"),
@@ -53,6 +55,11 @@ def training_panel(axes: Axes, results: xr.Dataset) -> None:
     for label, (title, line, color) in looks(results.reference_loss):
         value = float(results.reference_loss.sel(reference=label))
         axes.axhline(value, color=color, linestyle=line, label=f"{title}: {value:.4f}")
+    if "released_loss" in results:
+        released = results.released_loss.rename(released_seed="seed", released_step="step")
+        figures.every_seed(
+            axes, released, "step", label="released code's recipe", color="#E69F00", style=":"
+        )
     axes.set(xlabel="training step", ylabel="loss", ylim=(0, None))
     axes.legend()
 

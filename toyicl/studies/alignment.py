@@ -19,6 +19,7 @@ from toyicl.core.datasets import Variables
 from toyicl.core.episode import Episode, Learner
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
+from toyicl.training import recipes
 from toyicl.training.loop import History, Job
 from toyicl.training.step import Training
 
@@ -67,6 +68,9 @@ class Study:
 @dataclass(frozen=True, kw_only=True)
 class DeepStudy(Study):
     """Settings of a figure that compares several layers with GD++, which has no effect at one step."""
+
+    gdpp_training: Training = recipes.TUNED_GDPP
+    """Training of GD++ as the paper tunes it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
