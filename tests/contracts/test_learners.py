@@ -33,6 +33,7 @@ CONSTRUCTED = {
     "NadarayaWatson": lambda cls: cls(0.3),
     "PreconditionedGradientDescent": lambda cls: cls(np.eye(DIM) * 0.2, 2),
     "Ridge": lambda cls: cls(0.1),
+    "TokenDescent": lambda cls: cls(0.05, 0.01, 3, token_clip=1.5),
 }
 """How to construct the algorithms that need arguments; the others are constructed without any."""
 EPISODE = ["x", "y", "x_query"]

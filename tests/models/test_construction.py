@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.algorithms.ridge import Ridge
+from toyicl.algorithms.token_descent import TokenDescent
 from toyicl.models.construction import (
     as_transformer,
     gradient_descent_circuits,
@@ -189,6 +190,8 @@ def test_references_become_transformers_with_the_same_predictions(close, steps):
     for reference in (
         GradientDescent(rates, steps),
         GradientDescentPlusPlus(rates, curvatures, steps),
+        TokenDescent(rates / 5, curvatures, steps),
+        TokenDescent(rates / 5, curvatures, steps, token_clip=0.8),
     ):
         model = as_transformer(reference, 5, 3)
         close(answer(model, *context), reference(*context))

@@ -25,9 +25,9 @@ from toyicl.tasks.linear import LinearRegression
 
 SEARCH_EPISODES = 20_000
 """Number of sampled episodes on which steps are searched for."""
-RATE_FACTORS = np.geomspace(0.1, 1.2, 13)
+RATE_FACTORS = np.geomspace(0.1, 1.0, 9)
 """Factors on the best step without a clip, from which a search starts."""
-CURVATURE_FACTORS = np.linspace(0.2, 1.2, 6)
+CURVATURE_FACTORS = np.linspace(0.25, 1.0, 4)
 """Factors on its curvature."""
 
 
