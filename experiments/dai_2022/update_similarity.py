@@ -32,7 +32,7 @@ from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation, similarity
 from toyicl.finetuning.evaluation import KINDS, FinetuningStudy
 from toyicl.harness import catalogue
-from toyicl.harness.claims import Value
+from toyicl.harness.evaluation import Value
 from toyicl.plots import figures, panels
 from toyicl.studies import update_comparison
 from toyicl.studies.departure_sweep import STAGES

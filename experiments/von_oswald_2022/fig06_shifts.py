@@ -20,7 +20,7 @@ from toyicl.algorithms.gradient_descent import GradientDescentPlusPlus
 from toyicl.core.config import require
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import catalogue, claim_values
-from toyicl.harness.claims import Value
+from toyicl.harness.evaluation import Value
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels, reference_panels
 from toyicl.studies.alignment import Study, alignment, best_references

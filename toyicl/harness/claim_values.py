@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toyicl.harness.claims import NotMeasured, Value
+from toyicl.harness.evaluation import NotMeasured, Value
 
 if TYPE_CHECKING:  # so that listing experiments does not need it
     import xarray as xr
