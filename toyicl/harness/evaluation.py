@@ -54,7 +54,8 @@ class Evaluated(NamedTuple):
 
         if self.stuck is None:
             return np.zeros(self.values.shape, bool)
-        return self.stuck.broadcast_like(self.values).transpose(*self.values.dims).values
+        own = {dim: self.values[dim] for dim in self.stuck.dims}  # values may lack some seeds
+        return self.stuck.sel(own).broadcast_like(self.values).transpose(*self.values.dims).values
 
     def seed_dims(self) -> tuple[str, ...]:
         """Dimensions of the value that are dimensions of seeds in the results."""

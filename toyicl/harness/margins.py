@@ -31,6 +31,11 @@ _EVALUATION = (
 MARGINS: dict[str, Margin] = {
     "loss ratio": Margin(0.02, True, _EVALUATION),
     "loss": Margin(0.02, True, _EVALUATION),
+    "logarithm of a loss": Margin(
+        0.1,
+        False,
+        "base 10; curves on a logarithmic axis, over several decades, that a paper calls similar",
+    ),
     "norm ratio": Margin(0.02, True, "as for losses"),
     "weight": Margin(
         0.05, True, "step sizes, curvatures and ratios of weights, at which the loss is flat"
