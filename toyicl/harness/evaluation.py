@@ -54,8 +54,7 @@ class Evaluated(NamedTuple):
 
         if self.stuck is None:
             return np.zeros(self.values.shape, bool)
-        own = {dim: self.values[dim] for dim in self.stuck.dims}  # values may lack some seeds
-        return self.stuck.sel(own).broadcast_like(self.values).transpose(*self.values.dims).values
+        return self.stuck.broadcast_like(self.values).transpose(*self.values.dims).values
 
     def seed_dims(self) -> tuple[str, ...]:
         """Dimensions of the value that are dimensions of seeds in the results."""
@@ -159,8 +158,9 @@ def _stuck(
     found = results.get(plateau)
     if found is None and plateau != DEFAULT_PLATEAU:
         raise BrokenClaim(f"claim {name}: results have no variable {plateau!r} (plateau)")
-    known = found is not None and set(found.dims) <= set(values.dims)
-    return found if known else None
+    if found is None or not set(found.dims) <= set(values.dims):
+        return None
+    return found.sel({dim: values[dim] for dim in found.dims})  # values may lack some of the seeds
 
 
 @contextlib.contextmanager
