@@ -29,7 +29,7 @@ from toyicl.finetuning import evaluation, similarity
 from toyicl.finetuning.evaluation import EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import published
 from toyicl.harness import catalogue
-from toyicl.harness.claims import Value
+from toyicl.harness.evaluation import Value
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import panels
 from toyicl.studies.departure_sweep import STAGES
@@ -169,14 +169,14 @@ def _change(length: int) -> Value:
     return value
 
 
-def _rank_gain(length: int) -> Value:
-    """Rank correlation of the trained model minus that of the untrained one, at the last layer."""
+def _ranks(length: int, stage: str = "trained") -> Value:
+    """Rank correlation at the last layer."""
+    return lambda results: results.kendall.sel(tokens=length, stage=stage).isel(layer=-1)
 
-    def value(results: xr.Dataset) -> xr.DataArray:
-        ranks = results.kendall.sel(tokens=length).isel(layer=-1)
-        return ranks.sel(stage="trained") - ranks.sel(stage="untrained")
 
-    return value
+def _rank_gain(results: xr.Dataset) -> xr.DataArray:
+    """Rank correlation of the trained model minus that of the untrained one, with 1 token."""
+    return _ranks(1)(results) - _ranks(1, "untrained")(results)
 
 
 CLAIMS = catalogue.read(
@@ -184,7 +184,8 @@ CLAIMS = catalogue.read(
     {
         "DAI-5": _change(1),
         "DAI-5-longer": _change(2),
-        "DAI-6": _rank_gain(1),
-        "DAI-6-longer": _rank_gain(2),
+        "DAI-6": _ranks(1),
+        "DAI-6-longer": _ranks(2),
+        "DAI-6-gain": _rank_gain,
     },
 )

@@ -27,7 +27,7 @@ from toyicl.core.config import require_positive, require_size
 from toyicl.core.datasets import Variables, dataset
 from toyicl.finetuning import dual_form
 from toyicl.harness import catalogue
-from toyicl.harness.claims import Value
+from toyicl.harness.evaluation import Value
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import Classification, require_each_class
 from toyicl.training.loop import Histories

@@ -28,7 +28,7 @@ from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import published
 from toyicl.harness import catalogue
-from toyicl.harness.claims import Value
+from toyicl.harness.evaluation import Value
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.studies.departure_sweep import STAGES

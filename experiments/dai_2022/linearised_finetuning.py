@@ -39,7 +39,7 @@ from toyicl.finetuning.updates import (
     tangent_steps,
 )
 from toyicl.harness import catalogue, claim_values
-from toyicl.harness.claims import Value
+from toyicl.harness.evaluation import Value
 from toyicl.models.causal import Activations, CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.studies.departure_sweep import STAGES

@@ -30,7 +30,7 @@ from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import FinetuningStudy
 from toyicl.harness import catalogue, claim_values
-from toyicl.harness.claims import Value
+from toyicl.harness.evaluation import Value
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import figures, panels
 from toyicl.tasks.prompts import Prompt

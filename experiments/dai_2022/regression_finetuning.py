@@ -25,7 +25,7 @@ from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import KINDS, EvaluationSet, FinetuningStudy
 from toyicl.finetuning.updates import published
 from toyicl.harness import catalogue
-from toyicl.harness.claims import Value
+from toyicl.harness.evaluation import Value
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import panels
 from toyicl.tasks.prompts import SequenceRegression, half_squared

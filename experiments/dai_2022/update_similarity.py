@@ -32,7 +32,7 @@ from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation, similarity
 from toyicl.finetuning.evaluation import KINDS, FinetuningStudy
 from toyicl.harness import catalogue
-from toyicl.harness.claims import Value
+from toyicl.harness.evaluation import Value
 from toyicl.plots import figures, panels
 from toyicl.studies import update_comparison
 from toyicl.studies.departure_sweep import STAGES
@@ -212,37 +212,51 @@ def _at_trained_rate(results: xr.Dataset) -> xr.DataArray:
     return found.sel(kind="normalised").isel(layer=-1)
 
 
-CLAIMS = catalogue.read(
-    Path(__file__).with_name("claims.toml"),
-    {
-        "DAI-icl": _difference(_trained("in_context"), _trained("zero_shot")),
-        "DAI-ft": _difference(_trained("accuracy", update=PUBLISHED_NAME), _trained("zero_shot")),
-        "DAI-3": _difference(
-            _trained("recovered", method=PUBLISHED_NAME),
-            _trained("recovered_by_chance", method=PUBLISHED_NAME),
-        ),
-        "DAI-4": _trained("similarity", update=PUBLISHED_NAME, kind="normalised"),
-        "DAI-4-gaussian": _similarity("Gaussian noise"),
-        "DAI-4-other": _ratio(OTHER, _similarity()),
-        "DAI-4-untrained": _difference(_similarity(), _similarity(stage="untrained")),
-        "DAI-4-untrained-rate": _difference(_similarity(), _at_trained_rate),
-        "DAI-4-centred": _difference(
-            _similarity(kind="centred"), _similarity(stage="untrained", kind="centred")
-        ),
-        "DAI-4-training": _since_a_third,
-        "DAI-4-own": _difference(_own("trained"), _own("untrained")),
-        "DAI-4-raw": _similarity(kind="raw"),
-        "DAI-4-causal": _difference(_similarity("layer-causal"), _similarity()),
-        "DAI-4-mlps": _difference(_similarity(), _similarity("MLPs")),
-        "DAI-4-best": _difference(_similarity(), BEST),
-    },
-) + catalogue.read(
-    Path(__file__).parents[1] / "objections" / "claims.toml",
-    {
-        "CR-10": lambda results: BEST(results) - 3 * RANDOM(results),
-        "CR-10-1024": _difference(_similarity("best of 1024 random"), BEST),
-        "CR-10-between": _ratio(_difference(BEST, RANDOM), _difference(_similarity(), RANDOM)),
-        "CR-10-noise": lambda results: results.noise_similarity.sel(kind="normalised"),
-        "CR-10-noise-raw": lambda results: abs(results.noise_similarity.sel(kind="raw")),
-    },
+CLAIMS = (
+    *catalogue.read(
+        Path(__file__).with_name("claims.toml"),
+        {
+            "DAI-icl": _difference(_trained("in_context"), _trained("zero_shot")),
+            "DAI-ft": _difference(
+                _trained("accuracy", update=PUBLISHED_NAME), _trained("zero_shot")
+            ),
+            "DAI-3": _trained("recovered", method=PUBLISHED_NAME),
+            "DAI-3-chance": _difference(
+                _trained("recovered", method=PUBLISHED_NAME),
+                _trained("recovered_by_chance", method=PUBLISHED_NAME),
+            ),
+            "DAI-4": _trained("similarity", update=PUBLISHED_NAME, kind="normalised"),
+            "DAI-4-random": _difference(_similarity(), _similarity("uniform noise")),
+            "DAI-4-gaussian": _similarity("Gaussian noise"),
+            "DAI-4-other": _ratio(OTHER, _similarity()),
+            "DAI-4-untrained-rate": lambda results: (
+                _difference(_similarity(), _at_trained_rate)(results) > 0
+            ).mean(),
+            "DAI-4-centred": _difference(
+                _similarity(kind="centred"), _similarity(stage="untrained", kind="centred")
+            ),
+            "DAI-4-training": _since_a_third,
+            "DAI-4-own": _difference(_own("trained"), _own("untrained")),
+            "DAI-4-mlps": _difference(_similarity(), _similarity("MLPs")),
+            "DAI-4-best": _difference(_similarity(), BEST),
+        },
+    ),
+    *catalogue.read(
+        Path(__file__).with_name("later_paper.toml"),
+        {
+            "DEU-untrained": _difference(_similarity(), _similarity(stage="untrained")),
+            "DEU-raw": _similarity(kind="raw"),
+            "DEU-causal": _difference(_similarity("layer-causal"), _similarity()),
+        },
+    ),
+    *catalogue.read(
+        Path(__file__).parents[1] / "objections" / "claims.toml",
+        {
+            "CR-10": _difference(BEST, RANDOM),
+            "CR-10-1024": _difference(_similarity("best of 1024 random"), BEST),
+            "CR-10-between": _ratio(_difference(BEST, RANDOM), _difference(_similarity(), RANDOM)),
+            "CR-10-noise": lambda results: results.noise_similarity.sel(kind="normalised"),
+            "CR-10-noise-raw": lambda results: abs(results.noise_similarity.sel(kind="raw")),
+        },
+    ),
 )

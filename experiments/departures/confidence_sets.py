@@ -24,7 +24,7 @@ from toyicl.algorithms.ridge import Ridge
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Learner
 from toyicl.harness import catalogue, claim_values
-from toyicl.harness.claims import Value
+from toyicl.harness.evaluation import Value
 from toyicl.models.transformer import Architecture
 from toyicl.plots import comparison_panels, panels
 from toyicl.studies import algorithm_comparison

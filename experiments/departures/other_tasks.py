@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from toyicl.analysis.weights import circuit_scores, random_circuit_score
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import catalogue, claim_values
-from toyicl.harness.claims import Value
+from toyicl.harness.evaluation import Value
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels, sweep_panels
 from toyicl.studies import departure_sweep

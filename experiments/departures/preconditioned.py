@@ -28,7 +28,7 @@ from toyicl.analysis.weights import implied_step
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Learner
 from toyicl.harness import catalogue, claim_values
-from toyicl.harness.claims import Value
+from toyicl.harness.evaluation import Value
 from toyicl.plots import figures, panels, reference_panels
 from toyicl.studies.alignment import Study, alignment
 from toyicl.tasks.linear import LinearRegression

@@ -35,7 +35,7 @@ from toyicl.analysis.confidence_set import Scaled
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.core.episode import Learner
 from toyicl.harness import catalogue
-from toyicl.harness.claims import Value
+from toyicl.harness.evaluation import Value
 from toyicl.models.transformer import Architecture
 from toyicl.plots import comparison_panels, panels
 from toyicl.studies import algorithm_comparison

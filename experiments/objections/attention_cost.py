@@ -29,7 +29,7 @@ from toyicl.core.config import require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode
 from toyicl.harness import catalogue
-from toyicl.harness.claims import Value
+from toyicl.harness.evaluation import Value
 from toyicl.models.attention import read_by_scatter, read_by_scores, read_linear, read_softmax
 from toyicl.models.construction import softmax_heads
 from toyicl.plots import figures, panels

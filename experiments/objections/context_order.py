@@ -25,7 +25,7 @@ from toyicl.core.config import require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, Learner
 from toyicl.harness import catalogue, claim_values
-from toyicl.harness.claims import Value
+from toyicl.harness.evaluation import Value
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import figures, panels
 from toyicl.studies.alignment import thinned

@@ -27,7 +27,7 @@ from toyicl.core.config import require, require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, predict
 from toyicl.harness import catalogue
-from toyicl.harness.claims import Value
+from toyicl.harness.evaluation import Value
 from toyicl.models.attention import read_softmax
 from toyicl.models.construction import softmax_heads, subtracted_heads
 from toyicl.plots import panels

@@ -172,8 +172,7 @@ CLAIMS = catalogue.read(
             results.size_loss / claim_values.of(results, "size_reference_loss", "gd")
         ),
         "VO-2c-2": claim_values.interpolated_over("gd"),
-        "VO-2d-1": claim_values.shift("inputs", "gd", low=0.5, high=1.25),
-        "VO-2d-1-far": claim_values.shift("inputs", "gd", low=0.5, high=2.0),
+        "VO-2d-1": claim_values.shift("inputs", "gd", low=0.5, high=2.0),
         "VO-P1-7": lambda results: results.learned_step / results.exact_step,
     },
 )

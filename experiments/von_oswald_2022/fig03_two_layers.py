@@ -72,13 +72,27 @@ def _after_drop(results: xr.Dataset) -> xr.DataArray:
     return _distance_to_descent(results).isel(step=first)
 
 
+def _cosine_below_descent(results: xr.Dataset) -> xr.DataArray:
+    """Cosine with GD at the first snapshot whose loss is below that of GD.
+
+    It is the cosine before training if there is no such snapshot.
+    """
+    first = (results.loss < claim_values.reference_loss(results, "gd")).argmax("step")
+    return claim_values.of(results, "model_cosine", "gd").isel(step=first)
+
+
 CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         "VO-1-2-K2": claim_values.loss_over("gd"),
         "VO-3a-1": claim_values.loss_over("gd"),
         "VO-3a-2": claim_values.loss_over("gdpp"),
-        "VO-3a-3-peak": lambda results: claim_values.of(results, "model_cosine", "gd").max("step"),
+        "VO-3a-3-rise": lambda results: (
+            _cosine_below_descent(results) - claim_values.untrained("model_cosine", "gd")(results)
+        ),
+        "VO-3a-3-fall": lambda results: (
+            claim_values.final("model_cosine", "gd")(results) - _cosine_below_descent(results)
+        ),
         "VO-3a-3": claim_values.final("model_cosine", "gd"),
         "VO-3a-3-order": lambda results: claim_values.last(
             claim_values.of(results, "model_cosine", "gdpp")
@@ -86,11 +100,11 @@ CLAIMS = catalogue.read(
         ),
         "VO-3a-4": claim_values.final("model_cosine", "gdpp"),
         "VO-3a-4-norm": claim_values.final("norm_ratio", "gdpp"),
-        "VO-3a-4-model": claim_values.final("model_difference", "gdpp"),
-        "VO-3a-4-predictions": claim_values.final("prediction_difference", "gdpp"),
+        "VO-3a-4-model": claim_values.ratio_of_references("model_difference", "gdpp", "gd"),
         "VO-3a-gamma": lambda results: results.learned_curvature,
         "VO-3a-5-early": _after_drop,
         "VO-3a-5-late": lambda results: claim_values.last(_distance_to_descent(results)),
         "VO-3a-6": claim_values.interpolated_over("gdpp"),
+        "VO-3a-7": claim_values.log10(claim_values.shift("inputs", "gdpp", low=0.5, high=2.0)),
     },
 )

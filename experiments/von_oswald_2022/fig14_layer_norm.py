@@ -76,6 +76,9 @@ CLAIMS = catalogue.read(
     {
         "VO-14-1": claim_values.loss_over("gd"),
         "VO-14-1-K2": claim_values.loss_over("gd"),
+        "VO-14-1-K2-gdpp": claim_values.loss_over("gdpp"),
+        "VO-14-3": claim_values.final("model_cosine", "gd"),
+        "VO-14-3-K2": claim_values.final("model_cosine", "gdpp"),
         "VO-14-2": lambda results: claim_values.shifted_ratio(results, "inputs", "gd").sel(
             amount=2.0
         ),

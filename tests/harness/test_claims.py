@@ -1,7 +1,8 @@
-"""The catalogue of claims, values made of results, and the part of the results a claim is about."""
+"""Statements: catalogues, verdicts on claims and findings, and the part of the results they concern."""
 
-import math
+import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,43 +10,75 @@ import pytest
 import xarray as xr
 
 from toyicl.core import datasets
-from toyicl.harness import catalogue, claim_values, claims, experiment
+from toyicl.core.datasets import seed_coordinate
+from toyicl.core.errors import BadInput
+from toyicl.harness import catalogue, claim_values, evaluation, experiment, figure_rows
+from toyicl.harness.claims import Claim, Finding
 
-CATALOGUES = sorted(Path(experiment.folder()).glob("*/*.toml"))
+CATALOGUES = sorted(
+    path for path in Path(experiment.folder()).glob("*/*.toml") if path.name != figure_rows.FILE
+)
 WORKS = tuple(f"{tomllib.loads(path.read_text())['work']}, " for path in CATALOGUES)
-ENTRY = 'work = "W"\n[A-1]\nsource = "s"\nstatement = "t"\npaper = "p"\nband = [0.0, 1.0]\n'
+ENTRY = """work = "W"
+[A-1]
+source = "s"
+statement = "t"
+paper = "p"
+relation = "equals"
+quantity = "loss"
+value = 0.5
+"""
+FINDING = """work = "W"
+author = "critic"
+[A-1]
+author = "toyicl"
+source = "s"
+statement = "t"
+paper = "p"
+band = [0.0, inf]
+"""
 LOADED = [experiment.load(listing) for listing in experiment.listings()]
+ALL = [statement for one in LOADED for statement in one.claims]
 
 
 def test_every_entry_is_judged_by_exactly_one_experiment():
-    entries = [
-        name
-        for catalogue in CATALOGUES
-        for name in tomllib.loads(catalogue.read_text())
-        if name != "work"
-    ]
-    judged = [claim.id for one in LOADED for claim in one.claims]
-    assert sorted(judged) == sorted(entries)
+    entries = [name for path in CATALOGUES for name in catalogue.entries(path)]
+    assert sorted(statement.id for statement in ALL) == sorted(entries)
 
 
-@pytest.mark.parametrize("claim", [c for one in LOADED for c in one.claims], ids=lambda c: c.id)
-def test_every_claim_can_fail_and_shows_what_a_cosine_hides(claim):
-    low, high = claim.band
-    assert low < high
-    assert not (low == -math.inf and high == math.inf)
-    assert claim.source.startswith(WORKS)
-    if claim.kind == "cosine":
-        assert {"norm ratio", "cosine untrained"} <= claim.shown_with.keys()
+@pytest.mark.parametrize("statement", ALL, ids=lambda statement: statement.id)
+def test_every_statement_can_be_false_and_shows_what_a_cosine_hides(statement):
+    low, high = statement.accepted.low, statement.accepted.high
+    assert low <= high
+    assert not (low == -np.inf and high == np.inf)
+    assert statement.source.startswith(WORKS)
+    if statement.kind == "cosine":
+        assert {"norm ratio", "cosine untrained"} <= statement.shown_with.keys()
+
+
+def loss(results):
+    return results.loss
 
 
 def test_a_catalogue_of_ones_own_is_read(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text(
-        ENTRY + 'exact = 0.5\nreference = "gd"\nkind = "cosine"\nwhere = { heads = 2 }\n'
-    )
-    (claim,) = catalogue.read(path, {"A-1": lambda results: results.loss})
-    assert (claim.band, claim.floor, claim.source) == ((0.0, 1.0), 0.5, "W, s")
-    assert claim.where == {"heads": 2}
+    more = 'exact = 0.4\nreference = "gd"\nkind = "cosine"\nwhere = { heads = 2 }\n'
+    path.write_text(ENTRY + 'printed = "0.5"\nover = ["size"]\n' + more)
+    (claim,) = catalogue.read(path, {"A-1": loss})
+    assert (claim.accepted.low, claim.accepted.high) == (0.45, 0.55)
+    assert (claim.floor, claim.source, claim.author) == (0.4, "W, s", "paper")
+    assert (claim.where, claim.over, claim.kind) == ({"heads": 2}, ["size"], "cosine")
+
+
+def test_entries_by_toyicl_are_findings(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(FINDING)
+    (finding,) = catalogue.read(path, {"A-1": loss})
+    assert isinstance(finding, Finding)
+    assert finding.band == (0.0, np.inf)
+    path.write_text(ENTRY.replace('work = "W"', 'work = "W"\nauthor = "critic"'))
+    (claim,) = catalogue.read(path, {"A-1": loss})
+    assert claim.author == "critic"
 
 
 @pytest.mark.parametrize(
@@ -53,14 +86,229 @@ def test_a_catalogue_of_ones_own_is_read(tmp_path):
     [
         (ENTRY, "A-2", r"^claims must be in .*, got A-2$"),
         (ENTRY + "colour = 1\n", "A-1", r"^claim A-1 of the catalogue must have known entries: "),
-        (ENTRY.replace("band = [0.0, 1.0]\n", ""), "A-1", r"^claim A-1 .*: 'band'$"),
+        (
+            ENTRY + "band = [0, 1]\n",
+            "A-1",
+            r"^claim A-1 of the catalogue must have known entries: ",
+        ),
+        (ENTRY.replace('source = "s"\n', ""), "A-1", r"^claim A-1 .*: 'source'$"),
+        (FINDING.replace("band = [0.0, inf]\n", ""), "A-1", r"^claim A-1 .*: 'band'$"),
+        (FINDING.replace("[0.0, inf]", "[1.0, 0.0]"), "A-1", r"^finding A-1: band must be .*low"),
+        (ENTRY.replace("equals", "near"), "A-1", r"^claim A-1: relation must be one of equals, "),
+        (ENTRY.replace("value = 0.5\n", ""), "A-1", r"^claim A-1: equals, less and greater need a"),
+        (ENTRY.replace('quantity = "loss"\n', ""), "A-1", r"^claim A-1: equals needs a quantity"),
+        (
+            ENTRY.replace('"loss"', '"lost"'),
+            "A-1",
+            r"^claim A-1: quantity must be one of loss ratio",
+        ),
+        (ENTRY.replace("0.5", "0.0"), "A-1", r"^claim A-1: the value compared with must differ"),
+        (ENTRY.replace("0.5", "inf"), "A-1", r"^claim A-1: reference must be a finite number"),
+        (
+            ENTRY.replace("equals", "increases"),
+            "A-1",
+            r"^claim A-1: increases and decreases compare",
+        ),
+        (ENTRY + 'author = "me"\n', "A-1", r"^claim A-1: author must be one of paper, critic"),
     ],
 )
 def test_a_wrong_catalogue_is_named(tmp_path, text, name, message):
     path = tmp_path / "mine.toml"
     path.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        catalogue.read(path, {name: lambda results: results.loss})
+    with pytest.raises(BadInput, match=message):
+        catalogue.read(path, {name: loss})
+
+
+def results(values, stuck=None, **attributes):
+    """Values of seeds 10, 11, ..., with marks of those on their plateau."""
+    stuck = [False] * len(values) if stuck is None else stuck
+    return xr.Dataset(
+        {"a": ("seed", np.array(values, float)), "on_plateau": ("seed", np.array(stuck))},
+        coords={"seed": np.arange(len(values)) + 10},
+        attrs=attributes,
+    )
+
+
+def a_claim(relation="equals", **changes):
+    entries = {"source": "s", "paper": "1"}
+    if relation == "equals":
+        entries |= {"quantity": "loss ratio", "reference": 1.0}
+    return Claim("A", "a is 1", lambda results: results.a, relation=relation, **entries | changes)
+
+
+def a_finding(**changes):
+    return Finding("A", "a is 1", lambda results: results.a, (0.9, 1.1), source="s", **changes)
+
+
+@pytest.mark.parametrize(
+    ("relation", "changes", "values", "verdict"),
+    [
+        ("equals", {}, [1.0, 1.001, 1.002], "reproduced"),
+        ("equals", {}, [1.1, 1.101, 1.102], "not reproduced"),
+        ("equals", {}, [1.0, 1.02, 1.04], "inconclusive"),
+        ("less", {"reference": 2.0}, [1.0, 1.001, 1.002], "reproduced"),
+        ("less", {"reference": 0.5}, [1.0, 1.001, 1.002], "not reproduced"),
+        ("greater", {"reference": 2.0}, [1.0, 1.001, 1.002], "not reproduced"),
+        ("increases", {}, [1.0, 1.001, 1.002], "reproduced"),
+        ("decreases", {}, [1.0, 1.001, 1.002], "not reproduced"),
+        ("decreases", {}, [-1.0, 0.0, 1.0], "inconclusive"),
+        ("appears", {}, [1, 1, 1, 1], "reproduced"),
+        ("appears", {"reference": 0.05}, [1, 1, 0], "reproduced"),
+        ("appears", {}, [0, 0, 0, 0], "not reproduced"),
+        ("appears", {}, [1, 1, 1, 0], "inconclusive"),
+    ],
+)
+def test_each_relation_compares_the_interval_with_its_value(relation, changes, values, verdict):
+    record = a_claim(relation, **changes).judge(results(values))
+    assert record["verdict"] == verdict
+    assert bool(record["reason"]) == (verdict == "inconclusive")
+
+
+def test_a_record_has_mean_interval_range_and_values(close):
+    record = a_claim().judge(results([0.9, 1.1, 1.0]))
+    close(record["measured"], 1.0)
+    assert record["spread"] == [0.9, 1.1]
+    assert record["values"] == [0.9, 1.1, 1.0]
+    assert record["seeds"] == [3, 3]
+    half = 4.302653 * 0.1 / 3**0.5
+    np.testing.assert_allclose(record["interval"], [1 - half, 1 + half], rtol=1e-6)
+
+
+@pytest.mark.parametrize("values", [[np.inf, 1.0, 1.0], [np.nan] * 3, [1.0, 1.0, 1.0]])
+@pytest.mark.parametrize("statement", [a_claim(), a_claim("increases"), a_finding()])
+def test_a_record_is_strict_json_and_open_ends_are_null(statement, values):
+    record = statement.judge(results(values))
+    read = json.loads(json.dumps(record, allow_nan=False))
+    assert read == record
+    if isinstance(statement, Claim) and statement.relation == "increases":
+        assert read["band"] == [0.0, None]
+    bad = not np.isfinite(values).all()
+    assert (record["verdict"] in ("not reproduced", "fails")) == bad
+
+
+def test_seeds_on_their_plateau_are_named_with_their_loss_and_left_out():
+    given = results([1.0, 5.0, 1.001, 1.002], [False, True, False, False])
+    given["loss"] = (("seed", "step"), [[3.0, 1.0], [3.0, 2.9], [3.0, 1.0], [3.0, 1.0]])
+    record = a_claim().judge(given)
+    assert record["verdict"] == "reproduced"
+    assert (record["plateau_seeds"], record["plateau_losses"]) == ([11], [2.9])
+    assert record["seeds"] == [3, 4]
+    assert record["spread"] == [1.0, 1.002]
+
+
+def test_a_value_can_lack_seeds_that_other_values_have():
+    given = results([9.0, 5.0, 1.001, 1.002, 1.0], [False, True, False, False, False])
+    without_first = replace(a_claim(), value=lambda data: data.a.isel(seed=slice(1, None)))
+    record = without_first.judge(given)
+    assert (record["verdict"], record["spread"]) == ("reproduced", [1.0, 1.002])
+
+
+def test_a_claim_of_which_no_seed_left_its_plateau_is_open():
+    record = a_claim().judge(results([1.0, 1.0], [True, True]))
+    assert (record["verdict"], record["measured"]) == ("inconclusive", None)
+    assert "plateau" in record["reason"]
+
+
+def by_size(values, stuck=None):
+    values = np.array(values)
+    stuck = np.zeros(values.shape, bool) if stuck is None else np.array(stuck)
+    return xr.Dataset(
+        {"a": (("size", "size_seed"), values), "stuck": (("size", "size_seed"), stuck)},
+        coords={"size": [5, 50], **seed_coordinate(range(values.shape[1]), "size_seed")},
+    )
+
+
+def test_a_claim_over_sizes_is_about_each_of_them():
+    good, bad = [1.0, 1.001, 1.002], [1.2, 1.201, 1.202]
+    claim = a_claim(plateau="stuck")
+    assert claim.judge(by_size([good, good]))["verdict"] == "reproduced"
+    record = claim.judge(by_size([good, bad]))
+    assert (record["verdict"], record["place"]) == ("not reproduced", "size 50")
+    stuck = [[False, False, False], [True, False, False]]
+    record = claim.judge(by_size([good, bad[:1] + good[:2]], stuck))
+    assert (record["verdict"], record["place"]) == ("inconclusive", "size 50")  # two seeds left
+    assert record["plateau_seeds"] == ["size 50, size_seed 0"]
+
+
+def test_values_can_be_a_sample_over_another_dimension():
+    values = xr.Dataset({"a": ("layer", [1.0, 1.001, 1.002])})
+    assert a_claim().judge(values)["interval"] is None  # compared as they are
+    record = a_claim(over=["layer"]).judge(values)
+    assert record["verdict"] == "reproduced"
+    assert record["interval"][0] < 1.0
+    with pytest.raises(evaluation.BrokenClaim, match=r"^claim A: .* no dimension 'lay' \(over\)$"):
+        a_claim(over=["lay"]).judge(values)
+
+
+def test_a_value_that_does_not_depend_on_seeds_is_compared_as_it_is():
+    for value, verdict in ((1.01, "reproduced"), (1.03, "not reproduced")):
+        record = a_claim().judge(xr.Dataset({"a": value}))
+        assert (record["verdict"], record["seeds"]) == (verdict, None)
+
+
+def test_analytical_claims_are_proved_or_refuted_by_every_value():
+    claim = a_claim(quantity="rounding", analytical=True)
+    assert claim.judge(results([1.0, 1 + 1e-14]))["verdict"] == "proved"
+    assert claim.judge(results([1.0, 1 + 1e-11]))["verdict"] == "refuted"
+    assert claim.judge(results([1.0, np.nan]))["verdict"] == "refuted"
+    # Whether training left its plateau has no influence.
+    assert claim.judge(results([1.0, 1.5], [False, True]))["verdict"] == "refuted"
+
+
+CUT = "Not the full settings: training.steps 100 instead of 200."
+
+
+@pytest.mark.parametrize(
+    ("values", "cut", "end", "verdict"),
+    [
+        ([1.5, 1.501, 1.502], CUT, 0.5, "inconclusive"),
+        ([1.5, 1.501, 1.502], CUT, 1.0, "not reproduced"),
+        ([1.5, 1.501, 1.502], "", 0.5, "not reproduced"),
+        ([1.5], CUT, 0.5, "inconclusive"),
+        ([1.0, 1.001, 1.002], CUT, 0.5, "reproduced"),
+    ],
+)
+def test_a_training_that_was_cut_leaves_a_negative_verdict_open(values, cut, end, verdict):
+    given = results(values, cut=cut)
+    given["loss"] = (("seed", "step"), [[3.0, 1.0, end]] * len(values))
+    record = a_claim().judge(given)
+    assert record["verdict"] == verdict
+    assert (record["reason"] == "training was cut: the loss was still falling") == (
+        verdict == "inconclusive"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([1.0, 0.95], "holds"),
+        ([0.9, 1.1], "holds"),
+        ([1.0, 1.2], "fails"),  # though the mean is in the band
+        ([0.8, 1.0], "fails"),
+        ([np.nan, 1.0], "fails"),
+        ([np.inf, 1.0], "fails"),
+        ([np.nan, np.nan], "fails"),
+    ],
+)
+def test_a_finding_holds_only_if_every_seed_lies_in_the_band(values, verdict):
+    assert a_finding().judge(results(values))["verdict"] == verdict
+
+
+def test_a_finding_needs_a_seed_that_left_its_plateau_at_each_size():
+    finding = a_finding(plateau="stuck")
+    values = [[1.0, 9.0], [1.05, 1.0]]
+    assert finding.judge(by_size(values))["verdict"] == "fails"
+    record = finding.judge(by_size(values, [[False, True], [False, False]]))
+    assert record["verdict"] == "holds"
+    assert record["plateau_seeds"] == ["size 5, size_seed 1"]
+    assert record["spread"] == [1.0, 1.05]
+    assert finding.judge(by_size(values, [[False, True], [True, True]]))["verdict"] == "fails"
+    assert a_finding().judge(results([1.0], [True]))["verdict"] == "fails"
+
+
+def test_without_results_nothing_is_run():
+    for statement in (a_claim(), a_finding()):
+        assert statement.judge(None)["verdict"] == "not run"
 
 
 def two_parts():
@@ -77,10 +325,8 @@ def two_parts():
 
 
 def judged(**changes):
-    claim = claims.Claim(
-        "A", "a", claim_values.loss_over("gd"), (0.9, 1.1), source="s", paper="p", **changes
-    )
-    return claim.judge(two_parts())
+    finding = Finding("A", "a", claim_values.loss_over("gd"), (0.9, 1.1), source="s", **changes)
+    return finding.judge(two_parts())
 
 
 def test_a_claim_is_about_its_part_whose_training_may_be_shorter():
@@ -94,7 +340,7 @@ def test_seeds_on_their_plateau_count_where_the_claim_is_about_them():
     assert (record["spread"], record["verdict"]) == ([1.0, 3.0], "fails")
 
 
-def test_a_shift_is_judged_where_it_is_furthest_on_a_log_scale(close):
+def test_a_shift_is_judged_at_each_of_its_amounts_that_was_measured(close):
     results = xr.Dataset(
         {
             "shifted_loss": (
@@ -114,8 +360,9 @@ def test_a_shift_is_judged_where_it_is_furthest_on_a_log_scale(close):
         },
     )
     value = claim_values.shift("inputs", "gd", low=0.5, high=1.5)
-    close(value(results).values, [0.4, 2.0])
-    close(claim_values.log10(value)(results).values, np.log10([0.4, 2.0]))
+    assert value(results).amount.values.tolist() == [0.5, 1.0]
+    close(value(results).values, [[1.0, 2.0], [0.4, 1.0]])
+    close(claim_values.log10(value)(results).values, np.log10([[1.0, 2.0], [0.4, 1.0]]))
 
 
 def test_the_first_step_of_a_condition():
@@ -123,11 +370,6 @@ def test_the_first_step_of_a_condition():
         [[3.0, 1.0, 2.0], [3.0, 3.0, 3.0]], dims=("seed", "step"), coords={"step": [0, 10, 20]}
     )
     np.testing.assert_array_equal(claim_values.first_step(loss < 2.5).values, [10.0, np.nan])
-
-
-def test_the_furthest_value_is_the_one_that_is_not_finite():
-    values = xr.DataArray([[1.0, -3.0, 2.0], [1.0, np.nan, 5.0]], dims=("seed", "alpha"))
-    np.testing.assert_array_equal(claim_values.furthest(values, "alpha").values, [-3.0, np.nan])
 
 
 def test_values_shown_with_a_claim_use_the_same_part_and_seeds():
@@ -160,7 +402,7 @@ def test_a_part_that_was_not_measured_was_not_run():
 
 
 def of(value, **changes):
-    return claims.Claim("A-7", "a", value, (0.9, 1.1), source="s", paper="p", **changes)
+    return Finding("A-7", "a", value, (0.9, 1.1), source="s", **changes)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +422,7 @@ def of(value, **changes):
     ],
 )
 def test_a_name_that_results_do_not_have_is_an_error(claim, name):
-    with pytest.raises(claims.BrokenClaim, match=rf"^claim A-7: .*\b{name}\b"):
+    with pytest.raises(evaluation.BrokenClaim, match=rf"^claim A-7: .*\b{name}\b"):
         claim.judge(two_parts())
 
 
@@ -202,14 +444,14 @@ def staged(label):
 def test_a_misspelt_label_of_a_fixed_dimension_is_an_error():
     message = r"^claim A-7: the dimension 'reference' has no label 'gddp'; its labels are 'gd'$"
     for changes in ({}, {"where": {"heads": 1}}):
-        with pytest.raises(claims.BrokenClaim, match=message):
+        with pytest.raises(evaluation.BrokenClaim, match=message):
             of(claim_values.loss_over("gddp"), **changes).judge(two_parts())
-    with pytest.raises(claims.BrokenClaim, match=message):
+    with pytest.raises(evaluation.BrokenClaim, match=message):
         of(lambda results: results.reference_loss.sel(reference=["gd", "gddp"])).judge(two_parts())
-    with pytest.raises(claims.BrokenClaim, match=message):
+    with pytest.raises(evaluation.BrokenClaim, match=message):
         of(claim_values.final("loss"), where={"reference": "gddp"}).judge(two_parts())
     assert staged("untrained")["verdict"] == "holds"
-    with pytest.raises(claims.BrokenClaim, match=r"'stage' has no label 'trian'; .*'trained'$"):
+    with pytest.raises(evaluation.BrokenClaim, match=r"'stage' has no label 'trian'; .*'trained'$"):
         staged("trian")
 
 

@@ -1,27 +1,11 @@
-"""Claims and experiment files: how verdicts are reached, and how files are found and refused."""
+"""Experiment files: how they are found, loaded and refused."""
 
-import json
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import xarray as xr
 
-from toyicl.core.datasets import seed_coordinate
 from toyicl.core.errors import BadInput
 from toyicl.harness import experiment
-from toyicl.harness.claims import Claim
-
-CLAIM = Claim(
-    id="A",
-    source="paper",
-    statement="a is about 1",
-    paper="1",
-    value=lambda results: results.a,
-    band=(0.9, 1.1),
-    floor=1.0,
-)
 
 COMPLETE = '''"""mine: a claim.
 
@@ -37,76 +21,6 @@ def measure(settings, histories): pass
 def draw(results): pass
 CLAIMS = ()
 '''
-
-
-def results(values, stuck=None):
-    stuck = [False] * len(values) if stuck is None else stuck
-    return xr.Dataset(
-        {"a": ("seed", np.array(values, float)), "on_plateau": ("seed", np.array(stuck))},
-        coords={"seed": np.arange(len(values)) + 10},
-    )
-
-
-@pytest.mark.parametrize(
-    ("values", "verdict"),
-    [
-        ([1.0, 0.95], "holds"),
-        ([0.9, 1.1], "holds"),
-        ([1.0, 1.2], "fails"),  # though the mean is in the band
-        ([0.8, 1.0], "fails"),
-        ([np.nan, 1.0], "fails"),
-        ([np.inf, 1.0], "fails"),
-        ([np.nan, np.nan], "fails"),
-    ],
-)
-def test_a_claim_holds_only_if_every_seed_lies_in_the_band(values, verdict):
-    record = CLAIM.judge(results(values))
-    assert record["verdict"] == verdict
-    json.dumps(record, allow_nan=False)
-
-
-def test_a_verdict_gives_mean_and_range_over_seeds():
-    record = CLAIM.judge(results([0.9, 1.1, 1.0]))
-    assert record["measured"] == pytest.approx(1.0)
-    assert record["spread"] == pytest.approx([0.9, 1.1])
-    assert record["floor"] == 1.0
-
-
-def test_seeds_on_their_plateau_are_named_and_left_out():
-    record = CLAIM.judge(results([1.0, 5.0, 1.05], [False, True, False]))
-    assert record["verdict"] == "holds"
-    assert record["plateau_seeds"] == [11]
-    assert record["spread"] == pytest.approx([1.0, 1.05])
-
-
-def test_a_claim_fails_if_no_seed_left_its_plateau():
-    record = CLAIM.judge(results([1.0, 1.0], [True, True]))
-    assert record["verdict"] == "fails"
-    assert record["measured"] is None
-
-
-def by_size(stuck):
-    return xr.Dataset(
-        {
-            "b": (("size", "size_seed"), np.array([[1.0, 9.0], [1.05, 1.0]])),
-            "stuck": (("size", "size_seed"), np.array(stuck)),
-        },
-        coords={"size": [5, 50], **seed_coordinate([0, 1], "size_seed")},
-    )
-
-
-def test_a_claim_over_sizes_names_its_stuck_seeds_and_needs_one_left_at_each():
-    claim = replace(CLAIM, value=lambda results: results.b, plateau="stuck")
-    assert claim.judge(by_size([[False, False], [False, False]]))["verdict"] == "fails"
-    record = claim.judge(by_size([[False, True], [False, False]]))
-    assert record["verdict"] == "holds"
-    assert record["plateau_seeds"] == ["size 5, size_seed 1"]
-    assert record["spread"] == pytest.approx([1.0, 1.05])
-    assert claim.judge(by_size([[False, True], [True, True]]))["verdict"] == "fails"
-
-
-def test_without_results_a_claim_is_not_run():
-    assert CLAIM.judge(None)["verdict"] == "not run"
 
 
 def test_every_experiment_of_the_project_loads_and_states_its_cost():

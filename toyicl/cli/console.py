@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from toyicl.harness.claims import band_in_words
+from toyicl.harness.verdicts import FAILURES, NOT_RUN
 
 if TYPE_CHECKING:
     import numpy as np
 
 
+LABELLED = ("critic", "later paper")
+"""Authors that are named before their statements."""
 LINE_EVERY = 30.0
 """Seconds between two lines of progress where standard error is not a terminal."""
 
@@ -94,40 +96,65 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, indent=1, allow_nan=False))
 
 
-def print_verdicts(verdicts: Sequence[Mapping[str, Any]]) -> None:
-    """Print each claim: verdict, the paper's value, ours with its range over seeds, the exact one."""
-    width = max((len(record["id"]) for record in verdicts), default=0)
+def print_verdicts(records: Sequence[Mapping[str, Any]]) -> None:
+    """Print each statement: verdict, the author's value, ours with its interval, the exact one."""
+    name_width = max((len(record["id"]) for record in records), default=0)
+    width = max((len(record["verdict"]) for record in records), default=0)
     place = None
-    for record in verdicts:
+    for record in records:
         if record.get("point") != place:
             place = record["point"]
             print(", ".join(f"{name} = {value}" for name, value in place.items()))
-        print(f"{record['verdict']:<8} {record['id']:<{width}}  {record['statement']}")
+        name = f"{record['id']:<{name_width}}"
+        author = f"{record['author']}: " if record["author"] in LABELLED else ""
+        print(f"{record['verdict']:<{width}} {name}  {author}{record['statement']}")
         for line in _details(record):
-            print(f"{'':<8} {'':<{width}}  {line}")
+            print(f"{'':<{width}} {'':<{name_width}}  {line}")
 
 
 def _details(record: Mapping[str, Any]) -> Iterator[str]:
-    """The lines below a claim's statement."""
+    """The lines below a statement."""
     exact = "" if record["floor"] is None else f"; exact {record['floor']:.4g}"
-    yield f"paper: {record['paper']}; {_ours(record)}{exact}"
-    if record["plateau_seeds"]:
-        seeds = record["plateau_seeds"]
-        left_out = "; ".join(f"seed {seed}" if isinstance(seed, int) else seed for seed in seeds)
-        yield f"left out because still on the plateau: {left_out}"
-    if record["verdict"] == "fails" and record["note"]:
+    paper = f"paper: {record['paper']}; " if record["paper"] else ""
+    yield f"{paper}{_ours(record)}{exact}"
+    losses = record["plateau_losses"] or [None] * len(record["plateau_seeds"])
+    left_out = [
+        (f"seed {seed}" if isinstance(seed, int) else seed)
+        + ("" if loss is None else f" (loss {loss:.4g})")
+        for seed, loss in zip(record["plateau_seeds"], losses, strict=True)
+    ]
+    if left_out:
+        yield f"left out because still on the plateau: {'; '.join(left_out)}"
+    because = ", ".join(
+        filter(None, (record["reason"], record["place"] and f"at {record['place']}"))
+    )
+    if because and record["verdict"] != NOT_RUN:
+        yield f"{record['verdict']}: {because}"
+    if record["verdict"] in FAILURES and record["note"]:
         yield record["note"]
 
 
 def _ours(record: Mapping[str, Any]) -> str:
-    """Our value with its range over seeds and the band in which the claim holds."""
-    if record["verdict"] == "not run":
+    """Our value with its interval, or its range over seeds, and the values that are accepted."""
+    if record["verdict"] == NOT_RUN:
         return f"not run ({record['reason']})"
     if record["measured"] is None:
         return "no seed left its plateau with a finite value"
-    low, high = record["spread"]
-    over_seeds = f" ({low:.4g} to {high:.4g} over seeds)" if high > low else ""
-    return f"ours {record['measured']:.4g}{over_seeds}; allowed: {band_in_words(*record['band'])}"
+    low, high = record["interval"] or record["spread"]
+    kind = "95% interval" if record["interval"] else "range"
+    shown = f" ({kind} {low:.4g} to {high:.4g})" if record["interval"] or high > low else ""
+    return f"ours {record['measured']:.4g}{shown}; compared with: {record['criterion']}"
+
+
+def print_figures(verdicts: Sequence[Mapping[str, Any]]) -> None:
+    """Print the verdict on each figure, by work."""
+    work = None
+    for row in verdicts:
+        if row["work"] != work:
+            work = row["work"]
+            print(f"\n{work}")
+        print(f"{row['figure']}: {row['claims']}\n    {row['verdict']}")
+    print()
 
 
 def print_floors(values: dict[str, Any]) -> None:

@@ -105,10 +105,10 @@ class Draw:
 
 @dataclass(frozen=True)
 class Verify:
-    """Judge each claim: the paper's value, ours with its range over seeds, the exact value, a verdict.
+    """Judge each claim: the paper's value, ours with its 95% interval, the exact value, a verdict.
 
-    Without names, all experiments are verified; with --out, a report is written into that folder, too:
-    README.md, and verdicts.json for the teaching page.
+    Without names, all experiments are verified, and each figure has a verdict, too; with --out, a
+    report is written into that folder: README.md, and verdicts.json for the teaching page.
     """
 
     experiments: Names = ()
@@ -117,6 +117,8 @@ class Verify:
     """Folder of the runs. Default: runs/, or figures/ where runs/ has no results or quick ones only."""
     json: bool = False
     """Print one JSON document and nothing else."""
+    figures: bool = False
+    """Print the tables of figures alone, as Markdown."""
     html: bool = False
     """Write the report as report.html, too."""
 

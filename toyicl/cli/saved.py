@@ -2,13 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from toyicl.cli.console import print_json, print_verdicts, report_note
+from toyicl.cli.console import print_figures, print_json, print_verdicts, report_note
 from toyicl.cli.options import FIGURES, RUNS, Draw, List, Verify
 from toyicl.core.errors import BadInput, Unfinished
 from toyicl.harness import experiment
+from toyicl.harness.claims import OURS
 from toyicl.harness.experiment import CHECKPOINT, RESULTS, Listing
+from toyicl.harness.verdicts import FAILURES, NOT_RUN, VERDICTS
+
+if TYPE_CHECKING:
+    from toyicl.harness.figure_rows import Row
+    from toyicl.harness.report import Chapter
 
 
 def list_experiments(command: List) -> int:
@@ -70,14 +76,53 @@ def draw(command: Draw) -> int:
 def verify(command: Verify) -> int:
     """Judge claims from saved results, and write a report where one is asked for.
 
-    1 if a claim fails, or if the results of an experiment cannot be read or judged.
+    1 if a claim is not reproduced or refuted, if a finding fails, or if the results of an experiment
+    cannot be read or judged.
     """
-    from toyicl.harness import outputs, report
+    from toyicl.harness import report
 
+    _require_consistent(command)
+    chapters, unreadable = _chapters(command)
+    records = [record for chapter in chapters for record in chapter.verdicts]
+    failed = unreadable or any(record["verdict"] in FAILURES for record in records)
+    if command.json:
+        print_json(records)
+    elif command.figures:
+        print(report.figure_tables(chapters, _rows()))
+    else:
+        print_verdicts(records)
+    if command.experiments:
+        return int(failed)
+    if not command.json and not command.figures:
+        print_figures(report.records(chapters, _rows())["figures"])
+        print(_counted(records))
+    if command.out is not None:
+        for path in report.write(chapters, _rows(), command.out, html=command.html):
+            report_note(f"wrote {path}")
+    return int(failed)
+
+
+def _require_consistent(command: Verify) -> None:
+    """Raises BadInput for options that exclude each other."""
     if command.out is not None and not command.out.is_dir():
         raise _no_folder(command.out)
     if command.html and command.out is None:
         raise BadInput("html needs --out, the folder that the report is written into")
+    if command.figures and (command.experiments or command.json):
+        raise BadInput("figures needs all experiments, without names and without --json")
+
+
+def _rows() -> "list[Row]":
+    """The rows of the table of figures."""
+    from toyicl.harness import figure_rows
+
+    return figure_rows.read_all(experiment.folder(), experiment.GROUPS)
+
+
+def _chapters(command: Verify) -> "tuple[list[Chapter], bool]":
+    """The verdicts on each experiment, and whether some of the results could not be read or judged."""
+    from toyicl.harness import outputs, report
+
     chapters, unreadable = [], False
     for listing in chosen(command.experiments or ("all",)):
         results, verdicts = None, None
@@ -92,17 +137,7 @@ def verify(command: Verify) -> int:
             unreadable = True
         judged = outputs.judge(one, None) if verdicts is None else verdicts
         chapters.append(report.Chapter(listing, results, folder, judged))
-    records = [record for chapter in chapters for record in chapter.verdicts]
-    if command.json:
-        print_json(records)
-    else:
-        print_verdicts(records)
-    if not command.experiments and not command.json:
-        print(_counted(records))
-    if not command.experiments and command.out is not None:
-        for path in report.write(chapters, command.out, html=command.html):
-            report_note(f"wrote {path}")
-    return int(unreadable or any(record["verdict"] == "fails" for record in records))
+    return chapters, unreadable
 
 
 def _note_passed_over(out: Path | None, listing: Listing, folder: Path) -> None:
@@ -117,13 +152,15 @@ def _note_passed_over(out: Path | None, listing: Listing, folder: Path) -> None:
 
 
 def _counted(records: Sequence[Mapping[str, Any]]) -> str:
-    """How many claims have each verdict, as a line."""
-    holds, fails, not_run = (
-        sum(record["verdict"] == verdict for record in records)
-        for verdict in ("holds", "fails", "not run")
-    )
-    hint = "; `toyicl run fig2 --quick` makes first results" if not_run == len(records) else ""
-    return f"{holds} hold, {fails} fail, {not_run} not run{hint}"
+    """How many claims and findings have each verdict, as a line."""
+    texts = []
+    for kind, ours in (("claims", False), ("findings", True)):
+        found = [record["verdict"] for record in records if (record["author"] == OURS) == ours]
+        each = [f"{found.count(one)} {one}" for one in VERDICTS if one in found]
+        texts.append(f"{len(found)} {kind}: {', '.join(each)}")
+    nothing = all(record["verdict"] == NOT_RUN for record in records)
+    hint = "; `toyicl run fig2 --quick` makes first results" if nothing else ""
+    return "; ".join(texts) + hint
 
 
 def chosen(names: Sequence[str]) -> list[Listing]:

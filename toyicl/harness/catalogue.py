@@ -1,4 +1,4 @@
-"""Catalogues of claims: the statements of one work, as a TOML file."""
+"""Catalogues of statements: the claims of one work, and toyicl's findings on it, as a TOML file."""
 
 import tomllib
 from collections.abc import Mapping
@@ -7,36 +7,49 @@ from typing import Any
 
 from toyicl.core.errors import BadInput
 from toyicl.harness.claim_values import with_cosine, with_staged_cosine
-from toyicl.harness.claims import Claim, Value
+from toyicl.harness.claims import OURS, Claim, Finding
+from toyicl.harness.evaluation import Value
+
+HEAD = ("work", "author")
+"""Entries of a catalogue that are not statements."""
 
 
-def read(catalogue: Path, values: Mapping[str, Value]) -> tuple[Claim, ...]:
-    """The claims of a catalogue for which values are given: {id: value}.
+def read(catalogue: Path, values: Mapping[str, Value]) -> tuple[Claim | Finding, ...]:
+    """The statements of a catalogue for which values are given: {id: value}.
 
     The first lines of `experiments/von_oswald_2022/claims.toml` explain the entries. Raises BadInput
     for an id that is not in the catalogue and for entries that are wrong.
     """
-    entries = tomllib.loads(catalogue.read_text(encoding="utf-8"))
-    unknown = [name for name in values if name not in entries]
+    found = entries(catalogue)
+    unknown = [name for name in values if name not in found]
     if unknown:
         raise BadInput(f"claims must be in {catalogue}, got {', '.join(unknown)}")
-    return tuple(_claim(entries["work"], name, entries[name], values[name]) for name in values)
+    return tuple(_statement(name, found[name], value) for name, value in values.items())
 
 
-def _claim(work: str, name: str, entry: dict[str, Any], value: Value) -> Claim:
+def entries(catalogue: Path) -> dict[str, dict[str, Any]]:
+    """The entries of a catalogue by id, each with its work and its author."""
+    content = tomllib.loads(catalogue.read_text(encoding="utf-8"))
+    head = {"work": content["work"], "author": content.get("author", "paper")}
+    return {name: head | entry for name, entry in content.items() if name not in HEAD}
+
+
+def _statement(name: str, entry: dict[str, Any], value: Value) -> Claim | Finding:
     rest = dict(entry)
     shown = with_cosine(rest.pop("reference") or None) if "reference" in rest else {}
     shown |= with_staged_cosine() if rest.pop("control", False) else {}
     try:
-        return Claim(
-            name,
-            rest.pop("statement"),
-            value,
-            tuple(rest.pop("band")),
-            source=f"{work}, {rest.pop('source')}",
-            floor=rest.pop("exact", None),
-            shown_with=shown,
-            **rest,
-        )
+        common: dict[str, Any] = {
+            "id": name,
+            "statement": rest.pop("statement"),
+            "value": value,
+            "source": f"{rest['work']}, {rest.pop('source')}",
+            "floor": rest.pop("exact", None),
+            "shown_with": shown,
+        }
+        if rest["author"] == OURS:
+            del rest["author"]
+            return Finding(band=tuple(rest.pop("band")), **common, **rest)
+        return Claim(reference=rest.pop("value", None), **common, **rest)
     except (KeyError, TypeError) as error:
         raise BadInput(f"claim {name} of the catalogue must have known entries: {error}") from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toyicl.harness.claims import NotMeasured, Value
+from toyicl.harness.evaluation import NotMeasured, Value
 
 if TYPE_CHECKING:  # so that listing experiments does not need it
     import xarray as xr
@@ -93,9 +93,9 @@ def with_staged_cosine() -> dict[str, Value]:
 
 
 def shift(name: str, reference: str, *, low: float, high: float) -> Value:
-    """Loss divided by that of a reference where the ratio is furthest from 1, under a shift.
+    """Loss divided by that of a reference under a shift, at its amounts from `low` to `high`.
 
-    `name` is a label of the dimension `shift`; amounts from `low` to `high` are compared.
+    `name` is a label of the dimension `shift`.
     """
 
     def value(results: "xr.Dataset") -> "xr.DataArray":
@@ -103,7 +103,7 @@ def shift(name: str, reference: str, *, low: float, high: float) -> Value:
         inside = ratio.isel(amount=(ratio.amount >= low) & (ratio.amount <= high))
         if not inside.sizes["amount"]:
             raise NotMeasured(f"there is no amount between {low} and {high}")
-        return furthest(inside.copy(data=np.log10(inside.values)), "amount").pipe(lambda v: 10**v)
+        return inside
 
     return value
 
@@ -114,12 +114,6 @@ def shifted_ratio(results: "xr.Dataset", name: str, reference: str) -> "xr.DataA
     other = of(results, "shifted_reference_loss", reference).sel(shift=name, drop=True)
     measured = other.notnull().any([dim for dim in other.dims if dim != "amount"])
     return own.isel(amount=measured) / other.isel(amount=measured)
-
-
-def furthest(values: "xr.DataArray", dim: str, center: float = 0.0) -> "xr.DataArray":
-    """The value furthest from a centre along a dimension; one that is not finite counts as furthest."""
-    distance = np.nan_to_num(np.abs(values.values - center), nan=np.inf)
-    return values.isel({dim: values.copy(data=distance).argmax(dim)})
 
 
 def log10(value: Value) -> Value:

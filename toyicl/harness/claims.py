@@ -1,243 +1,339 @@
-"""Claims: checkable statements, the measured values, and the verdicts."""
+"""Statements to judge: claims by other authors, and findings of toyicl.
 
-import contextlib
+A claim compares a measured value with a value in one of six relations. Its verdict follows from a 95%
+interval of the measured value (`intervals`) and, for equality, from the margin of its quantity
+(`margins`). A finding gives a band of values, and serves as a regression test.
+"""
+
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from toyicl.core.errors import Unfinished
+from toyicl.core.errors import BadInput
+from toyicl.harness import verdicts
+from toyicl.harness.evaluation import (
+    DEFAULT_PLATEAU,
+    BrokenClaim,
+    Evaluated,
+    NotMeasured,
+    Value,
+    evaluate,
+    finite,
+    names_checked,
+)
+from toyicl.harness.intervals import student
+from toyicl.harness.margins import MARGINS, half_width
+from toyicl.harness.verdicts import Region, Verdict
 
 if TYPE_CHECKING:  # so that listing experiments does not need it
     import xarray as xr
 
-Value = Callable[["xr.Dataset"], "xr.DataArray"]
-DEFAULT_PLATEAU = "on_plateau"
-"""Variable that marks seeds on their plateau, if a claim names no other."""
-FIXED_DIMENSIONS = ("reference", "stage", "shift", "kind", "method")
-"""Dimensions whose labels do not depend on settings, so that a label they lack is a wrong name."""
-
-
-class BrokenClaim(Unfinished):
-    """A claim asks for a variable, a dimension, an attribute or a label that results do not have."""
-
-
-class NotMeasured(LookupError):  # noqa: N818 (the claim is not at fault)
-    """Results lack a label that a claim is about, since they are of other settings."""
+Relation = Literal["equals", "less", "greater", "increases", "decreases", "appears"]
+RELATIONS = ("equals", "less", "greater", "increases", "decreases", "appears")
+AUTHORS = ("paper", "critic", "later paper")
+"""Authors of claims."""
+OURS = "toyicl"
+"""Author of findings."""
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A checkable statement of the paper, and the band of measured values for which it holds."""
+class Statement:
+    """A checkable statement with a measured value: a `Claim` or a `Finding`."""
 
     id: str
     """Short name, such as VO-2a-1."""
     statement: str
     """The statement, as one sentence."""
-    value: "Value"
+    value: Value
     """Function that computes the measured value from the results: one for each seed, or a scalar."""
-    band: tuple[float, float]
-    """Smallest and largest value for which the statement holds, both included."""
     _: KW_ONLY
     source: str
-    """Where the paper makes the statement."""
+    """Where the statement is made."""
     paper: str
-    """The paper's own value, as text."""
+    """The author's own value, as text."""
+    work: str = ""
+    """The work that makes the statement."""
     floor: float | None = None
     """The theoretical value, where one is known."""
-    kind: Literal["measured", "by construction", "cosine"] = "measured"
-    """Whether it is measured, holds by construction, or is based on a cosine alone."""
-    shown_with: "Mapping[str, Value]" = field(default_factory=dict)
+    kind: Literal["measured", "cosine"] = "measured"
+    """Whether the statement is based on a cosine alone."""
+    analytical: bool = False
+    """Whether the statement is independent of training. Seeds on a plateau then count."""
+    shown_with: Mapping[str, Value] = field(default_factory=dict)
     """Further values, by name, that the report shows next to the measured one, such as the norm ratio
     and the untrained control of a cosine. They are means over seeds and do not affect the verdict."""
-    where: "Mapping[str, Any]" = field(default_factory=dict)
-    """Coordinates of the part of the results to which the claim applies, such as {"heads": 2};
+    where: Mapping[str, Any] = field(default_factory=dict)
+    """Coordinates of the part of the results to which the statement applies, such as {"heads": 2};
     all results if empty."""
     plateau: str = DEFAULT_PLATEAU
     """The variable that marks the seeds that are still on their plateau."""
     note: str = ""
-    """Why it fails or holds, or how the band was chosen."""
+    """Remarks on the verdict."""
 
     def judge(
         self, results: "xr.Dataset | None", whole: "xr.Dataset | None" = None
     ) -> dict[str, Any]:
-        """The claim with the measured value (mean and range over seeds) and its verdict.
+        """The record of the statement, as plain data: measured value, interval, verdict, and origin.
 
-        A claim holds if the value of every seed lies in the band. Seeds that never left their plateau
-        are named and excluded from the value. The claim fails if no other seed remains, for example at
-        one size, or if a seed diverged. It was not run where results lack the claim's part.
-
-        `whole` are the results of all points of a sweep, if `results` are those of one. Raises
-        BrokenClaim for names that results lack.
+        Seeds that never left their plateau are named and do not count. Without results, and where
+        results lack the statement's part, the verdict is "not run". `whole` are the results of all
+        points of a sweep, if `results` are those of one. Raises BrokenClaim for names that results
+        lack.
         """
-        record: dict[str, Any] = {
-            "id": self.id,
-            "source": self.source,
-            "statement": self.statement,
-            "paper": self.paper,
+        record = self._description() | {
             "measured": None,
             "spread": None,
-            "floor": self.floor,
-            "verdict": "not run",
-            "band": [_finite(bound) for bound in self.band],
-            "plateau_seeds": [],
-            "kind": self.kind,
-            "shown_with": {},
-            "note": self.note,
+            "interval": None,
+            "values": None,
             "seeds": None,
+            "plateau_seeds": [],
+            "plateau_losses": [],
+            "shown_with": {},
+            "verdict": verdicts.NOT_RUN,
             "reason": "",
+            "place": "",
         }
         if results is None:
             return record | {"reason": "there are no results"}
         whole = results if whole is None else whole
         try:
-            chosen, values, stuck = self.evaluate(results, whole)
-            with self._names_checked(whole):
-                record["shown_with"] = {
-                    name: _finite(float(_left(value(chosen), stuck).mean()))
-                    for name, value in self.shown_with.items()
-                }
+            found = self.evaluate(results, whole)
+            with names_checked(self.id, whole):
+                shown = {n: found.mean(v(found.part)) for n, v in self.shown_with.items()}
         except NotMeasured as error:
             return record | {"reason": str(error)}
-        left, judged = True, values.size
-        if stuck is not None:
-            record["plateau_seeds"] = _named(stuck)
-            if stuck.any() and stuck.ndim == 1:
-                record["seeds"] = [int((~stuck).sum()), stuck.size]
-            left = not bool(stuck.all(_seed_dim(stuck)).any())
-            values = values.where(~stuck)
-            judged = int((~stuck).broadcast_like(values).sum())
-        finite = values.where(abs(values) < math.inf)
-        if not finite.count():
-            return record | {"verdict": "fails"}
-        low, high = float(finite.min()), float(finite.max())
-        counted = left and int(finite.count()) == judged
-        holds = counted and self.band[0] <= low and high <= self.band[1]
+        verdict = self._verdict(found)
         return record | {
-            "measured": float(finite.mean()),
-            "spread": [low, high],
-            "verdict": "holds" if holds else "fails",
+            "shown_with": shown,
+            "plateau_seeds": found.plateau_seeds(),
+            "plateau_losses": found.plateau_losses(),
+            **self._measured(found),
+            **verdict._asdict(),
+            "interval": None if verdict.interval is None else list(verdict.interval),
         }
 
-    def evaluate(
-        self, results: "xr.Dataset", whole: "xr.Dataset | None" = None
-    ) -> "tuple[xr.Dataset, xr.DataArray, xr.DataArray | None]":
-        """The claim's part of the results, its value there, and the seeds that are on their plateau.
+    def evaluate(self, results: "xr.Dataset", whole: "xr.Dataset | None" = None) -> Evaluated:
+        """The statement's part of the results, its values there, and the seeds on their plateau.
 
-        The last are None if the value has no seeds. `whole` is as in `judge`. Raises NotMeasured if the
-        results lack the claim's part, and BrokenClaim for names that they lack.
+        Raises NotMeasured if the results lack the part, and BrokenClaim for names that they lack.
         """
-        from toyicl.core.datasets import part  # listing experiments needs no xarray
+        plateau = "" if self.analytical else self.plateau
+        whole = results if whole is None else whole
+        return evaluate(self.id, self.value, self.where, plateau, results, whole)
 
-        with self._names_checked(results if whole is None else whole):
-            for name in self.where:
-                if name not in results.coords:
-                    raise NotMeasured(f"results have no coordinate {name!r}")
-            chosen = part(results, **self.where)
-            values = self.value(chosen)
-        return chosen, values, self._stuck(chosen, values)
+    @property
+    def accepted(self) -> Region:
+        """The values with which the statement is true."""
+        raise NotImplementedError
 
-    def _stuck(self, results: "xr.Dataset", values: "xr.DataArray") -> "xr.DataArray | None":
-        """Which of the value's seeds never left their plateau; None if the value has no seeds.
+    @property
+    def criterion(self) -> str:
+        """The values with which the statement is true, as text."""
+        raise NotImplementedError
 
-        Raises BrokenClaim if `plateau` is the name of no variable, unless it is the default and no
-        variable of the results has that name.
-        """
-        if not self.plateau:
-            return None
-        found = results.get(self.plateau)
-        if found is None and self.plateau != DEFAULT_PLATEAU:
-            raise BrokenClaim(
-                f"claim {self.id}: results have no variable {self.plateau!r} (plateau)"
-            )
-        known = found is not None and set(found.dims) <= set(values.dims)
-        return found if known else None
+    def sample_dims(self, found: Evaluated) -> tuple[str, ...]:
+        """Dimensions along which the values are a sample."""
+        return found.seed_dims()
 
-    @contextlib.contextmanager
-    def _names_checked(self, whole: "xr.Dataset") -> Iterator[None]:
-        """Distinguish a label that was not measured from a name that does not exist.
+    def _verdict(self, found: Evaluated) -> Verdict:
+        raise NotImplementedError
 
-        Raises NotMeasured for a label that a coordinate lacks, since other settings have other labels,
-        and BrokenClaim for a variable, a dimension or an attribute that results lack, and for a label
-        of a fixed dimension that no part of the whole results has.
-        """
-        try:
-            yield
-        except NotMeasured:
-            raise
-        except KeyError as error:
-            missing = _missing_labels(error)
-            if missing is None:
-                raise BrokenClaim(f"claim {self.id}: {error.args[0]}") from error
-            for dim in FIXED_DIMENSIONS:
-                known = whole[dim].values.ravel().tolist() if dim in whole.coords else []
-                wrong = [label for label in missing.get(dim, []) if label not in known]
-                if wrong:
-                    raise BrokenClaim(
-                        f"claim {self.id}: the dimension {dim!r} has no label {wrong[0]!r}; "
-                        f"its labels are {', '.join(map(repr, known))}"
-                    ) from error
-            raise NotMeasured(f"results lack a label: {error.args[0]}") from error
-        except (AttributeError, ValueError) as error:
-            raise BrokenClaim(f"claim {self.id}: {error}") from error
+    def _description(self) -> dict[str, Any]:
+        """The entries of a record that do not depend on results."""
+        return {
+            "id": self.id,
+            "work": self.work,
+            "source": self.source,
+            "statement": self.statement,
+            "paper": self.paper,
+            "floor": self.floor,
+            "kind": self.kind,
+            "analytical": self.analytical,
+            "band": [finite(self.accepted.low), finite(self.accepted.high)],
+            "criterion": self.criterion,
+            "note": self.note,
+        }
+
+    def _measured(self, found: Evaluated) -> dict[str, Any]:
+        """Mean and range of the values that count, each of them if they are few, and how many."""
+        counted = found.counted()
+        numbers = [float(value) for value in counted if math.isfinite(value)]
+        dims = self.sample_dims(found)
+        samples = found.samples(dims) if dims else []
+        total = math.prod(found.values.sizes[dim] for dim in dims)
+        return {
+            "measured": math.fsum(numbers) / len(numbers) if numbers else None,
+            "spread": [min(numbers), max(numbers)] if numbers else None,
+            "values": [finite(value) for value in samples[0].values] if len(samples) == 1 else None,
+            "seeds": [min(len(sample.values) for sample in samples), total] if samples else None,
+        }
 
 
-def _missing_labels(error: KeyError) -> dict[str, list[Any]] | None:
-    """The labels that xarray looked for in an index when it raised an error, by dimension.
+@dataclass(frozen=True, kw_only=True)
+class Claim(Statement):
+    """A statement by an author other than toyicl.
 
-    None if the error is not of a look-up. The message has only the name of the dimension; the labels
-    are the argument of the index's method `sel`.
+    Raises BadInput for entries that do not fit the relation.
     """
-    import numpy as np  # listing experiments does not need it
 
-    found: dict[str, list[Any]] | None = None
-    trace = error.__traceback__
-    while trace is not None:
-        frame = trace.tb_frame
-        if frame.f_globals.get("__name__") == "xarray.core.indexes":
-            found = found or {}
-            if frame.f_code.co_name == "sel":
-                labels = frame.f_locals["labels"].items()
-                found |= {str(dim): np.ravel(label).tolist() for dim, label in labels}
-        trace = trace.tb_next
-    return found
+    relation: Relation
+    """How the measured value compares with `reference`: it "equals" it within the margin of `quantity`,
+    is "less" or "greater"; or it "increases" or "decreases": is above or below 0, as a difference or a
+    slope is; or an event, a value of 0 or 1, "appears" in more than the fraction `reference` of
+    seeds."""
+    quantity: str = ""
+    """A key of `margins.MARGINS`, for "equals"."""
+    reference: float | None = None
+    """The value that the measured one is compared with; for "appears", a half if it is not given."""
+    printed: str = ""
+    """The number that the work prints, as text; the margin covers half a unit of its last digit."""
+    over: Sequence[str] = ()
+    """Dimensions along which the values are a sample, if they are not those of seeds."""
+    author: Literal["paper", "critic", "later paper"] = "paper"
+
+    def __post_init__(self) -> None:
+        compared = self.reference is not None
+        rules = {
+            f"relation must be one of {', '.join(RELATIONS)}": self.relation in RELATIONS,
+            f"author must be one of {', '.join(AUTHORS)}; a statement by {OURS} is a finding": (
+                self.author in AUTHORS
+            ),
+            "reference must be a finite number": not compared or math.isfinite(self.reference or 0),
+            "equals, less and greater need a value to compare with": compared
+            or self.relation not in ("equals", "less", "greater"),
+            "increases and decreases compare with 0 and take no other value": not compared
+            or self.relation not in ("increases", "decreases"),
+            f"quantity must be one of {', '.join(MARGINS)}": self.quantity in ("", *MARGINS),
+            "equals needs a quantity": bool(self.quantity) or self.relation != "equals",
+        }
+        for rule, kept in rules.items():
+            if not kept:
+                raise BadInput(f"claim {self.id}: {rule}")
+        if self.relation == "equals":
+            self._half_width()
+
+    def _half_width(self) -> float:
+        try:
+            return half_width(self.quantity, self.reference or 0.0, self.printed)
+        except BadInput as error:
+            raise BadInput(f"claim {self.id}: {error}") from error
+
+    @property
+    def compared_with(self) -> float:
+        """The value that the measured one is compared with."""
+        default = 0.5 if self.relation == "appears" else 0.0
+        return default if self.reference is None else self.reference
+
+    @property
+    def accepted(self) -> Region:
+        """The values with which the claim is true."""
+        value = self.compared_with
+        match self.relation:
+            case "equals":
+                half = self._half_width()
+                return Region(value - half, value + half, closed=True)
+            case "less" | "decreases":
+                return Region(-math.inf, value, closed=False)
+            case _:
+                return Region(value, math.inf, closed=False)
+
+    @property
+    def criterion(self) -> str:
+        """The values with which the claim is true, as text."""
+        value = self.compared_with
+        match self.relation:
+            case "equals":
+                return f"{value:.4g} ± {self._half_width():.2g}"
+            case "less" | "decreases":
+                return f"less than {value:.4g}"
+            case "appears":
+                return f"in more than {100 * value:.4g}% of seeds"
+            case _:
+                return f"greater than {value:.4g}"
+
+    def sample_dims(self, found: Evaluated) -> tuple[str, ...]:
+        """Dimensions along which the values are a sample.
+
+        Raises BrokenClaim if the values lack a dimension of `over`.
+        """
+        missing = [dim for dim in self.over if dim not in found.values.dims]
+        if missing:
+            raise BrokenClaim(f"claim {self.id}: values have no dimension {missing[0]!r} (over)")
+        return tuple(self.over) or found.seed_dims()
+
+    def _verdict(self, found: Evaluated) -> Verdict:
+        over = self.sample_dims(found)
+        if self.analytical:
+            each = verdicts.of_each_value(self.accepted, found.samples(()))
+            proved = each.verdict == verdicts.REPRODUCED
+            return each._replace(verdict=verdicts.PROVED if proved else verdicts.REFUTED)
+        if not over:
+            verdict = verdicts.of_each_value(self.accepted, found.samples(()))
+        else:
+            interval_of = verdicts.successes if self.relation == "appears" else student
+            verdict = verdicts.of_samples(self.accepted, found.samples(over), interval_of)
+        if verdict.verdict != verdicts.REPRODUCED and _was_cut(found):
+            return verdict._replace(verdict=verdicts.INCONCLUSIVE, reason=verdicts.CUT)
+        return verdict
+
+    def _description(self) -> dict[str, Any]:
+        return super()._description() | {
+            "author": self.author,
+            "relation": self.relation,
+            "quantity": self.quantity,
+            "reference": self.compared_with,
+            "over": list(self.over),
+        }
 
 
-def band_in_words(low: float | None, high: float | None) -> str:
-    """The values with which a claim holds, as text; None is an open end."""
-    if low is None:
-        return "any value" if high is None else f"at most {high:.4g}"
-    return f"at least {low:.4g}" if high is None else f"{low:.4g} to {high:.4g}"
+@dataclass(frozen=True)
+class Finding(Statement):
+    """A statement by toyicl, which holds if the values of all seeds lie in its band."""
+
+    band: tuple[float, float]
+    """Smallest and largest value for which the statement holds, both included."""
+    _: KW_ONLY
+    paper: str = ""
+
+    def __post_init__(self) -> None:
+        low, high = self.band
+        if not low <= high:
+            raise BadInput(f"finding {self.id}: band must be (low, high), got {self.band}")
+
+    @property
+    def author(self) -> str:
+        """The author of every finding."""
+        return OURS
+
+    @property
+    def accepted(self) -> Region:
+        """The band."""
+        return Region(*self.band, closed=True)
+
+    @property
+    def criterion(self) -> str:
+        """The band as text."""
+        low, high = self.band
+        if math.isinf(low):
+            return "any value" if math.isinf(high) else f"at most {high:.4g}"
+        return f"at least {low:.4g}" if math.isinf(high) else f"{low:.4g} to {high:.4g}"
+
+    def _verdict(self, found: Evaluated) -> Verdict:
+        samples = found.samples(found.seed_dims())
+        if not all(sample.values for sample in samples):
+            return Verdict(verdicts.FAILS, verdicts.ALL_ON_PLATEAU)
+        each = verdicts.of_each_value(self.accepted, samples)
+        holds = each.verdict == verdicts.REPRODUCED
+        return each._replace(verdict=verdicts.HOLDS if holds else verdicts.FAILS)
+
+    def _description(self) -> dict[str, Any]:
+        return super()._description() | {"author": OURS}
 
 
-def _finite(number: float) -> float | None:
-    """A number, or None if it is not finite, since JSON has no infinity or NaN."""
-    return number if math.isfinite(number) else None
+def _was_cut(found: Evaluated) -> bool:
+    """Whether training was shorter than at full settings and the loss was still falling."""
+    from toyicl.harness import loss_curves  # needs NumPy, which listing experiments does not
 
-
-def _left(values: "xr.DataArray", stuck: "xr.DataArray | None") -> "xr.DataArray":
-    """Values of the seeds that left their plateau; all values if no seed did, or none is marked."""
-    if stuck is None or not set(stuck.dims) <= set(values.dims) or bool(stuck.all()):
-        return values
-    return values.where(~stuck)
-
-
-def _named(stuck: "xr.DataArray") -> list[Any]:
-    """Seeds on their plateau: numbers, or texts such as "size 20, seed 1" with more dimensions."""
-    if stuck.dims == ("seed",):
-        return [int(seed) for seed in stuck["seed"].values[stuck.values]]
-    dim = _seed_dim(stuck)
-    found = stuck.stack(place=[name for name in stuck.dims if name != dim] + [dim])
-    return [
-        ", ".join(
-            f"{name} {value}"
-            for name, value in zip(found.place.to_index().names, place, strict=True)
-        )
-        for place in found.place.values[found.values]
-    ]
-
-
-def _seed_dim(values: "xr.DataArray") -> str:
-    from toyicl.core.datasets import seed_dim  # not at the top: listing needs no xarray
-
-    return seed_dim(values)
+    shortened = loss_curves.is_shortened(str(found.part.attrs.get("cut", "")))
+    return shortened and loss_curves.any_is_falling(found.part, found.stuck)

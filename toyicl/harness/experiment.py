@@ -7,7 +7,7 @@ An experiment file defines
 - `trainings(settings) -> dict[str, Job]`, what is trained, by name; absent if nothing is trained;
 - `measure(settings, histories) -> Dataset`, where `histories` has the history of each training by name;
 - `draw(results) -> Figure`;
-- `CLAIMS`.
+- `CLAIMS`, a tuple of `Claim` and `Finding`.
 
 The first line of its docstring is its claim; a line "Cost: ..." gives the cost, and an optional line
 "Alias: ..." a second name. The files are in the folder `experiments`, or given by path.
@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from toyicl.core.errors import BadInput
-from toyicl.harness.claims import Claim
+from toyicl.harness.claims import Statement
 
 if TYPE_CHECKING:  # so that listing experiments needs none of them
     import xarray as xr
@@ -52,7 +52,7 @@ class Experiment:
     """The trainings that given settings need, by name; none if the file does not define it."""
     measure: "Callable[[Any, Histories], xr.Dataset]"
     draw: "Callable[[xr.Dataset], Figure]"
-    claims: Sequence[Claim]
+    claims: Sequence[Statement]
     digest: str
     """Digest of the file."""
 
@@ -184,7 +184,9 @@ def _wrong_kinds(module: ModuleType) -> list[str]:
     """A sentence for each name of an experiment file that is not of the kind it has to be."""
     full, claims = module.FULL, module.CLAIMS
     settings = is_dataclass(full) and not isinstance(full, type)
-    each_a_claim = isinstance(claims, tuple | list) and all(isinstance(c, Claim) for c in claims)
+    each_a_statement = isinstance(claims, tuple | list) and all(
+        isinstance(c, Statement) for c in claims
+    )
     rules = {
         "FULL must be an instance of a frozen dataclass": settings
         and type(full).__dataclass_params__.frozen,
@@ -194,6 +196,6 @@ def _wrong_kinds(module: ModuleType) -> list[str]:
         ),
         "measure must be a function (settings, histories)": callable(module.measure),
         "draw must be a function (results)": callable(module.draw),
-        "CLAIMS must be a tuple of Claim": each_a_claim,
+        "CLAIMS must be a tuple of Claim and Finding": each_a_statement,
     }
     return [rule for rule, holds in rules.items() if not holds]

@@ -1,7 +1,7 @@
-"""The report on all experiments: every claim with its verdict, every figure with its command."""
+"""The report on all experiments: a verdict on every figure and every claim, with their commands."""
 
+import itertools
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,21 +10,36 @@ from typing import Any, NamedTuple
 import xarray as xr
 from markdown_it import MarkdownIt
 
-from toyicl.harness import atomic_files
-from toyicl.harness.claims import band_in_words
+from toyicl.harness import atomic_files, figure_rows, report_tables
+from toyicl.harness.claims import OURS
 from toyicl.harness.experiment import Listing
+from toyicl.harness.figure_rows import Row
 from toyicl.harness.results import FIGURE
 
 MARKDOWN = "README.md"
 PAGE = "report.html"
 RECORDS = "verdicts.json"
-MARKS = {"holds": "holds", "fails": "**fails**", "not run": "not run"}
-FAILURES = {
-    "exact": "Analytical: independent of training",
-    "full": "Measured at full settings",
-    "cut": "Measured at less than full settings: more steps, larger batches or more seeds may matter",
-}
-"""What a verdict is based on."""
+KEPT = (
+    "id", "author", "statement", "verdict", "reason", "place", "kind", "analytical", "paper",
+    "measured", "interval", "spread", "seeds", "criterion", "note",
+)  # fmt: skip
+"""Entries of a claim's record that the teaching page shows."""
+MARGINS = (
+    "A claim that two values are equal is judged by a margin of equivalence that is chosen once for "
+    "each kind of quantity. Where a work prints a number, the margin is at least half a unit of its "
+    "last digit."
+)
+VERDICTS = (
+    "A claim is *reproduced* if the whole 95% interval of its value lies within the margin of what is "
+    "claimed, or on the claimed side of it; *not reproduced* if the whole interval lies outside; and "
+    "*inconclusive* otherwise, also with fewer than three seeds, and if the training was cut while the "
+    "loss was still falling. The interval is Student's, of the mean over seeds, or Wilson's, of a "
+    "fraction of seeds. If there are values at several sizes or of several models, the verdict is on "
+    "each of them, and the interval shown contains all of theirs. Analytical claims are independent "
+    "of training: they are *proved* or *refuted*, to rounding. Seeds that are still on their plateau "
+    "are named and left out. *Cosine* marks claims that are based on a cosine similarity alone: they "
+    "are shown with the norm ratio and the cosine of the untrained model."
+)
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; font-size: 0.85rem; display: block; overflow-x: auto; }
@@ -47,14 +62,17 @@ class Chapter(NamedTuple):
     verdicts: Sequence[Mapping[str, Any]]
 
 
-def write(chapters: Sequence[Chapter], folder: Path, *, html: bool = False) -> list[Path]:
+def write(
+    chapters: Sequence[Chapter], rows: Sequence[Row], folder: Path, *, html: bool = False
+) -> list[Path]:
     """Write the report into a folder, with links to the figures.
 
     README.md, which code hosts render where the folder is opened; verdicts.json, what the teaching page
-    shows of it; and with `html` the same report as report.html.
+    shows of it; and with `html` the same report as report.html. `rows` are those of the table of
+    figures.
     """
-    text = markdown(chapters, folder)
-    plain = json.dumps(records(chapters), indent=1, allow_nan=False) + "\n"
+    text = markdown(chapters, rows, folder)
+    plain = json.dumps(records(chapters, rows), indent=1, allow_nan=False) + "\n"
     contents = {MARKDOWN: text, RECORDS: plain}
     if html:
         contents[PAGE] = page(text)
@@ -72,93 +90,114 @@ def page(text: str) -> str:
     )
 
 
-def records(chapters: Sequence[Chapter]) -> list[dict[str, Any]]:
-    """The verdicts by experiment, as plain data; numbers that are not finite are None."""
-    found = []
+def records(chapters: Sequence[Chapter], rows: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
+    """The verdicts by figure and by experiment, as plain data without infinities and NaN."""
+    by_id = _by_id(chapters)
+    figures = [
+        {
+            "work": by_id[row.headline][0]["work"],
+            "figure": row.figure,
+            "claims": row.claims,
+            "verdict": figure_rows.verdict(row, by_id),
+            "ours": report_tables.ours(by_id[row.headline][0]),
+            "paper": by_id[row.headline][0]["paper"],
+        }
+        for row in rows
+    ]
+    experiments = []
     for chapter in chapters:
         attributes = {} if chapter.results is None else chapter.results.attrs
-        shown = [
-            {name: record[name] for name in ("id", "statement", "verdict", "kind", "note")}
-            | {name: _finite(record[name]) for name in ("measured", "spread", "band")}
-            for record in chapter.verdicts
-        ]
-        found.append(
+        experiments.append(
             {
                 "experiment": chapter.listing.name,
                 "claim": chapter.listing.claim,
                 "command": attributes.get("command", f"toyicl run {chapter.listing.name}"),
                 "cut": attributes.get("cut", ""),
-                "records": shown,
+                "records": [{name: record[name] for name in KEPT} for record in chapter.verdicts],
             }
         )
+    return {"figures": figures, "experiments": experiments}
+
+
+def _by_id(chapters: Sequence[Chapter]) -> dict[str, list[Mapping[str, Any]]]:
+    """The verdicts on each statement; there are several if its experiment is a sweep."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for chapter in chapters:
+        for record in chapter.verdicts:
+            found.setdefault(record["id"], []).append(record)
     return found
 
 
-def _finite(value: Any) -> Any:
-    """A number, or each of some, with None where it is not finite."""
-    if isinstance(value, list):
-        return [_finite(entry) for entry in value]
-    return value if value is None or math.isfinite(value) else None
-
-
-def markdown(chapters: Sequence[Chapter], folder: Path) -> str:
+def markdown(chapters: Sequence[Chapter], rows: Sequence[Row], folder: Path) -> str:
     """The report as Markdown, with links relative to the folder that it is written into."""
-    parts = [_head(chapters), *(_chapter(chapter, folder) for chapter in chapters)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _head(chapters: Sequence[Chapter]) -> str:
-    records = [record for chapter in chapters for record in chapter.verdicts]
-    counts = {
-        verdict: sum(record["verdict"] == verdict for record in records)
-        for verdict in ("holds", "fails", "not run")
-    }
-    statements = {"-".join(str(record["id"]).split("-")[:3]) for record in records}
-    quick = sum(_level(chapter) == "quick" for chapter in chapters)
-    lines = [
+    parts = [
         "# Claims and verdicts",
-        f"{len(statements)} statements, judged by {len(records)} values: {counts['holds']} hold, "
-        f"{counts['fails']} fail, {counts['not run']} were not run. A claim holds if its value is in "
-        "the allowed band for every seed; seeds that are still on their plateau are named and left "
-        "out. *By construction* marks claims that are independent of training, *cosine* those that "
-        "are based on a cosine similarity alone: they are shown with the norm ratio and the cosine "
-        "of the untrained model. `toyicl verify --out figures` writes this report.",
+        figure_tables(chapters, rows),
+        *_numbers(chapters),
+        "## Margins",
+        MARGINS,
+        report_tables.margins(),
+        *(_chapter(chapter, folder) for chapter in chapters),
+        *_findings(chapters),
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def figure_tables(chapters: Sequence[Chapter], rows: Sequence[Row]) -> str:
+    """The tables of figures, as Markdown, one for each work.
+
+    A row's claims must be among those of the chapters.
+    """
+    by_id = _by_id(chapters)
+    costs = {
+        record["id"]: chapter.listing.cost for chapter in chapters for record in chapter.verdicts
+    }
+    works = itertools.groupby(rows, lambda row: str(by_id[row.headline][0]["work"]))
+    tables = [
+        f"### {work}\n\n{report_tables.figures(list(own), by_id, costs)}" for work, own in works
+    ]
+    return "\n\n".join(tables)
+
+
+def _numbers(chapters: Sequence[Chapter]) -> list[str]:
+    """How many claims have each verdict, and what the verdicts mean."""
+    claims = [record for chapter in chapters for record in _claims(chapter)]
+    quick = sum(_level(chapter) == "quick" for chapter in chapters)
+    return [
+        "## Verdicts",
+        VERDICTS,
+        report_tables.counts(claims) if claims else "",
         f"{quick} experiments were run at quick settings; their verdicts are indicative."
         if quick
         else "",
-        *_failures(chapters),
+        "`toyicl verify --out figures` writes this report.",
     ]
-    return "\n\n".join(filter(None, lines))
 
 
-def _failures(chapters: Sequence[Chapter]) -> list[str]:
-    """The claims that fail, grouped by what the verdict is based on."""
-    groups: dict[str, list[str]] = {title: [] for title in FAILURES.values()}
-    for chapter in chapters:
-        for record in chapter.verdicts:
-            if record["verdict"] == "fails":
-                groups[_why(chapter, record)].append(
-                    f"- {chapter.listing.name}, {record['id']}: {record['statement']}. "
-                    f"Ours: {_ours(record)}; allowed: {_band(record)}; the paper: {record['paper']}."
-                    + (f" {record['note']}" if record["note"] else "")
-                )
-    found = [[f"### {title}", "\n".join(lines)] for title, lines in groups.items() if lines]
-    return ["## Claims that fail", *(text for pair in found for text in pair)] if found else []
+def _claims(chapter: Chapter) -> list[Mapping[str, Any]]:
+    return [record for record in chapter.verdicts if record["author"] != OURS]
 
 
-def _why(chapter: Chapter, record: Mapping[str, Any]) -> str:
-    if record["kind"] == "by construction":
-        return FAILURES["exact"]
-    cut = chapter.results is not None and chapter.results.attrs.get("cut")
-    return FAILURES["cut" if cut else "full"]
+def _findings(chapters: Sequence[Chapter]) -> list[str]:
+    """The section of findings; empty if there are none."""
+    found = [
+        (chapter.listing.name, record)
+        for chapter in chapters
+        for record in chapter.verdicts
+        if record["author"] == OURS
+    ]
+    if not found:
+        return []
+    return [
+        "## Findings of toyicl",
+        "Statements of this project, which serve as regression tests and are not counted among the "
+        "claims. A finding holds if the value of every seed that left its plateau is in its band.",
+        report_tables.findings(found),
+    ]
 
 
 def _level(chapter: Chapter) -> str:
     return "" if chapter.results is None else str(chapter.results.attrs["level"])
-
-
-def _band(record: Mapping[str, Any]) -> str:
-    return band_in_words(*record["band"])
 
 
 def _chapter(chapter: Chapter, folder: Path) -> str:
@@ -170,7 +209,9 @@ def _chapter(chapter: Chapter, folder: Path) -> str:
         picture = chapter.folder / f"{FIGURE}.png"
         link = Path(os.path.relpath(picture, folder)).as_posix()
         lines += [f"![{listing.name}]({link})", _origin(listing, results)]
-    return "\n\n".join(filter(None, [*lines, _table(chapter.verdicts), _settings(results)]))
+    claims = _claims(chapter)
+    lines += [report_tables.claims(claims) if claims else "", _settings(results)]
+    return "\n\n".join(filter(None, lines))
 
 
 def _origin(listing: Listing, results: xr.Dataset) -> str:
@@ -190,44 +231,3 @@ def _origin(listing: Listing, results: xr.Dataset) -> str:
 
 def _settings(results: xr.Dataset | None) -> str:
     return "" if results is None else f"All settings: `{results.attrs['settings']}`"
-
-
-def _table(verdicts: Sequence[Mapping[str, Any]]) -> str:
-    rows = [
-        "| verdict | claim | paper | ours (range over seeds) | exact | allowed | shown with it |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for record in verdicts:
-        kind = "" if record["kind"] == "measured" else f" *({record['kind']})*"
-        note = f" {record['note']}" if record["note"] else ""
-        stuck = _stuck(record["plateau_seeds"])
-        point = ", ".join(f"{name} = {value}" for name, value in record.get("point", {}).items())
-        cells = [
-            MARKS[record["verdict"]],
-            f"{record['id']}: {point and f'({point}) '}{record['statement']}.{kind}{note}{stuck}",
-            record["paper"],
-            _ours(record),
-            _number(record["floor"]),
-            _band(record),
-            ", ".join(f"{name} {_number(value)}" for name, value in record["shown_with"].items()),
-        ]
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(rows)
-
-
-def _ours(record: Mapping[str, Any]) -> str:
-    if record["measured"] is None:
-        return "not run" if record["verdict"] == "not run" else "no seed can be judged"
-    low, high = record["spread"]
-    spread = f" ({_number(low)}, {_number(high)})" if high > low else ""
-    left = f", {record['seeds'][0]} of {record['seeds'][1]} seeds" if record["seeds"] else ""
-    return _number(record["measured"]) + spread + left
-
-
-def _stuck(seeds: Sequence[Any]) -> str:
-    names = [f"seed {seed}" if isinstance(seed, int) else str(seed) for seed in seeds]
-    return f" Left out because still on the plateau: {'; '.join(names)}." if names else ""
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"

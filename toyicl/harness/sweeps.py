@@ -9,7 +9,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl.core.datasets import without_padding
-from toyicl.harness.claims import Claim, NotMeasured
+from toyicl.harness.claims import Statement
+from toyicl.harness.evaluation import NotMeasured
 from toyicl.plots import figures
 
 MEASURED = "measured_"
@@ -88,8 +89,11 @@ def _measured(point: xr.Dataset) -> xr.Dataset:
     return point.drop_vars(marks).isel(kept)
 
 
-def draw(claims: Sequence[Claim], results: xr.Dataset, sweep: dict[str, list[Any]]) -> Figure:
-    """Figure of the values of each claim at the points of the grid, with its band and exact value."""
+def draw(claims: Sequence[Statement], results: xr.Dataset, sweep: dict[str, list[Any]]) -> Figure:
+    """Figure of the values of each claim or finding at the points of the grid.
+
+    Shaded are the values with which it is true; the exact value is a dotted line.
+    """
     if not claims:
         figure = figures.panels(1, 1)
         figure.axes[0].remove()
@@ -103,13 +107,14 @@ def draw(claims: Sequence[Claim], results: xr.Dataset, sweep: dict[str, list[Any
         axes.remove()
     for axes, claim in zip(figure.axes, claims, strict=True):
         values = [_kept_and_stuck(claim, point, results) for point in points]
-        figures.over_points(axes, values, names, band=claim.band, exact=claim.floor)
+        band = (claim.accepted.low, claim.accepted.high)
+        figures.over_points(axes, values, names, band=band, exact=claim.floor)
         axes.set(title=claim.id, xlabel=", ".join(sweep))
     figures.caption(
         figure,
         [
             "Each claim's value at every point of the sweep, a mark for each seed; shaded: where it",
-            "holds; dotted: exact; crosses: seeds on their plateau, at its edge if off the scale.",
+            "is true; dotted: exact; crosses: seeds on their plateau, at its edge if off the scale.",
             *(f"{claim.id}: {claim.statement}." for claim in claims),
             figures.command_sentence(results),
         ],
@@ -118,17 +123,14 @@ def draw(claims: Sequence[Claim], results: xr.Dataset, sweep: dict[str, list[Any
 
 
 def _kept_and_stuck(
-    claim: Claim, point: xr.Dataset, whole: xr.Dataset
+    claim: Statement, point: xr.Dataset, whole: xr.Dataset
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values of a claim at a point: of seeds that left their plateau, and of seeds that did not.
 
     Both are empty at a point that lacks what the claim is about.
     """
     try:
-        _, values, stuck = claim.evaluate(point, whole)
+        found = claim.evaluate(point, whole)
     except NotMeasured:
         return np.empty(0), np.empty(0)
-    if stuck is None:
-        return values.values.ravel(), np.empty(0)
-    on_plateau = stuck.broadcast_like(values).transpose(*values.dims).values
-    return values.values[~on_plateau], values.values[on_plateau]
+    return found.counted(), found.on_plateau()

@@ -75,15 +75,19 @@ def over_points(
 ) -> None:
     """Draw values of seeds at named points, with the band in which they should lie.
 
-    `values` has, for each point, those of seeds that left their plateau, which set the scale, and those
-    of seeds that did not.
+    An end of the band may be infinite. `values` has, for each point, those of seeds that left their
+    plateau, which set the scale, and those of seeds that did not.
     """
-    axes.axhspan(*band, color="0.9")
+    ends = [(0.0, end) for end in band if np.isfinite(end)]
+    if ends:
+        axes.update_datalim(ends)
+        axes.autoscale_view()
     for position, (kept, _) in enumerate(values):
         axes.plot(np.full(len(kept), position), kept, "o", color=MODEL, markersize=3, alpha=0.75)
     if exact is not None:
         floor_line(axes, exact, "exact")
     limits = low, high = axes.get_ylim()
+    axes.axhspan(max(low, band[0]), min(high, band[1]), color="0.9", zorder=0)
     edge = 0.03 * (high - low)
     for position, (_, stuck) in enumerate(values):
         inside = np.clip(stuck, low + edge, high - edge)
