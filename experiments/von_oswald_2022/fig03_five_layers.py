@@ -96,7 +96,7 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
         {"trimmed_loss": ("seed", [metrics.trimmed_loss(one, many) for one in _each(history)])},
         {"unclipped_unstable": ("seed", _unstable(unclipped, zero))},
         {"clipped_unstable": ("seed", _unstable(history, zero))},
-        {"unclipped_loss": ("seed", unclipped.training_loss[:, -1])},
+        {"unclipped_loss": ("seed", unclipped.training_loss[:, -1]), "zero_loss": zero},
         released_loss(settings, histories["released"]),
     )
     losses = [metrics.trimmed_loss(one, many) for one in trimmed.values()]
@@ -136,22 +136,34 @@ def _trimmed(results: xr.Dataset, reference: str) -> xr.DataArray:
     return claim_values.of(results, "trimmed_reference_loss", reference)
 
 
+def _position(results: xr.Dataset) -> xr.DataArray:
+    """Log of the trimmed loss, between that of the best GD++, 0, and of GD++ as tuned, 1."""
+    best, tuned = (np.log(_trimmed(results, name)) for name in ("gdpp", TUNED))
+    return (results.trimmed_loss.copy(data=np.log(results.trimmed_loss)) - best) / (tuned - best)
+
+
 CLAIMS = (
     *catalogue.read(
         Path(__file__).with_name("claims.toml"),
         {
             "VO-1-2-K5": claim_values.loss_over("gd"),
-            "VO-3b-1": lambda results: results.trimmed_loss,
+            "VO-3b-1": lambda results: results.trimmed_loss / results.zero_loss,
             "VO-3b-1-linear": claim_values.final("loss"),
             "VO-3b-2": lambda results: results.trimmed_loss / _trimmed(results, "gdpp"),
+            "VO-3b-2-tuned": lambda results: results.trimmed_loss / _trimmed(results, TUNED),
             "VO-3b-2-shared": lambda results: _trimmed(results, SHARED) / results.trimmed_loss,
+            "VO-3b-between": _position,
             "VO-3b-3": claim_values.final("model_cosine", "gdpp"),
             "VO-3b-3-gd": claim_values.final("model_cosine", "gd"),
+            "VO-3b-3-order": lambda results: (
+                claim_values.final("model_cosine", "gdpp")(results)
+                - claim_values.final("model_cosine", "gd")(results)
+            ),
             "VO-3b-4": lambda results: (
                 results.interpolated_loss >= 1.5 * claim_values.last(results.loss)
-            ).mean(),
+            ).astype(float),
             "VO-A12-1": lambda results: (
-                results.unclipped_unstable.mean() - results.clipped_unstable.mean()
+                results.unclipped_unstable.astype(float) - results.clipped_unstable
             ),
         },
     ),

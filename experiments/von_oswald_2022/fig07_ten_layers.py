@@ -22,7 +22,13 @@ from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture
 from toyicl.plots import reference_panels
 from toyicl.studies.alignment import DeepStudy, alignment
-from toyicl.studies.deep_references import TUNED, deep_references, released_loss, tuned_gdpp
+from toyicl.studies.deep_references import (
+    TUNED,
+    UNCLIPPED,
+    deep_references,
+    released_loss,
+    tuned_gdpp,
+)
 from toyicl.studies.shifts import shifts
 from toyicl.studies.weights import interpolation, learned_steps
 from toyicl.training import recipes
@@ -66,10 +72,12 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
         histories[name] for name in ("model", "released", "five separate layers")
     )
     references = deep_references(settings.task, settings.model, histories[TUNED])
+    learned = learned_steps(settings, history.final)
+    learned["learned_rate"] = ("seed", settings.task.context_size * learned["learned_step"][1])
     return dataset(
         alignment(settings, history, references),
         interpolation(settings, history.final, references["gdpp"]),
-        learned_steps(settings, history.final),
+        learned,
         shifts(settings, history.final, references),
         {"five_loss": ("seed", metrics.losses(five.final, settings.episodes()))},
         released_loss(settings, released),
@@ -90,6 +98,9 @@ CLAIMS = catalogue.read(
     {
         "VO-7-1": claim_values.loss_over("gdpp"),
         "VO-7-1-interpolated": claim_values.interpolated_over("gdpp"),
+        "VO-7-eta": lambda results: results.learned_rate,
+        "VO-7-gamma": lambda results: results.learned_curvature,
+        "VO-7-unclipped": claim_values.loss_over(UNCLIPPED),
         "VO-7-2": lambda results: results.five_loss / claim_values.last(results.loss),
     },
 )

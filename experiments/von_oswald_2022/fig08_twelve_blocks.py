@@ -133,5 +133,6 @@ CLAIMS = catalogue.read(
         "VO-8-1": _over_next,
         "VO-8-1-cosine": _cosine_over_next,
         "VO-8-1-loss": claim_values.loss_over("gdpp"),
+        "VO-8-1-gdpp": claim_values.final("model_cosine", "gdpp"),
     },
 )
