@@ -32,7 +32,7 @@ RESULTS = xr.Dataset(
 CLAIMS = [
     Claim(
         "A-1",
-        "it is | small",
+        "it is | small (mean loss)",
         lambda results: results.loss,
         relation="less",
         reference=3.0,
@@ -83,8 +83,8 @@ def test_the_report_begins_with_a_line_for_each_figure(tmp_path):
     text = written(tmp_path)
     assert text.index("### W") < text.index("### critics") < text.index("## a: claims something")
     assert cells(text, "all is small") == [
-        "Figure 1", "all is small", "reproduced", "1.333 [0.6162, 2.05]", "1.5, printed", "3",
-        "a minute",
+        "Figure 1", "all is small", "reproduced", "mean loss", "1.333 [0.6162, 2.05]",
+        "1.5, printed", "3", "a minute",
     ]  # fmt: skip
     assert cells(text, "all is large")[2] == "**objection refuted**"
 
@@ -93,7 +93,7 @@ def test_claims_are_listed_with_what_their_verdicts_are_based_on(tmp_path):
     text = written(tmp_path)
     verdict, claim, theirs, own, each, exact, compared, *_ = cells(text, "A-1: it is ")
     assert (verdict, theirs, own) == ("reproduced", "1.5, printed", "1.333 [0.6162, 2.05]")
-    assert (claim, each) == ("A-1: it is / small.", "1, 1.5, 1.5")
+    assert (claim, each) == ("A-1: it is / small (mean loss).", "1, 1.5, 1.5")
     assert (exact, compared) == ("1.5", "less than 3")
     verdict, claim, *_, shown = cells(text, "C-1: ")
     assert verdict == "**objection refuted**"

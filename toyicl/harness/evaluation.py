@@ -158,8 +158,9 @@ def _stuck(
     found = results.get(plateau)
     if found is None and plateau != DEFAULT_PLATEAU:
         raise BrokenClaim(f"claim {name}: results have no variable {plateau!r} (plateau)")
-    known = found is not None and set(found.dims) <= set(values.dims)
-    return found if known else None
+    if found is None or not set(found.dims) <= set(values.dims):
+        return None
+    return found.sel({dim: values[dim] for dim in found.dims})  # values may lack some of the seeds
 
 
 @contextlib.contextmanager

@@ -31,6 +31,11 @@ _EVALUATION = (
 MARGINS: dict[str, Margin] = {
     "loss ratio": Margin(0.02, True, _EVALUATION),
     "loss": Margin(0.02, True, _EVALUATION),
+    "logarithm of a loss": Margin(
+        0.1,
+        False,
+        "base 10; curves on a logarithmic axis, over several decades, that a paper calls similar",
+    ),
     "norm ratio": Margin(0.02, True, "as for losses"),
     "weight": Margin(
         0.05, True, "step sizes, curvatures and ratios of weights, at which the loss is flat"
@@ -41,7 +46,9 @@ MARGINS: dict[str, Margin] = {
         False,
         "of order 1 without training or without a context; the claim is that it is near 0",
     ),
-    "accuracy": Margin(0.02, False, "the standard error of a fraction of 600 answers near .5"),
+    "accuracy": Margin(
+        0.02, False, "twice the standard error of a fraction of 2,304 answers near .5"
+    ),
     "similarity": Margin(0.02, False, "as for accuracies; published values differ by more"),
     "share": Margin(0.02, False, "fractions of a variance, of eigenvalues or of weights"),
     "steps": Margin(0.2, True, "numbers of training steps or of layers, read from a curve"),
