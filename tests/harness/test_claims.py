@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,13 @@ def test_seeds_on_their_plateau_are_named_with_their_loss_and_left_out():
     assert record["spread"] == [1.0, 1.002]
 
 
+def test_a_value_can_lack_seeds_that_other_values_have():
+    given = results([9.0, 5.0, 1.001, 1.002, 1.0], [False, True, False, False, False])
+    without_first = replace(a_claim(), value=lambda data: data.a.isel(seed=slice(1, None)))
+    record = without_first.judge(given)
+    assert (record["verdict"], record["spread"]) == ("reproduced", [1.0, 1.002])
+
+
 def test_a_claim_of_which_no_seed_left_its_plateau_is_open():
     record = a_claim().judge(results([1.0, 1.0], [True, True]))
     assert (record["verdict"], record["measured"]) == ("inconclusive", None)
@@ -332,7 +340,7 @@ def test_seeds_on_their_plateau_count_where_the_claim_is_about_them():
     assert (record["spread"], record["verdict"]) == ([1.0, 3.0], "fails")
 
 
-def test_a_shift_is_judged_where_it_is_furthest_on_a_log_scale(close):
+def test_a_shift_is_judged_at_each_of_its_amounts_that_was_measured(close):
     results = xr.Dataset(
         {
             "shifted_loss": (
@@ -352,8 +360,9 @@ def test_a_shift_is_judged_where_it_is_furthest_on_a_log_scale(close):
         },
     )
     value = claim_values.shift("inputs", "gd", low=0.5, high=1.5)
-    close(value(results).values, [0.4, 2.0])
-    close(claim_values.log10(value)(results).values, np.log10([0.4, 2.0]))
+    assert value(results).amount.values.tolist() == [0.5, 1.0]
+    close(value(results).values, [[1.0, 2.0], [0.4, 1.0]])
+    close(claim_values.log10(value)(results).values, np.log10([[1.0, 2.0], [0.4, 1.0]]))
 
 
 def test_the_first_step_of_a_condition():
@@ -361,11 +370,6 @@ def test_the_first_step_of_a_condition():
         [[3.0, 1.0, 2.0], [3.0, 3.0, 3.0]], dims=("seed", "step"), coords={"step": [0, 10, 20]}
     )
     np.testing.assert_array_equal(claim_values.first_step(loss < 2.5).values, [10.0, np.nan])
-
-
-def test_the_furthest_value_is_the_one_that_is_not_finite():
-    values = xr.DataArray([[1.0, -3.0, 2.0], [1.0, np.nan, 5.0]], dims=("seed", "alpha"))
-    np.testing.assert_array_equal(claim_values.furthest(values, "alpha").values, [-3.0, np.nan])
 
 
 def test_values_shown_with_a_claim_use_the_same_part_and_seeds():
