@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from toyicl.harness import outputs, report
+from toyicl.harness import figure_rows, outputs, report
 from toyicl.harness.claims import Claim, Finding
-from toyicl.harness.experiment import Listing, listings, load, place
+from toyicl.harness.experiment import GROUPS, Listing, folder, listings, load, place
 from toyicl.harness.figure_rows import Row
 from toyicl.harness.margins import MARGINS
 
@@ -245,3 +245,18 @@ def test_verdicts_that_are_checked_in_are_those_of_the_results(listing):
                 assert old["measured"] is None
             else:
                 assert old["measured"] == pytest.approx(new["measured"], rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # of losses that overflow
+def test_the_readme_shows_the_tables_of_figures_of_the_checked_in_results():
+    """`toyicl verify --out figures --figures` prints them."""
+    chapters = []
+    for listing in listings():
+        place_of_results = place(FIGURES, listing)
+        results = outputs.results_of(place_of_results, pytest.fail)
+        judged = outputs.judge(load(listing), results)
+        chapters.append(report.Chapter(listing, results, place_of_results, judged))
+    tables = report.figure_tables(chapters, figure_rows.read_all(folder(), GROUPS))
+    readme = (FIGURES.parent / "README.md").read_text(encoding="utf-8")
+    assert readme.split("<!-- figures -->")[1].split("<!-- /figures -->")[0].strip() == tables
+    assert tables in (FIGURES / "README.md").read_text(encoding="utf-8")
