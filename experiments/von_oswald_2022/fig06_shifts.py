@@ -122,7 +122,8 @@ def draw(results: xr.Dataset) -> Figure:
 def _log_ratios(results: xr.Dataset, reference: str, shifts: Sequence[str]) -> xr.DataArray:
     """Log10 of the ratio of losses, (shift, amount, seed); NaN at amounts that a shift lacks."""
     ratios = [claim_values.shifted_ratio(results, shift, reference) for shift in shifts]
-    joined: xr.DataArray = xr.concat(ratios, xr.DataArray(list(shifts), dims="shift", name="shift"))
+    along = xr.DataArray(list(shifts), dims="shift", name="shift")
+    joined: xr.DataArray = xr.concat(ratios, along, join="outer")
     known = joined.where(joined > 0)  # the ratio is 0 where the loss of the reference overflows
     return known.copy(data=np.log10(known.values))
 

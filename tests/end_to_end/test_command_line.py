@@ -106,10 +106,17 @@ def test_claims_have_a_verdict_each(fig2):
     out, _ = fig2
     claims = json.loads((out / NAME / "claims.json").read_text())
     keys = {"id", "source", "statement", "paper", "measured", "spread", "floor", "verdict"}
+    keys |= {"author", "interval", "reason"}
     assert claims
     for claim in claims:
         assert keys <= set(claim)
-        assert claim["verdict"] in ("holds", "fails")
+        assert claim["verdict"] in (
+            "reproduced",
+            "not reproduced",
+            "inconclusive",
+            "holds",
+            "fails",
+        )
 
 
 def test_verify_agrees_with_the_run_and_fails_when_a_claim_does(fig2):
@@ -117,9 +124,11 @@ def test_verify_agrees_with_the_run_and_fails_when_a_claim_does(fig2):
     answer = here("verify", "fig2", "--json", "--out", out)
     verdicts = json.loads(answer.stdout)
     assert verdicts == json.loads((out / NAME / "claims.json").read_text())
-    # Forty steps cannot be enough: some claim fails, and the exit code says so.
+    # Forty steps cannot be enough: some finding fails, and the exit code says so. Claims are open.
     assert "fails" in {record["verdict"] for record in verdicts}
     assert answer.returncode == 1
+    open_claims = [record for record in verdicts if record["author"] == "paper"]
+    assert {record["verdict"] for record in open_claims} <= {"inconclusive", "reproduced"}
 
 
 def test_a_dry_run_lists_trainings_and_trains_nothing(tmp_path):
@@ -143,9 +152,23 @@ def test_verify_reports_what_has_not_been_run(tmp_path):
     records = json.loads(answer.stdout)
     assert {record["verdict"] for record in records} == {"not run"}
     assert answer.returncode == 0
-    last = here("verify", "--out", tmp_path).stdout.splitlines()[-1]
-    count = f"0 hold, 0 fail, {len(records)} not run"
-    assert last == f"{count}; `toyicl run fig2 --quick` makes first results"
+    printed = here("verify", "--out", tmp_path).stdout
+    ours = sum(record["author"] == "toyicl" for record in records)
+    count = f"{len(records) - ours} claims: not run {len(records) - ours}"
+    assert printed.splitlines()[-1] == (
+        f"{count}; {ours} findings: not run {ours}; `toyicl run fig2 --quick` makes first results"
+    )
+    assert "Figure 16" in printed
+
+
+def test_verify_prints_the_tables_of_figures_alone(tmp_path):
+    answer = here("verify", "--figures", "--out", tmp_path)
+    lines = [line for line in answer.stdout.splitlines() if line]
+    assert {line[0] for line in lines} == {"#", "|"}
+    assert (tmp_path / "README.md").read_text().count(answer.stdout.strip()) == 1
+    for words in (["fig2"], ["--json"]):
+        wrong = here("verify", "--figures", *words)
+        assert (wrong.returncode, wrong.stdout) == (2, "")
 
 
 def test_draw_repeats_the_figure_to_the_byte(fig2):
@@ -163,7 +186,7 @@ def test_prop1_holds_through_the_program(tmp_path):
     answer = toyicl("run", "prop1", "--out", tmp_path)
     assert answer.returncode == 0, answer.stderr
     claims = json.loads((tmp_path / "prop1_equivalence" / "claims.json").read_text())
-    assert [claim["verdict"] for claim in claims] == ["holds"] * 3
+    assert {claim["verdict"] for claim in claims} <= {"proved", "holds"}
 
 
 def test_float64_works_throughout(tmp_path):
@@ -194,7 +217,7 @@ MINE = (
     "from dataclasses import dataclass\n"
     "import xarray as xr\n"
     "from toyicl.plots import figures\n"
-    "from toyicl.harness.claims import Claim\n"
+    "from toyicl.harness.claims import Claim, Finding\n"
     "@dataclass(frozen=True)\n"
     "class Settings:\n"
     '    """Mine."""\n'
@@ -204,9 +227,49 @@ MINE = (
     '    return xr.Dataset({"two": settings.two})\n'
     "def draw(results):\n"
     "    return figures.panels(1, 1)\n"
-    'CLAIMS = (Claim(id="M", source="me", statement="two", paper="2",\n'
+    'CLAIMS = (Finding(id="M", source="me", statement="two", paper="2",\n'
     "                value=lambda results: results.two, band=(2, 2)),)\n"
 )
+
+
+CLAIMED = (
+    'Claim("M", "two", lambda results: results.two, relation="equals", quantity="loss",\n'
+    '      reference=2.0, source="me", paper="2")'
+)
+FOUND = 'Finding("M", "two", lambda results: results.two, (2, 2), source="me")'
+
+
+@pytest.mark.parametrize(
+    ("statement", "right", "wrong"),
+    [
+        (CLAIMED, "reproduced", "not reproduced"),
+        (CLAIMED.replace('paper="2"', 'paper="2", analytical=True'), "proved", "refuted"),
+        (FOUND, "holds", "fails"),
+    ],
+)
+def test_verify_exits_with_1_if_a_claim_is_not_reproduced_or_a_finding_fails(
+    tmp_path, statement, right, wrong
+):
+    path = tmp_path / "mine.py"
+    path.write_text(MINE[: MINE.index("CLAIMS")] + f"CLAIMS = ({statement},)\n")
+    for two, verdict, code in ((2, right, 0), (3, wrong, 1)):
+        assert (
+            here("run", path, f"--settings.two={two}", "--out", tmp_path, "--fresh").returncode == 0
+        )
+        answer = here("verify", path, "--out", tmp_path, "--json")
+        (record,) = json.loads(answer.stdout, parse_constant=pytest.fail)
+        assert (record["verdict"], answer.returncode) == (verdict, code)
+
+
+def test_an_inconclusive_claim_is_no_failure(tmp_path):
+    """Two seeds are too few for an interval."""
+    path = tmp_path / "mine.py"
+    seeded = MINE.replace("settings.two}", '("seed", [settings.two, settings.two])}')
+    path.write_text(seeded[: seeded.index("CLAIMS")] + f"CLAIMS = ({CLAIMED},)\n")
+    assert here("run", path, "--out", tmp_path).returncode == 0
+    answer = here("verify", path, "--out", tmp_path)
+    assert answer.returncode == 0
+    assert "too few seeds" in answer.stdout
 
 
 def test_an_experiment_file_of_ones_own_runs_by_its_path(tmp_path):

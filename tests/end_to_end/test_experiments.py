@@ -9,6 +9,7 @@ from programs import here, toyicl
 
 from toyicl.core.errors import BadInput
 from toyicl.harness import experiment, trainings
+from toyicl.harness.verdicts import VERDICTS
 from toyicl.models.causal import CausalArchitecture
 from toyicl.models.transformer import Architecture
 
@@ -125,7 +126,7 @@ def test_it_runs_and_is_redrawn_from_its_results(tmp_path, name):
     verdicts = json.loads((tmp_path / name / "claims.json").read_text())
     assert verdicts
     verdict = {record["id"]: record["verdict"] for record in verdicts}
-    assert set(verdict.values()) <= {"holds", "fails", "not run"}
+    assert set(verdict.values()) <= set(VERDICTS)
     not_run = {name for name, value in verdict.items() if value == "not run"}
     assert not_run == UNJUDGED.get(name, set())
     figure = tmp_path / name / "figure.png"

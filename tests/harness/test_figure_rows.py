@@ -95,7 +95,9 @@ def verdict(found, author="paper", analytical=False):
     """The verdict on a row with one claim in each part, or several."""
     parts = {part: [f"{part}{i}" for i in range(len(own))] for part, own in found.items()}
     records = {
-        f"{part}{i}": [{"verdict": one, "author": author, "analytical": analytical}]
+        f"{part}{i}": [
+            {"verdict": one, "author": author, "analytical": analytical, "reason": "because"}
+        ]
         for part, own in found.items()
         for i, one in enumerate(own)
     }
@@ -110,13 +112,13 @@ YES, NO, OPEN, NONE = ["reproduced"], ["not reproduced"], ["inconclusive"], ["no
     [
         ({"a": YES, "b": YES}, "reproduced"),
         ({"a": NO, "b": NO}, "not reproduced"),
-        ({"a": OPEN}, "inconclusive"),
+        ({"a": OPEN, "b": OPEN}, "inconclusive (because)"),
         ({"a": NONE, "b": NONE}, "not run"),
         ({"a": YES, "b": NO, "c": NO}, "partly: not b, c"),
         ({"a": YES, "b": OPEN}, "partly: open b"),
         ({"a": YES, "b": OPEN, "c": NO, "d": NONE}, "partly: not c; open b; not run d"),
         ({"a": NO, "b": OPEN}, "not reproduced (open: b)"),
-        ({"a": NONE, "b": OPEN}, "inconclusive"),
+        ({"a": NONE, "b": OPEN}, "inconclusive (because)"),
         ({"a": YES + NO, "b": YES}, "partly: not a"),
         ({"a": YES + OPEN, "b": YES}, "partly: open a"),
         ({"a": OPEN + NO}, "not reproduced"),

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from toyicl.harness import outputs, report
+from toyicl.harness import figure_rows, outputs, report
 from toyicl.harness.claims import Claim, Finding
-from toyicl.harness.experiment import Listing, listings, load, place
+from toyicl.harness.experiment import GROUPS, Listing, folder, listings, load, place
 from toyicl.harness.figure_rows import Row
 from toyicl.harness.margins import MARGINS
 
@@ -32,7 +32,7 @@ RESULTS = xr.Dataset(
 CLAIMS = [
     Claim(
         "A-1",
-        "it is | small",
+        "it is | small (mean loss)",
         lambda results: results.loss,
         relation="less",
         reference=3.0,
@@ -83,8 +83,8 @@ def test_the_report_begins_with_a_line_for_each_figure(tmp_path):
     text = written(tmp_path)
     assert text.index("### W") < text.index("### critics") < text.index("## a: claims something")
     assert cells(text, "all is small") == [
-        "Figure 1", "all is small", "reproduced", "1.333 [0.6162, 2.05]", "1.5, printed", "3",
-        "a minute",
+        "Figure 1", "all is small", "reproduced", "mean loss", "1.333 [0.6162, 2.05]",
+        "1.5, printed", "3", "a minute",
     ]  # fmt: skip
     assert cells(text, "all is large")[2] == "**objection refuted**"
 
@@ -93,7 +93,7 @@ def test_claims_are_listed_with_what_their_verdicts_are_based_on(tmp_path):
     text = written(tmp_path)
     verdict, claim, theirs, own, each, exact, compared, *_ = cells(text, "A-1: it is ")
     assert (verdict, theirs, own) == ("reproduced", "1.5, printed", "1.333 [0.6162, 2.05]")
-    assert (claim, each) == ("A-1: it is / small.", "1, 1.5, 1.5")
+    assert (claim, each) == ("A-1: it is / small (mean loss).", "1, 1.5, 1.5")
     assert (exact, compared) == ("1.5", "less than 3")
     verdict, claim, *_, shown = cells(text, "C-1: ")
     assert verdict == "**objection refuted**"
@@ -245,3 +245,18 @@ def test_verdicts_that_are_checked_in_are_those_of_the_results(listing):
                 assert old["measured"] is None
             else:
                 assert old["measured"] == pytest.approx(new["measured"], rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # of losses that overflow
+def test_the_readme_shows_the_tables_of_figures_of_the_checked_in_results():
+    """`toyicl verify --out figures --figures` prints them."""
+    chapters = []
+    for listing in listings():
+        place_of_results = place(FIGURES, listing)
+        results = outputs.results_of(place_of_results, pytest.fail)
+        judged = outputs.judge(load(listing), results)
+        chapters.append(report.Chapter(listing, results, place_of_results, judged))
+    tables = report.figure_tables(chapters, figure_rows.read_all(folder(), GROUPS))
+    readme = (FIGURES.parent / "README.md").read_text(encoding="utf-8")
+    assert readme.split("<!-- figures -->")[1].split("<!-- /figures -->")[0].strip() == tables
+    assert tables in (FIGURES / "README.md").read_text(encoding="utf-8")

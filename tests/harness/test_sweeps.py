@@ -13,7 +13,7 @@ from toyicl.core.errors import BadInput
 from toyicl.harness import checkpoints, sweeps, trainings
 from toyicl.harness.checkpoint_manager import CheckpointManager
 from toyicl.harness.checkpoints import Checkpoint
-from toyicl.harness.claims import Claim
+from toyicl.harness.claims import Claim, Finding
 from toyicl.harness.experiment import Experiment
 from toyicl.models.transformer import Architecture
 from toyicl.tasks.linear import LinearRegression
@@ -308,6 +308,12 @@ def test_a_sweep_that_is_refused_writes_nothing(tmp_path):
     assert not list(Path(tmp_path).iterdir())
 
 
+def shaded(axes):
+    """The ends of the band that is shaded."""
+    (band,) = axes.patches
+    return band.get_y(), band.get_y() + band.get_height()
+
+
 def test_a_point_without_what_a_claim_is_about_is_drawn_without_marks():
     """One layer is not compared with GD++, which two layers are compared with."""
     results = xr.Dataset(
@@ -318,14 +324,16 @@ def test_a_point_without_what_a_claim_is_about_is_drawn_without_marks():
         coords={"depth": [1, 2], "seed": [0, 1], "reference": ["gd", "gdpp"]},
         attrs={"command": "toyicl run own"},
     )
-    claim = Claim(
-        "A",
-        "a",
-        lambda point: point.loss / point.reference_loss.sel(reference="gdpp"),
-        (0.9, 1.1),
-        source="s",
-        paper="p",
-    )
-    (axes,) = sweeps.draw([claim], results, {"depth": [1, 2]}).axes
-    marks = [line.get_ydata().tolist() for line in axes.lines if line.get_marker() == "o"]
-    assert marks == [[], [1.0, 1.2]]
+
+    def ratio(point):
+        return point.loss / point.reference_loss.sel(reference="gdpp")
+
+    finding = Finding("A", "a", ratio, (0.9, 1.1), source="s")
+    above = Claim("B", "a", ratio, relation="greater", reference=0.5, source="s", paper="p")
+    axes, other = sweeps.draw([finding, above], results, {"depth": [1, 2]}).axes
+    for drawn in (axes, other):
+        marks = [line.get_ydata().tolist() for line in drawn.lines if line.get_marker() == "o"]
+        assert marks == [[], [1.0, 1.2]]
+    low, high = (shaded(drawn) for drawn in (axes, other))
+    assert low == pytest.approx((0.9, 1.1))
+    assert high == pytest.approx((0.5, other.get_ylim()[1]))

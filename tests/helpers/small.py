@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
-from toyicl.harness.claims import Claim
+from toyicl.harness.claims import Finding
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures
 from toyicl.tasks.linear import LinearRegression
@@ -64,11 +64,10 @@ def draw(results):
 
 
 CLAIMS = (
-    Claim(
+    Finding(
         id="S-1",
         source="tests",
         statement="the loss falls",
-        paper="-",
         value=lambda results: results.loss[:, -1] / results.loss[:, 0],
         band=(0.0, 1.0),
     ),

@@ -86,10 +86,9 @@ def test_the_page_holds_the_runs_weights_to_the_bit(page_file):
 
 def test_the_page_says_where_it_comes_from_and_every_verdict(page_file):
     assert "toyicl run classroom" in held(page_file)["made"]
-    shown = [record["id"] for one in held(page_file)["verdicts"] for record in one["records"]]
     kept = json.loads((shipped() / report.RECORDS).read_text())
-    assert shown == [record["id"] for one in kept for record in one["records"]]
-    assert len(shown) > 100
+    assert held(page_file)["verdicts"] == kept
+    assert sum(len(one["records"]) for one in kept["experiments"]) > 100
 
 
 def save(folder, **attributes):
@@ -144,12 +143,12 @@ def test_what_an_installed_package_needs_is_carried():
 
 
 def test_without_verdicts_the_page_has_none(tmp_path):
-    assert build.verdicts(tmp_path) == []
+    assert build.verdicts(tmp_path) == {"figures": [], "experiments": []}
 
 
 def test_what_text_says_is_text(tmp_path):
     results = load_results(RUN).assign_attrs(command="</script><b>")
-    text = render(contents(results, []))
+    text = render(contents(results, build.verdicts(tmp_path)))
     assert "</script><b>" not in text
     assert "&lt;/script&gt;&lt;b&gt;" in text
 
@@ -189,7 +188,7 @@ main()
     data = held(tmp_path / "toyicl.html")
     assert "toyicl run classroom --quick --seeds 2" in data["made"]
     assert data["learn"]["seeds"] == [0, 1]
-    assert data["verdicts"] == []
+    assert data["verdicts"] == {"figures": [], "experiments": []}
 
 
 # Tests in a browser: the effect of each control.
@@ -424,17 +423,32 @@ def test_the_trap_shows_a_cosine_that_sees_nothing(page):
 
 
 def test_verdicts_are_filtered_and_linked(page):
-    kept = json.loads((shipped() / report.RECORDS).read_text())
+    kept = json.loads((shipped() / report.RECORDS).read_text())["experiments"]
     verdicts = [record["verdict"] for one in kept for record in one["records"]]
-    for index, verdict in enumerate(("holds", "fails", "not run"), start=1):
-        page.check(f"input[name='claims-show'] >> nth={index}")
+    for verdict in set(verdicts):
+        page.check(f"input[name='claims-show'][value='{verdict}']")
         shown = page.locator("#claims-list tr[data-verdict]:not([hidden])")
         assert shown.count() == verdicts.count(verdict)
+    (own,) = [one for one in kept if one["experiment"] == "fig02_one_step"]
+    lacking = set(verdicts) - {record["verdict"] for record in own["records"]}
+    page.check(f"input[name='claims-show'][value='{lacking.pop()}']")
     page.click("#watch .source a >> nth=0")  # resets the filter
     assert page.is_checked("input[name='claims-show'] >> nth=0")
     page.wait_for_selector("#claims-fig02_one_step[open]")
     command = "toyicl run fig02_one_step"
     assert command in page.locator("#claims-fig02_one_step").inner_text()
+
+
+def test_every_figure_has_its_verdict(page):
+    kept = json.loads((shipped() / report.RECORDS).read_text())["figures"]
+    rows = page.locator("#claims-figures tbody tr").all_inner_texts()
+    assert len(rows) == len(kept) > 30
+    for row, figure in zip(rows, kept, strict=True):
+        assert [cell.strip() for cell in row.split("\t")][:3] == [
+            figure["figure"],
+            figure["claims"],
+            figure["verdict"],
+        ]
 
 
 def test_light_and_dark_follow_the_system_and_the_button(browser, page_file):

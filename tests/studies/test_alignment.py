@@ -74,10 +74,9 @@ def test_a_third_reference_is_measured_drawn_and_judged_without_a_new_variable(h
     loss = metrics.loss(Ridge(0.1), SETTINGS.episodes())
     values = claim_values.loss_over("mine")(three)
     np.testing.assert_allclose(values, three.loss.isel(step=-1) / loss)
-    claim = claims.Claim(
-        "A", "a", claim_values.final("model_cosine", "mine"), (-1, 1), source="s", paper="p"
-    )
-    assert claim.judge(three)["verdict"] == "holds"
+    value = claim_values.final("model_cosine", "mine")
+    finding = claims.Finding("A", "a", value, (-1, 1), source="s")
+    assert finding.judge(three)["verdict"] == "holds"
     drawn = {
         "loss": reference_panels.training_panel,
         "mine": reference_panels.alignment_panel("mine"),

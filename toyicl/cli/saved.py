@@ -156,7 +156,7 @@ def _counted(records: Sequence[Mapping[str, Any]]) -> str:
     texts = []
     for kind, ours in (("claims", False), ("findings", True)):
         found = [record["verdict"] for record in records if (record["author"] == OURS) == ours]
-        each = [f"{found.count(one)} {one}" for one in VERDICTS if one in found]
+        each = [f"{one} {found.count(one)}" for one in VERDICTS if one in found]
         texts.append(f"{len(found)} {kind}: {', '.join(each)}")
     nothing = all(record["verdict"] == NOT_RUN for record in records)
     hint = "; `toyicl run fig2 --quick` makes first results" if nothing else ""

@@ -77,10 +77,15 @@ def write(out: Path, folder: Path) -> Path:
     return atomic_files.save_text(page, out)
 
 
-def verdicts(folder: Path) -> list[dict[str, Any]]:
-    """The verdicts that `toyicl verify` saved in a folder, by experiment; empty if there are none."""
+def verdicts(folder: Path) -> dict[str, Any]:
+    """The verdicts that `toyicl verify` saved in a folder, by figure and by experiment.
+
+    Both are empty if there are none.
+    """
     path = folder / report.RECORDS
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    if not path.exists():
+        return {"figures": [], "experiments": []}
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def render(data: Mapping[str, Any]) -> str:
@@ -98,7 +103,7 @@ def render(data: Mapping[str, Any]) -> str:
     return text
 
 
-def contents(results: xr.Dataset, verdicts: list[dict[str, Any]]) -> dict[str, Any]:
+def contents(results: xr.Dataset, verdicts: Mapping[str, Any]) -> dict[str, Any]:
     """The data stored in the page, as JSON-compatible values; arrays are float32, as in the run.
 
     Raises BadInput if the results are not those of one run of `classroom`.

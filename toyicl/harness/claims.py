@@ -274,7 +274,7 @@ class Claim(Statement):
             interval_of = verdicts.successes if self.relation == "appears" else student
             verdict = verdicts.of_samples(self.accepted, found.samples(over), interval_of)
         if verdict.verdict != verdicts.REPRODUCED and _was_cut(found):
-            return verdict._replace(verdict=verdicts.INCONCLUSIVE, reason=verdicts.CUT)
+            return verdict._replace(verdict=verdicts.INCONCLUSIVE, reason=verdicts.CUT, place="")
         return verdict
 
     def _description(self) -> dict[str, Any]:

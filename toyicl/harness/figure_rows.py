@@ -103,7 +103,8 @@ def _require_each_claim_once(path: Path, rows: Sequence[Row]) -> None:
 def verdict(row: Row, records: Mapping[str, Sequence[Record]]) -> str:
     """The verdict on a row, as text, from the records of each of its claims by id.
 
-    Where its parts differ, it names those that are not true, open, or not run.
+    Where its parts differ, it names those that are not true, open, or not run; if all are open, it
+    gives the reasons.
     """
     own = [record for name in row.ids() for record in records[name]]
     true, false = _words(own)
@@ -111,7 +112,9 @@ def verdict(row: Row, records: Mapping[str, Sequence[Record]]) -> str:
         part: _state([record for name in ids for record in records[name]])
         for part, ids in row.parts.items()
     }
-    words = {"true": true, "false": false, "open": INCONCLUSIVE, "not run": NOT_RUN}
+    reasons = {record["reason"]: None for record in own if record["verdict"] == INCONCLUSIVE}
+    inconclusive = f"{INCONCLUSIVE} ({'; '.join(reasons)})"
+    words = {"true": true, "false": false, "open": inconclusive, "not run": NOT_RUN}
     kinds = set(states.values())
     if len(kinds) == 1:
         return words[kinds.pop()]
@@ -124,7 +127,7 @@ def verdict(row: Row, records: Mapping[str, Sequence[Record]]) -> str:
         named = {"false": "not", "open": "open", "not run": "not run"}
         return "partly: " + "; ".join(f"{named[state]} {parts}" for state, parts in listed.items())
     if "false" not in kinds:
-        return INCONCLUSIVE
+        return inconclusive
     rest = "; ".join(f"{state}: {parts}" for state, parts in listed.items() if state != "false")
     return f"{false} ({rest})"
 

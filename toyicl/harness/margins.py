@@ -46,7 +46,9 @@ MARGINS: dict[str, Margin] = {
         False,
         "of order 1 without training or without a context; the claim is that it is near 0",
     ),
-    "accuracy": Margin(0.02, False, "the standard error of a fraction of 600 answers near .5"),
+    "accuracy": Margin(
+        0.02, False, "twice the standard error of a fraction of 2,304 answers near .5"
+    ),
     "similarity": Margin(0.02, False, "as for accuracies; published values differ by more"),
     "share": Margin(0.02, False, "fractions of a variance, of eigenvalues or of weights"),
     "steps": Margin(0.2, True, "numbers of training steps or of layers, read from a curve"),

@@ -24,6 +24,10 @@ KEPT = (
     "measured", "interval", "spread", "seeds", "criterion", "note",
 )  # fmt: skip
 """Entries of a claim's record that the teaching page shows."""
+FIGURES = (
+    "What was reproduced, by figure, proposition or question. Our number is the value of one claim of "
+    "the row, with its 95% interval. Sections below list every claim."
+)
 MARGINS = (
     "A claim that two values are equal is judged by a margin of equivalence that is chosen once for "
     "each kind of quantity. Where a work prints a number, the margin is at least half a unit of its "
@@ -132,6 +136,7 @@ def markdown(chapters: Sequence[Chapter], rows: Sequence[Row], folder: Path) -> 
     """The report as Markdown, with links relative to the folder that it is written into."""
     parts = [
         "# Claims and verdicts",
+        FIGURES,
         figure_tables(chapters, rows),
         *_numbers(chapters),
         "## Margins",
@@ -226,7 +231,7 @@ def _origin(listing: Listing, results: xr.Dataset) -> str:
         f"cost: {listing.cost.rstrip('.')}",
         f"revision {attributes['revision'][:10]}{tree}, {attributes['device']}",
     ]
-    return "; ".join(facts) + ". " + cut
+    return f"{'; '.join(facts)}. {cut}".rstrip()
 
 
 def _settings(results: xr.Dataset | None) -> str:

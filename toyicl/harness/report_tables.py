@@ -1,5 +1,6 @@
 """Tables of the report, in Markdown: figures, numbers of verdicts, margins, claims and findings."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,12 +29,12 @@ def _line(cells: Sequence[str]) -> str:
 def figures(
     rows: Sequence[Row], records: Mapping[str, Sequence[Record]], costs: Mapping[str, str]
 ) -> str:
-    """A line for each figure: its claim, its verdict, our number and the paper's, seeds, and cost.
+    """A line for each figure: its claim, its verdict, our number and the claimed one, seeds, and cost.
 
     `records` are the verdicts by id of the claim, and `costs` those of the experiments that evaluate
     the claims, also by id.
     """
-    head = ("figure", "claim", "verdict", "ours", "theirs", "seeds", "cost")
+    head = ("figure", "claim", "verdict", "quantity", "ours", "claimed", "seeds", "cost")
     return table(head, (_figure_row(row, records, costs[row.headline]) for row in rows))
 
 
@@ -43,6 +44,7 @@ def _figure_row(row: Row, records: Mapping[str, Sequence[Record]], cost: str) ->
         row.figure,
         row.claims,
         _marked(figure_rows.verdict(row, records)),
+        quantity(first),
         ours(first),
         first["paper"],
         seeds(first),
@@ -74,7 +76,7 @@ def margins() -> str:
 def claims(records: Sequence[Record]) -> str:
     """The claims of an experiment."""
     head = (
-        "verdict", "claim", "theirs", "ours (95% interval)", "each seed", "exact", "compared with",
+        "verdict", "claim", "claimed", "ours (95% interval)", "each seed", "exact", "compared with",
         "shown with it",
     )  # fmt: skip
     return table(
@@ -146,12 +148,19 @@ def ours(record: Record) -> str:
     return mean + (f" ({number(low)} to {number(high)})" if high > low else "")
 
 
+def quantity(record: Record) -> str:
+    """The measured quantity: what a statement has in parentheses at its end."""
+    found = re.search(r"\(([^()]*)\)$", record["statement"])
+    return found[1] if found else ""
+
+
 def seeds(record: Record) -> str:
-    """How many seeds count, of how many."""
+    """How many seeds count, of how many; the dimensions of a sample of something else."""
     if record["seeds"] is None:
         return ""
     counted, total = record["seeds"]
-    return str(total) if counted == total else f"{counted} of {total}"
+    over = f" ({', '.join(record['over'])})" if record.get("over") else ""
+    return (str(total) if counted == total else f"{counted} of {total}") + over
 
 
 def values(record: Record) -> str:
