@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from toyicl.algorithms import token_descent
 from toyicl.harness import experiment
 from toyicl.harness.results import load_results
 from toyicl.models.causal import CausalArchitecture
@@ -61,6 +62,7 @@ CHANGES = {
     "prop1_equivalence": {"depth": 3},
     "prop2_features": {"depth": 2, "width": 5},
     "regression_finetuning": {"rates": (0.1,)},
+    "token_clip": {"depths": (2, 3), "clips": (1.0,)},
     "single_factors": {"factors": ("attention.softmax", "task.anisotropy")},
     "softmax_identities": {"depth": 2, "queries": 6},
     "update_similarity": {"rates": (0.1,), "draws": (64, 1024)},
@@ -112,6 +114,7 @@ def less_to_compile():
         del methods[name]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(departure_sweep, "TUNING_EPISODES", 100)
+        patch.setattr(token_descent, "SEARCH_EPISODES", 100)
         yield
     methods.clear()
     methods.update(every)

@@ -229,6 +229,7 @@ def _origin(listing: Listing, results: xr.Dataset) -> str:
         f"settings: {'changed' if cut and level == 'full' else level}",
         f"seeds: {attributes['seeds']}",
         f"cost: {listing.cost.rstrip('.')}",
+        *([f"trainings: {attributes['trainings']}"] if attributes.get("trainings") else []),
         f"revision {attributes['revision'][:10]}{tree}, {attributes['device']}",
     ]
     return f"{'; '.join(facts)}. {cut}".rstrip()

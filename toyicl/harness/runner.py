@@ -120,6 +120,7 @@ def run(
         attributes = {
             **provenance.attributes(identity, origins, quick, command),
             "cut": cut_sentence(experiment.full, grid.base, seeds),
+            "trainings": trainings.described(declared),
         }
         results = sweeps.labelled(measured, grid.sweep).assign_attrs(attributes)
         return _saved(experiment, results, folder, diverged)

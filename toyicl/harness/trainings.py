@@ -11,7 +11,7 @@ from toyicl.core.errors import BadInput
 from toyicl.harness import sweeps
 from toyicl.harness.checkpoint_manager import CheckpointManager
 from toyicl.harness.experiment import Experiment
-from toyicl.training import loop
+from toyicl.training import loop, recipes
 from toyicl.training.loop import History, Job, fit_all
 from toyicl.training.placement import Spread
 
@@ -72,6 +72,17 @@ def grouped(trainings: Sequence[Declared]) -> list[list[Declared]]:
 def most_runs(groups: Sequence[Sequence[Declared]], seeds: int) -> int:
     """Number of runs of the largest group: so many processes can have work at once."""
     return max(sum(len(one.job.seeds(seeds)) for one in group) for group in groups)
+
+
+def described(trainings: Sequence[Declared]) -> str:
+    """Recipe, steps and batch size of all trainings, as text; empty without any.
+
+    Trainings of the same recipe and length are named together.
+    """
+    alike: dict[str, list[Declared]] = {}
+    for training in trainings:
+        alike.setdefault(recipes.describe(training.job.training), []).append(training)
+    return "; ".join(f"{label(group)}: {recipe}" for recipe, group in alike.items())
 
 
 def label(group: Sequence[Declared]) -> str:

@@ -122,13 +122,20 @@ def command_sentence(results: xr.Dataset) -> str:
     return f"Command: {command}" if command else ""
 
 
+def training_sentence(results: xr.Dataset) -> str:
+    """A sentence with the recipe of every training; empty if nothing was trained by a run."""
+    trainings = results.attrs.get("trainings")
+    return f"Trainings: {trainings}." if trainings else ""
+
+
 def common_sentences(results: xr.Dataset) -> list[str]:
-    """Sentences of every caption: seeds, seeds on their plateau, what was cut, the command."""
+    """Sentences of every caption: seeds, those on their plateau, recipes, cuts, the command."""
     seeds = results.sizes.get("seed", 0)
     return [
         f"{seeds} seed{'s' if seeds > 1 else ''}, each drawn." if seeds else "",
         plateau_sentence(results.on_plateau) if "on_plateau" in results else "",
         "Lines end where a loss overflows." if _overflows(results) else "",
+        training_sentence(results),
         str(results.attrs.get("cut", "")),
         command_sentence(results),
     ]
