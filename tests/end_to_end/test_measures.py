@@ -67,7 +67,21 @@ CHANGES = {
     "views": {"steps": 2},
 }
 """Values of settings that only one experiment has, or that it needs."""
-ADDED = {"other_tasks": {"exact_reference_loss", "exact_zero_loss"}}
+SADDLES = {"saddle_loss", "nearest_saddle"}
+ADDED = {
+    "other_tasks": {"exact_reference_loss", "exact_zero_loss"},
+    "classroom": SADDLES,
+    "context_sizes": SADDLES,
+    "fig01_roll_out": SADDLES,
+    "fig02_one_step": SADDLES,
+    "fig06_shifts": SADDLES,
+    "fig09_weights": SADDLES,
+    "fig10_damping": SADDLES,
+    "fig15_plateaus": SADDLES | {"escape_loss", "escape_on_plateau", "escape_interval"},
+    "fig16_fixed_tasks": {"saddle_loss"},
+    "noisy_labels": SADDLES,
+    "preconditioned": SADDLES,
+}
 """Variables that an experiment has measured since its checked-in results were saved."""
 
 
