@@ -123,7 +123,7 @@ def _escape(settings: Settings, history: History) -> Variables:
     return {
         "escape_loss": (("escape_seed", "escape_step"), losses),
         "escape_on_plateau": ("escape_seed", stuck),
-        "escape_interval": ("bound", wilson_interval(int(stuck.sum()), stuck.size)),
+        "escape_interval": ("bound", np.array(wilson_interval(int(stuck.sum()), stuck.size))),
         "escape_step": history.steps,
         **seed_coordinate(history.seeds, "escape_seed"),
     }
@@ -139,7 +139,7 @@ def draw(results: xr.Dataset) -> Figure:
 
     def escape(axes: panels.Axes, results: xr.Dataset) -> None:
         losses = {"escape_loss": "one head"}
-        panels.curves(losses, "escape_step", ylabel="loss", ylim=(0, 1))(axes, results)
+        panels.curves(losses, "escape_step", ylabel="loss", ylim=(0, None))(axes, results)
         if "saddle_loss" in results:
             reference_panels.saddle_lines(axes, results.saddle_loss.sel(heads=1))
         axes.legend()

@@ -95,7 +95,9 @@ def test_trainings_must_be_jobs_by_name(wrong):
         trainings.declared(experiment_of(lambda _: {"one": job(max_seeds=0)}), [None], {})
     for least, most in ((-1, None), (3, 2)):
         own = experiment_of(lambda _, most=most, least=least: {"one": job(1e-3, 1, most, least)})
-        with pytest.raises(BadInput, match=f"min_seeds of 'one' must be 0 to max_seeds, got {least}"):
+        with pytest.raises(
+            BadInput, match=f"min_seeds of 'one' must be 0 to max_seeds, got {least}"
+        ):
             trainings.declared(own, [None], {})
 
 

@@ -23,7 +23,9 @@ NORMAL = LinearRegression(
     weight_scale=1.4,
     label_noise=0.7,
 )
-ISOTROPIC = LinearRegression(dim=3, context_size=4, weight_scale=1.3, label_noise=0.4, distractors=1)
+ISOTROPIC = LinearRegression(
+    dim=3, context_size=4, weight_scale=1.3, label_noise=0.4, distractors=1
+)
 several = settings(max_examples=25, deadline=None, derandomize=True)
 positive = st.floats(0.3, 3)
 

@@ -14,7 +14,7 @@ import numpy as np
 from toyicl.core.config import require, require_size
 from toyicl.core.episode import Episode, Learner, predict, squared_error
 
-RESOLUTION = 0.025
+RESOLUTION = 0.03
 """Excess of a loss over the optimum, relative to that of predicting 0, up to which it is not
 distinguished from the optimum.
 
@@ -229,7 +229,7 @@ def nearest_saddle(
     `saddle_losses` are the losses at which training can rest, in decreasing order: the first is that of
     predicting 0 and the last that of the reference, such as those of `theory.saddle_losses`. Only their
     relative distances matter. They are moved to the losses that were measured for the reference and for
-    predicting 0 on the same episodes as `final_loss`, (seed,), which removes most of the sampling error.
+    predicting 0 on the same episodes as `final_loss`, (seed,): that removes most sampling error.
 
     Saddle points whose loss exceeds that of the reference by at most `RESOLUTION` of its distance from
     predicting 0 count as the reference, as do losses that are equally near to both. Losses alone do not

@@ -41,8 +41,8 @@ def saddle_losses(task: LinearRegression) -> np.ndarray:
     where t = tr Lambda and s = sigma^2 / omega^2. All outputs share the matrix G. A layer with several
     outputs has further saddle points, at which it predicts some of the outputs only.
 
-    Raises BadInput for weights of scale 0, for inputs whose coordinates are not independent, identically
-    distributed and symmetric unless they are normal, and for distractors together with a covariance.
+    Raises BadInput for weights of scale 0, for distractors together with a covariance, and for inputs
+    that are neither normal nor of independent, identically distributed and symmetric coordinates.
     """
     if task.covariance is None:
         best, zero = gradient_descent_optimum(task).loss, predict_zero_loss(task)
