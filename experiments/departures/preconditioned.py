@@ -5,9 +5,10 @@ exactly: a matrix G* in place of a learning rate (Ahn et al. 2023). No step of p
 descent comes near it. This tests a critic's statement that agreement with one step follows from
 linearity and symmetry.
 
-Seeds may stay on a plateau on which labels are keys and one input is the value, a matrix of rank
-one; even `--settings.training.learning-rate 3e-3 --settings.training.steps 40000` does not leave
-it.
+Seeds may stay on a plateau on which labels are keys and one input is the value, the best matrix of
+rank one; even `--settings.training.learning-rate 3e-3 --settings.training.steps 40000` does not
+leave it. The losses of the best matrices of ranks 0 to 4, which are saddle points, are 1.875,
+1.13937, .82564, .70443 and .66276.
 
 Expected: loss .66276 for G* and for layers that leave the plateau, .7703 for the best single step.
 Cost: two minutes; quick: half a minute.
@@ -66,8 +67,6 @@ def measure(settings: Study, histories: Histories) -> xr.Dataset:
             "exact_loss": ("seed", exact),
             "exact_reference_loss": ("reference", [best.loss, scalar.loss]),
         },
-        # A layer with a higher loss has learned fewer than all directions of the inputs.
-        {"on_plateau": ("seed", exact > scalar.loss)},
         {"matrix_distance": ("seed", _norms(steps - best.matrix) / size)},
         {"scalar_distance": ("seed", _norms(steps - mean_step * np.eye(task.dim)) / size)},
         {"matrix": (("seed", "row", "column"), steps)},
@@ -87,6 +86,7 @@ def draw(results: xr.Dataset) -> Figure:
         reference_panels.training_panel(axes, results)
         exact = float(claim_values.of(results, "exact_reference_loss", "pgd"))
         figures.floor_line(axes, exact, "best matrix, exact")
+        axes.set_ylim(0, 1.4 * axes.get_ylim()[1])  # the legend hides no plateau
         axes.legend()
 
     def diagonal(axes: panels.Axes, results: xr.Dataset) -> None:

@@ -62,11 +62,11 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     parts = {}
     for count in settings.counts:
         history = histories[f"{count} tasks"]
-        # Without `on_plateau`: here a loss above that of the step is one of memorised tasks.
+        # Without the nearest saddle: here a loss above that of the step is one of memorised tasks.
         parts[count] = dataset(
             alignment(settings, history, references),
             shifts(settings, history.final, references),
-        ).drop_vars("on_plateau")
+        ).drop_vars(["on_plateau", "nearest_saddle"], errors="ignore")
     return side_by_side(parts, "tasks")
 
 

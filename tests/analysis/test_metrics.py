@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.algorithms.ridge import LeastSquares, Ridge
 from toyicl.analysis import metrics
@@ -161,11 +162,51 @@ def test_over_snapshots_keeps_the_axes_of_a_measure():
     assert predictions.shape == (2, 3, 2, 6)
 
 
-def test_a_plateau_is_above_the_midpoint_of_the_two_losses():
+def test_by_default_a_plateau_is_above_the_midpoint_of_the_two_losses():
     losses = np.array([0.40, 0.31, 0.29, 0.20, 0.10])
     assert metrics.on_plateau(losses, 0.2, 0.4).tolist() == [True, True, False, False, False]
     own_references = np.array([0.2, 0.3])
     assert metrics.on_plateau(np.array([0.33, 0.33]), own_references, 0.4).tolist() == [True, False]
+
+
+def test_a_seed_is_on_the_plateau_of_the_nearest_saddle():
+    """At every level; above the first, and below the last, these are the nearest."""
+    levels = [1.875, 1.13937, 0.82564, 0.70443, 0.66276]
+    losses = np.array([2.5, 1.8, 1.2, 1.1, 0.85, 0.71, 0.69, 0.68, 0.6])
+    nearest = metrics.nearest_saddle(losses, levels[-1], levels[0], levels)
+    assert nearest.tolist() == [0, 0, 1, 1, 2, 3, 3, 4, 4]
+    stuck = metrics.on_plateau(losses, levels[-1], levels[0], levels)
+    assert stuck.tolist() == (nearest < 4).tolist()
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (3.0, 0.7)])
+def test_levels_move_with_the_losses_measured_on_the_episodes(scale, shift):
+    levels = theory.saddle_losses(LinearRegression(dim=5))
+    moved = scale * levels + shift
+    nearest = metrics.nearest_saddle(moved, moved[-1], float(moved[0]), levels)
+    assert nearest.tolist() == list(range(6))
+
+
+def test_saddles_close_to_the_optimum_count_as_the_optimum():
+    """A loss 1.5% of the way to predicting 0: with 50 directions the nearest level is the 49th."""
+    for dim, nearest in ((10, 10), (50, 50)):
+        levels = np.linspace(1, 0, dim + 1)
+        assert metrics.nearest_saddle(np.array([0.015]), 0.0, 1.0, levels) == nearest
+    assert metrics.nearest_saddle(np.array([0.04]), 0.0, 1.0, np.linspace(1, 0, 51)) == 48
+
+
+def test_a_loss_that_is_not_finite_is_on_no_plateau():
+    losses = np.array([np.nan, np.inf, 0.4])
+    assert np.isnan(metrics.nearest_saddle(losses, 0.2, 0.4, [0.4, 0.3, 0.2])).tolist() == [
+        True,
+        True,
+        False,
+    ]
+    assert metrics.on_plateau(losses, 0.2, 0.4).tolist() == [False, False, True]
+
+
+def test_where_nothing_can_be_learned_there_is_no_plateau():
+    assert not metrics.on_plateau(np.array([0.4]), 0.4, 0.4, np.full(4, 0.4)).any()
 
 
 @pytest.mark.parametrize(("wide", "dtype"), [(True, "float64"), (False, "float32")])

@@ -209,6 +209,7 @@ def test_floors_prints_one_json_document():
         "gdpp_shared",
         "bayes",
         "ridge",
+        "saddles",
     }
 
 

@@ -70,7 +70,9 @@ OPTIONS = {
     "fig13_curvature": f"{SHORT} {FEW} --settings.spectrum-tasks=100",
     "fig14_layer_norm": f"{SHORT} {FEW}",
     "fig15_plateaus": f"{SHORT} {FEW} --settings.block-tasks=16 --settings.block-training.batch-size=16"
-    " --settings.block-training.steps=2 --settings.block-training.snapshot-every=2",
+    " --settings.block-training.steps=2 --settings.block-training.snapshot-every=2"
+    " --settings.escape-training.steps=2 --settings.escape-training.snapshot-every=2"
+    " --settings.escape-training.batch-size=8 --settings.escape-min-seeds=3",
     "fig16_fixed_tasks": f"--settings.training.steps=4 --settings.training.snapshot-every=2 {FEW}",
     "noisy_labels": f"{SHORT} {FEW}",
     "linearised_finetuning": f"{SHORT} {FEW_TASKS} --settings.factors 1 0.1 0.01",
@@ -110,7 +112,7 @@ def test_trainings_are_declared_for_full_and_quick_settings(name):
     one = experiment.load(experiment.find(name))
     for settings in (one.full, one.quick):
         declared = trainings.declared(one, [settings], {})
-        assert all(len(training.job.seeds(1)) == 1 for training in declared)
+        assert all(len(one.job.seeds(1)) == max(one.job.min_seeds, 1) for one in declared)
         assert sum(map(len, trainings.grouped(declared))) == len(declared)
 
 

@@ -39,9 +39,9 @@ def experiment_of(trainings):
     )
 
 
-def job(rate=1e-3, depth=1, max_seeds=None):
+def job(rate=1e-3, depth=1, max_seeds=None, min_seeds=0):
     training = Training(steps=20, batch_size=8, snapshot_every=10, learning_rate=rate)
-    return Job(Architecture(depth=depth), TASK, training, max_seeds)
+    return Job(Architecture(depth=depth), TASK, training, max_seeds, min_seeds=min_seeds)
 
 
 def test_trainings_of_one_kind_are_grouped_across_names_and_points():
@@ -82,6 +82,9 @@ def test_the_largest_group_limits_the_number_of_processes():
     groups = trainings.grouped(trainings.declared(own, [None], {}))
     assert trainings.most_runs(groups, 5) == 7
     assert trainings.most_runs(groups, 1) == 2
+    more = experiment_of(lambda _: {"one": job(), "more": job(min_seeds=4)})
+    groups = trainings.grouped(trainings.declared(more, [None], {}))
+    assert [trainings.most_runs(groups, seeds) for seeds in (1, 5)] == [5, 10]
 
 
 @pytest.mark.parametrize("wrong", [None, [], {"": job()}, {"one": None}, {1: job()}])
@@ -90,6 +93,12 @@ def test_trainings_must_be_jobs_by_name(wrong):
         trainings.declared(experiment_of(lambda _: wrong), [None], {})
     with pytest.raises(BadInput, match="max_seeds of 'one' must be None or at least 1, got 0"):
         trainings.declared(experiment_of(lambda _: {"one": job(max_seeds=0)}), [None], {})
+    for least, most in ((-1, None), (3, 2)):
+        own = experiment_of(lambda _, most=most, least=least: {"one": job(1e-3, 1, most, least)})
+        with pytest.raises(
+            BadInput, match=f"min_seeds of 'one' must be 0 to max_seeds, got {least}"
+        ):
+            trainings.declared(own, [None], {})
 
 
 def manager_of(folder, states):
@@ -108,8 +117,10 @@ def show(label, steps):
 
 
 def test_each_training_is_kept_by_its_own_name_and_resumes_to_the_same_bits(tmp_path):
-    def declared():
-        own = experiment_of(lambda depth: {"one": job(depth=depth), "two": job(3e-3, depth)})
+    def declared():  # the second training has at least two seeds, also if the run has fewer
+        own = experiment_of(
+            lambda depth: {"one": job(depth=depth), "two": job(3e-3, depth, min_seeds=2)}
+        )
         return trainings.declared(own, [1, 2], {"depth": [1, 2]})
 
     def run(states, seeds):
@@ -129,6 +140,10 @@ def test_each_training_is_kept_by_its_own_name_and_resumes_to_the_same_bits(tmp_
     first, second = (jax.tree.leaves(two[name].learners) for name in names[:2])
     assert not all(map(np.array_equal, first, second))
     assert jax.tree.all(jax.tree.map(np.array_equal, run(kept, 2), two))
+    assert jax.tree.all(jax.tree.map(np.array_equal, run(kept, 3), run({}, 3)))
+    one = run({}, 1)
+    assert [len(one[name].seeds) for name in names] == [1, 2, 1, 2]
+    kept = checkpoints.load(tmp_path, print).states
     assert jax.tree.all(jax.tree.map(np.array_equal, run(kept, 3), run({}, 3)))
 
 

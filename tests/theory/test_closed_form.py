@@ -397,6 +397,7 @@ def test_floors_are_plain_numbers():
         "gdpp_shared",
         "bayes",
         "ridge",
+        "saddles",
     ]
     columns = {
         "gd_shared": {"steps", "loss", "learning_rate"},
@@ -408,6 +409,8 @@ def test_floors_are_plain_numbers():
         assert all(set(row) == keys for row in result[name])
     assert result["gdpp_shared"][0]["curvature"] == 0.0
     assert result["ridge"] == {"loss": result["bayes"], "penalty": pytest.approx(0.01)}
+    ends = (result["predict_zero"], result["gd_shared"][0]["loss"])
+    assert (result["saddles"][0], result["saddles"][-1]) == pytest.approx(ends)
 
 
 # Bad input

@@ -214,3 +214,15 @@ def test_a_job_trains_at_most_max_seeds():
     assert equal(few.learners, jax.tree.map(lambda leaf: leaf[:2], all_of_them.learners))
     assert job.seeds(1) == range(1)
     assert job.seeds(5) == range(2)
+
+
+def test_a_job_trains_at_least_min_seeds():
+    """Also if the run has fewer; listed seeds are those that are trained."""
+    job = Job(Architecture(), TASK, SHORT, min_seeds=2)
+    more, as_many = fit_all([job, job._replace(min_seeds=0)], 1)
+    assert more.seeds.tolist() == [0, 1]
+    assert as_many.seeds.tolist() == [0]
+    assert equal(jax.tree.map(lambda leaf: leaf[:1], more.learners), as_many.learners)
+    assert job.seeds(5) == range(5)
+    assert job._replace(max_seeds=3).seeds(5) == range(3)
+    assert job.seeds([7]) == [7]

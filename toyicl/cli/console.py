@@ -171,6 +171,9 @@ def print_floors(values: dict[str, Any]) -> None:
     ridge = values["ridge"]
     print(f"ridge                   {ridge['loss']:.6f}  penalty {ridge['penalty']:.6g}")
     print(f"Bayes                   {values['bayes']:.6f}")
+    between = values["saddles"][1:-1]
+    if between:
+        print(f"one layer, first saddle {between[0]:.6f}")
 
 
 def _as_text(values: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-DIMENSIONS = ("seed", "step", "reference", "shift", "amount")
+DIMENSIONS = ("seed", "step", "reference", "shift", "amount", "saddle")
 """Variables that `dataset` turns into coordinates."""
 Variables = dict[str, Any]
 """Variables of a dataset by name, in the forms that `xarray.Dataset` accepts."""

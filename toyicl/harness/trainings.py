@@ -57,6 +57,8 @@ def declared(
         for name, job in jobs.items():
             least = job.max_seeds is None or job.max_seeds >= 1
             require(least, f"max_seeds of {name!r}", "None or at least 1", job.max_seeds)
+            fits = job.min_seeds >= 0 and (job.max_seeds is None or job.min_seeds <= job.max_seeds)
+            require(fits, f"min_seeds of {name!r}", "0 to max_seeds", job.min_seeds)
             found.append(Declared(index, place, name, job))
     return found
 

@@ -96,10 +96,15 @@ def over_points(
     axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 4 else 0, fontsize=7)
 
 
-def plateau_sentence(on_plateau: xr.DataArray) -> str:
-    """A sentence that names the seeds on their plateau, (..., seed); empty if there are none."""
+def plateau_sentence(on_plateau: xr.DataArray, saddle_loss: xr.DataArray | None = None) -> str:
+    """A sentence that names the seeds on their plateau, (..., seed); empty if there are none.
+
+    `saddle_loss`, of the same dimensions, has the loss of the saddle point of each seed, and NaN where
+    it is not known.
+    """
+    losses = xr.full_like(on_plateau, np.nan, float) if saddle_loss is None else saddle_loss
     if on_plateau.ndim == 1:
-        stuck = _listed(on_plateau)
+        stuck = _listed(on_plateau, losses)
         return f"Still on its plateau at the end: seed {stuck}." if stuck else ""
     kinds = [dim for dim in on_plateau.dims if dim != "seed"]
     found = []
@@ -108,12 +113,26 @@ def plateau_sentence(on_plateau: xr.DataArray) -> str:
         row = on_plateau.sel(place)
         if row.any():
             name = ", ".join(f"{kind} {label}" for kind, label in place.items())
-            found.append(f"{name}: {_listed(row)}")
+            found.append(f"{name}: {_listed(row, losses.sel(place))}")
     return f"Seeds still on their plateau at the end: {'; '.join(found)}." if found else ""
 
 
-def _listed(on_plateau: xr.DataArray) -> str:
-    return ", ".join(str(seed) for seed in on_plateau["seed"].values[on_plateau.values])
+def _listed(on_plateau: xr.DataArray, losses: xr.DataArray) -> str:
+    """The seeds on their plateau, each with the loss of its saddle point if that is known."""
+    stuck = on_plateau.values
+    listed = zip(on_plateau["seed"].values[stuck], losses.values[stuck], strict=True)
+    return ", ".join(
+        f"{seed}" if np.isnan(loss) else f"{seed} (saddle point of loss {loss:.4f})"
+        for seed, loss in listed
+    )
+
+
+def _saddle_of_seeds(results: xr.Dataset) -> xr.DataArray | None:
+    """Loss of the saddle point nearest to each seed's final loss, of the dimensions of `on_plateau`."""
+    if "nearest_saddle" not in results:
+        return None
+    own = results.saddle_loss.where(results.saddle == results.nearest_saddle).max("saddle")
+    return own.transpose(*results.on_plateau.dims)
 
 
 def command_sentence(results: xr.Dataset) -> str:
@@ -133,7 +152,9 @@ def common_sentences(results: xr.Dataset) -> list[str]:
     seeds = results.sizes.get("seed", 0)
     return [
         f"{seeds} seed{'s' if seeds > 1 else ''}, each drawn." if seeds else "",
-        plateau_sentence(results.on_plateau) if "on_plateau" in results else "",
+        plateau_sentence(results.on_plateau, _saddle_of_seeds(results))
+        if "on_plateau" in results
+        else "",
         "Lines end where a loss overflows." if _overflows(results) else "",
         training_sentence(results),
         str(results.attrs.get("cut", "")),

@@ -39,6 +39,9 @@ OTHER = ((":", "#E69F00"), ("-.", "#56B4E9"), ("--", "0.35"))
 COMPARED = ("model_cosine", "norm_ratio", "model_difference", "prediction_difference")
 """Variables of the comparison with a reference."""
 
+MOST_SADDLES = 4
+"""Largest number of saddle points between predicting 0 and the optimum that are all drawn."""
+
 
 def looks(values: xr.DataArray) -> Iterator[tuple[str, Look]]:
     """Label and look of every reference for which there are values."""
@@ -50,7 +53,7 @@ def looks(values: xr.DataArray) -> Iterator[tuple[str, Look]]:
 
 
 def training_panel(axes: Axes, results: xr.Dataset) -> None:
-    """The loss of every seed during training, and that of each reference."""
+    """The loss of every seed during training, that of each reference, and those of saddle points."""
     figures.every_seed(axes, results.loss, "step", label="trained", color=figures.MODEL)
     for label, (title, line, color) in looks(results.reference_loss):
         value = float(results.reference_loss.sel(reference=label))
@@ -60,8 +63,26 @@ def training_panel(axes: Axes, results: xr.Dataset) -> None:
         figures.every_seed(
             axes, released, "step", label="released code's recipe", color="#E69F00", style=":"
         )
+    if "saddle_loss" in results:
+        saddle_lines(axes, results.saddle_loss)
     axes.set(xlabel="training step", ylabel="loss", ylim=(0, None))
     axes.legend()
+
+
+def saddle_lines(axes: Axes, saddle_loss: xr.DataArray) -> None:
+    """Exact losses of saddle points, (saddle,), between predicting 0 and the optimum, as thin lines.
+
+    Of more than `MOST_SADDLES` saddle points the first alone is drawn, where training rests most often:
+    the others are too close to each other.
+    """
+    between = saddle_loss.dropna("saddle").values[1:-1]
+    drawn = between if len(between) <= MOST_SADDLES else between[:1]
+    if not len(drawn):
+        return
+    name = "saddle points" if len(between) == len(drawn) else "first saddle point"
+    label = f"{name}: {', '.join(f'{loss:.4f}' for loss in drawn)}"
+    for number, loss in enumerate(drawn):
+        axes.axhline(loss, color="0.45", linewidth=0.7, label=None if number else label)
 
 
 def alignment_panel(reference: str | None = None) -> Panel:

@@ -18,6 +18,7 @@ from toyicl.core.config import named_in_errors, require_different, require_posit
 from toyicl.core.datasets import Variables
 from toyicl.core.episode import Episode, Learner
 from toyicl.models.transformer import Architecture
+from toyicl.studies.saddles import known_saddles
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import recipes
 from toyicl.training.loop import History, Job
@@ -91,8 +92,12 @@ def alignment(
     """Loss, and the comparison with each reference, at up to 101 snapshots of every seed.
 
     Variables: `loss` (seed, step), `reference_loss` (reference,), the fields of `metrics.Comparison`
-    (reference, seed, step), and `on_plateau` (seed,), which compares the final loss with that of the
-    first reference.
+    (reference, seed, step), and `on_plateau` (seed,), whether the final loss is nearer to that of a
+    saddle point than to that of the first reference. For one linear layer on a task with a closed form
+    also `saddle_loss` (saddle,), the exact losses of its saddle points (`theory.saddle_losses`), and
+    `nearest_saddle` (seed,), the index m of the one that is nearest to the final loss (see
+    `metrics.nearest_saddle`); the first reference has to be the optimum of such a layer. For other
+    models predicting 0 is the only saddle point that is considered.
     """
     episodes = study.episodes() if episodes is None else episodes
     history = thinned(history)
@@ -113,8 +118,16 @@ def alignment(
             found[variable] = (("reference", "seed", "step"), values)
     zero = float(metrics.zero_loss(episodes))
     final = each[0]["loss"][:, -1]
-    found["on_plateau"] = ("seed", metrics.on_plateau(final, losses[0], zero))
-    return found
+    saddles = known_saddles(history.learners, study.task)
+    if saddles is None:
+        return found | {"on_plateau": ("seed", metrics.on_plateau(final, losses[0], zero))}
+    nearest = metrics.nearest_saddle(final, losses[0], zero, saddles)
+    return found | {
+        "saddle": np.arange(len(saddles)),
+        "saddle_loss": ("saddle", saddles),
+        "nearest_saddle": ("seed", nearest),
+        "on_plateau": ("seed", nearest < len(saddles) - 1),
+    }
 
 
 def thinned(history: History, most: int = SNAPSHOTS) -> History:

@@ -41,7 +41,8 @@ STUCK = 0.75
 """Excess (see `_compare`) above which a model counts as being on its plateau.
 
 There its loss is close to that of predicting 0. The best softmax head, which is not gradient descent,
-has a smaller excess."""
+has a smaller excess. The saddle points of most models of a sweep are not known, so that one rule is
+used for all of them; a linear layer on its first saddle point has an excess of 1 - 1/d."""
 STAGES = ("untrained", "trained")
 """Labels of the dimension `stage`: models before their first step, and after their last."""
 CONTROLLED = (

@@ -14,6 +14,7 @@ from toyicl.theory.correlated_inputs import best_scalar_step, best_step_matrix, 
 from toyicl.theory.gram_spectrum import input_moments, population_loss
 from toyicl.theory.optimal_steps import gd_per_step, gd_shared, gdpp_per_layer, gdpp_shared
 from toyicl.theory.reference_losses import bayes_loss, floors, ridge
+from toyicl.theory.saddles import saddle_losses
 
 __all__ = [
     "Optimum",
@@ -34,6 +35,7 @@ __all__ = [
     "population_loss",
     "predict_zero_loss",
     "ridge",
+    "saddle_losses",
     "single_head_loss",
     "step_matrix_loss",
 ]

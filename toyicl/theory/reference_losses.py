@@ -8,6 +8,7 @@ from toyicl.tasks.linear import LinearRegression
 from toyicl.theory.closed_form import Optimum, predict_zero_loss
 from toyicl.theory.gram_spectrum import population_loss, require_no_distractors
 from toyicl.theory.optimal_steps import gd_per_step, gd_shared, gdpp_shared
+from toyicl.theory.saddles import saddle_losses
 
 
 def ridge(task: LinearRegression) -> tuple[float, float]:
@@ -34,7 +35,8 @@ def bayes_loss(task: LinearRegression) -> float:
 def floors(task: LinearRegression, depths: Iterable[int]) -> dict[str, Any]:
     """The losses and parameters of all references of a task, for each number of steps in `depths`.
 
-    Consists of dictionaries, lists and numbers. The command `toyicl floors` prints it.
+    Consists of dictionaries, lists and numbers. "saddles" has the losses of the saddle points of one
+    linear layer (`saddle_losses`). The command `toyicl floors` prints it.
     """
     loss, penalty = ridge(task)
     shared, per_step, curved = [], [], []
@@ -51,6 +53,7 @@ def floors(task: LinearRegression, depths: Iterable[int]) -> dict[str, Any]:
         "gdpp_shared": curved,
         "bayes": loss,
         "ridge": {"loss": loss, "penalty": penalty},
+        "saddles": saddle_losses(task).tolist(),
     }
 
 

@@ -38,10 +38,16 @@ class Job(NamedTuple):
     """Largest number of seeds that are trained; None trains all seeds of the run."""
     objective: Objective | None = None
     """A pure function that training minimises; None means the loss of the task's episodes."""
+    min_seeds: int = 0
+    """Smallest number of seeds that are trained, for a training that needs more than the run has."""
 
     def seeds(self, seeds: int | Sequence[int]) -> Sequence[int]:
-        """The first `max_seeds` of the seeds; a number n means the seeds 0, ..., n - 1."""
-        chosen = range(seeds) if isinstance(seeds, int) else seeds
+        """The seeds that are trained in a run with the given seeds.
+
+        A number n means the seeds 0, ..., n - 1, of which at least `min_seeds` and at most `max_seeds`
+        are trained. Of seeds that are listed the first `max_seeds` are trained.
+        """
+        chosen = range(max(seeds, self.min_seeds)) if isinstance(seeds, int) else seeds
         return chosen[: self.max_seeds]
 
 
@@ -137,7 +143,7 @@ def fit_all(
 ) -> list[History]:
     """Train jobs of one kind together: their runs are compiled once and advanced in turn.
 
-    Jobs are of one kind if they differ in traced settings and in `max_seeds` alone; see `kind`.
+    Jobs are of one kind if they differ in traced settings and in numbers of seeds alone; see `kind`.
     """
     spread, checkpointer = spread or AcrossRuns(), checkpointer or NoCheckpoints()
     chosen = [job.seeds(seeds) for job in jobs]
