@@ -46,7 +46,7 @@ class Settings(DeepStudy):
     gdpp_training: Training = recipes.TUNED_GDPP_PER_LAYER
     released_training: Training = replace(recipes.RELEASED_DEEP, steps=50_000)
     """The released code's training of the same model."""
-    released_max_seeds: int = 2
+    released_max_seeds: int = 1
     """Largest number of seeds of that training."""
     robust_episodes: int = 100_000
     """Number of episodes for trimmed losses, which leave out rare eigenvalues."""
