@@ -18,6 +18,17 @@ SHORT = (
     "--settings.training.steps=4 --settings.training.snapshot-every=2"
     " --settings.training.batch-size=8"
 )
+
+
+def short(*names: str) -> str:
+    """Options with which further trainings, the fields of the settings, are as short as the first."""
+    return " ".join(
+        f"--settings.{name}.{option}"
+        for name in names
+        for option in ("steps=2", "snapshot-every=2", "batch-size=8")
+    )
+
+
 FEW_TASKS = "--settings.tasks=3 --settings.queries=4"
 OPTIONS = {
     "attention_cost": "--settings.episodes=50",
@@ -50,25 +61,26 @@ OPTIONS = {
     "fig01_roll_out": f"{SHORT} {FEW} --settings.depth=3",
     "fig02_one_step": f"{SHORT} {FEW} --settings.sizes 3 4 --settings.size-training.steps=2"
     " --settings.size-training.snapshot-every=2 --settings.size-training.batch-size=8",
-    "fig03_two_layers": f"{SHORT} {FEW}",
+    "fig03_two_layers": f"{SHORT} {FEW} {short('gdpp-training')}",
     "fig03_five_layers": f"{SHORT} {FEW} --settings.robust-episodes=50 --settings.model.depth=3"
-    " --settings.unclipped-training.steps=2 --settings.unclipped-training.snapshot-every=2",
+    f" {short('gdpp-training', 'released-training')}",
     "fig04_sine": f"{SHORT} {FEW} --settings.reference-training.steps=4"
     " --settings.reference-training.snapshot-every=2 --settings.reference-training.batch-size=8",
     "fig05_separate_tokens": f"{SHORT} {FEW} --settings.sensitivity-episodes=2"
     " --settings.joint-training.steps=2 --settings.joint-training.snapshot-every=2"
-    " --settings.joint-training.batch-size=8",
-    "fig06_shifts": f"{SHORT} {FEW} --settings.deep-training.steps=2 --settings.deep-model.depth=3"
-    " --settings.deep-training.snapshot-every=2 --settings.deep-training.batch-size=8",
-    "fig07_ten_layers": f"{SHORT} {FEW} --settings.model.depth=6",
-    "fig08_twelve_blocks": f"{SHORT} {FEW} --settings.model.depth=3",
+    f" --settings.joint-training.batch-size=8 {short('released-training')}",
+    "fig06_shifts": f"{SHORT} {FEW} --settings.deep-model.depth=3"
+    f" {short('deep-training', 'gdpp-training', 'deep-gdpp-training')}",
+    "fig07_ten_layers": f"{SHORT} {FEW} --settings.model.depth=6"
+    f" {short('released-training', 'gdpp-training')}",
+    "fig08_twelve_blocks": f"{SHORT} {FEW} --settings.model.depth=3 {short('gdpp-training')}",
     "fig09_weights": f"{SHORT} {FEW} --settings.most-heads=2 --settings.random-layers=3",
     "fig10_damping": f"{SHORT} {FEW} --settings.many-episodes=50",
     "fig11_two_heads": f"{SHORT} {FEW}",
     "fig12_softmax": f"{SHORT} {FEW} --settings.limit-episodes=50 --settings.two-head-training.steps=6"
     " --settings.two-head-training.snapshot-every=2 --settings.two-head-training.batch-size=8",
-    "fig13_curvature": f"{SHORT} {FEW} --settings.spectrum-tasks=100",
-    "fig14_layer_norm": f"{SHORT} {FEW}",
+    "fig13_curvature": f"{SHORT} {FEW} --settings.spectrum-tasks=100 {short('gdpp-training')}",
+    "fig14_layer_norm": f"{SHORT} {FEW} {short('gdpp-training')}",
     "fig15_plateaus": f"{SHORT} {FEW} --settings.block-tasks=16 --settings.block-training.batch-size=16"
     " --settings.block-training.steps=2 --settings.block-training.snapshot-every=2"
     " --settings.escape-training.steps=2 --settings.escape-training.snapshot-every=2"
@@ -85,11 +97,13 @@ OPTIONS = {
     "softmax_candidates": f"{SHORT} {FEW} --settings.candidate-training.steps=2"
     " --settings.candidate-training.snapshot-every=2 --settings.candidate-training.batch-size=8",
     "other_tasks": f"{SHORT} {FEW}",
+    "token_clip": f"{SHORT} {FEW} --settings.depths 2 3 --settings.clips 1 10",
     "views": "--settings.episodes=5 --settings.steps=3",
 }
 UNJUDGED = {
     "update_similarity": {"CR-10-1024"},
     "fig06_shifts": {"VO-6-2"},
+    "token_clip": {"CLIP-binds"},
     "fig13_curvature": {"VO-13-1-N50", "VO-13-1-N100"},
 }
 """Claims that are not judged in runs as short as these."""
