@@ -55,13 +55,13 @@ def run(
     from toyicl.training import compilation_cache
     from toyicl.training.placement import AcrossBatch, AcrossRuns
 
-    _check(command)
+    seeds = _checked_seeds(command)
     prepare_devices()
     chosen = saved.chosen(command.experiments)
     loaded = [known or experiment.load(listing) for listing in chosen]
-    grids = [_grid(command, one) for one in loaded]
+    grids = [grid_of(command, one) for one in loaded]
     if command.dry_run:
-        return _print_plans(command, chosen, loaded, grids)
+        return _print_plans(command, seeds, chosen, loaded, grids)
     _connect(command)
     failed = False
     for listing, one, grid in zip(chosen, loaded, grids, strict=True):
@@ -72,7 +72,7 @@ def run(
             one,
             grid,
             experiment.place(command.out, listing),
-            seeds=command.seeds,
+            seeds=seeds,
             quick=command.quick,
             command=command_of_results(one.name, command.experiments, words),
             fresh=command.fresh,
@@ -81,22 +81,23 @@ def run(
             spread=AcrossRuns() if command.shard == "run" else AcrossBatch(),
             console=TerminalConsole(interrupts),
         )
-        failed = bool(_print_outcome(outcome, command.quick)) or failed
+        failed = bool(print_outcome(outcome, command.quick)) or failed
         compilation_cache.forget_programs()
     return int(failed)
 
 
-def _check(command: Run) -> None:
-    """Check the options of `run`; raises BadInput that names one."""
-    from toyicl.core.config import require_not_negative, require_positive, require_size
+def _checked_seeds(command: Run) -> range:
+    """The seeds to run; raises BadInput that names one of the options of `run` if it is not allowed."""
+    from toyicl.core.config import require_not_negative, require_positive
 
-    require_size("seeds", command.seeds)
+    seeds = parsing.parse_seeds(command.seeds)
     if command.checkpoint_every is not None:
         require_not_negative("checkpoint_every", command.checkpoint_every)
     require_positive("patience", command.patience)
     given = (command.coordinator, command.processes, command.rank)
     if not command.distributed and given != (None, None, None):
         raise BadInput("coordinator, processes and rank need --distributed")
+    return seeds
 
 
 def _connect(command: Run) -> None:
@@ -109,7 +110,7 @@ def _connect(command: Run) -> None:
         )
 
 
-def _grid(command: Run, loaded: experiment.Experiment) -> "runner.Grid":
+def grid_of(command: Run, loaded: experiment.Experiment) -> "runner.Grid":
     """The settings to run: the experiment's, or those given, at each point of the sweep."""
     from toyicl.harness import runner, sweeps
 
@@ -121,6 +122,7 @@ def _grid(command: Run, loaded: experiment.Experiment) -> "runner.Grid":
 
 def _print_plans(
     command: Run,
+    seeds: range,
     chosen: Sequence[experiment.Listing],
     loaded: Sequence[experiment.Experiment],
     grids: "Sequence[runner.Grid]",
@@ -134,7 +136,7 @@ def _print_plans(
             one,
             grid,
             folder,
-            seeds=command.seeds,
+            seeds=seeds,
             quick=command.quick,
             fresh=command.fresh,
             warn=report_note,
@@ -168,10 +170,10 @@ def _without_place(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def _print_outcome(outcome: "runner.Outcome", quick: bool) -> int:
+def print_outcome(outcome: "runner.Outcome", quick: bool) -> int:
     """Print verdicts, files and diverged seeds of a run; 1 if a training diverged."""
     print_verdicts(outcome.verdicts)
-    if quick:
+    if quick and outcome.verdicts:
         print("Quick settings: fewer steps and episodes; these verdicts are indicative.")
     for path in outcome.files:
         print(f"wrote {path}")
@@ -214,7 +216,7 @@ def departures(command: Departures, words: Sequence[str], interrupts: InterruptH
         spread=AcrossRuns(),
         console=TerminalConsole(interrupts),
     )
-    return _print_outcome(outcome, command.quick)
+    return print_outcome(outcome, command.quick)
 
 
 def demo(command: Demo, interrupts: InterruptHandler) -> int:

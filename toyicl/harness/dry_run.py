@@ -76,7 +76,7 @@ class Plan:
 def plan(
     experiment: str,
     groups: Sequence[Sequence[Declared]],
-    seeds: int,
+    seeds: Sequence[int],
     states: dict[str, NamedArrays],
 ) -> Plan:
     """The plan of a run that resumes from the states of its trainings."""
@@ -124,7 +124,7 @@ def speed() -> float:
 
 
 def _planned(
-    group: Sequence[Declared], seeds: int, states: dict[str, NamedArrays]
+    group: Sequence[Declared], seeds: Sequence[int], states: dict[str, NamedArrays]
 ) -> tuple[PlannedTraining, ...]:
     """The planned trainings of a group; one step costs the same in all of them."""
     run: Any = jax.eval_shape(loop.begin, group[0].job, 0)

@@ -35,14 +35,20 @@ class Job(NamedTuple):
     training: Training
     """Steps, batch size, and optimiser."""
     max_seeds: int | None = None
-    """Largest number of seeds that are trained; None trains all seeds of the run."""
+    """Only the seeds below this number are trained; None trains all seeds of the run."""
     objective: Objective | None = None
     """A pure function that training minimises; None means the loss of the task's episodes."""
 
     def seeds(self, seeds: int | Sequence[int]) -> Sequence[int]:
-        """The first `max_seeds` of the seeds; a number n means the seeds 0, ..., n - 1."""
-        chosen = range(seeds) if isinstance(seeds, int) else seeds
-        return chosen[: self.max_seeds]
+        """Those of a run's seeds that are trained; a number n means the seeds 0, ..., n - 1.
+
+        Whether a seed is trained does not depend on the run's other seeds, so that the parts of a run
+        that is divided by seed train together what the whole run would.
+        """
+        chosen = listed(seeds)
+        if self.max_seeds is None:
+            return chosen
+        return [seed for seed in chosen if seed < self.max_seeds]
 
 
 class History(NamedTuple):
@@ -63,6 +69,11 @@ class History(NamedTuple):
     def final(self) -> Any:
         """The trained learners, with a leading seed axis on every leaf."""
         return jax.tree.map(lambda leaf: leaf[:, -1], self.learners)
+
+
+def listed(seeds: int | Sequence[int]) -> Sequence[int]:
+    """Seeds as a sequence; a number n means the seeds 0, ..., n - 1."""
+    return range(seeds) if isinstance(seeds, int) else seeds
 
 
 Histories = Mapping[str, History]
