@@ -76,7 +76,7 @@ class Gather:
 
     parts: Names
     """Folders of runs: what --out was for each part."""
-    out: Path
+    out: Path = RUNS
     """Folder of the joined runs."""
     fresh: bool = False
     """Replace the runs in the folder, instead of refusing other ones and keeping equal ones."""

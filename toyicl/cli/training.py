@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toyicl.cli import parsing, saved
+from toyicl.cli import job, parsing, saved
 from toyicl.cli.console import InterruptHandler, TerminalConsole, print_verdicts, report_note
 from toyicl.cli.options import RUNS, Demo, Departures, Run
 from toyicl.core.errors import BadInput
@@ -49,9 +49,10 @@ def run(
 ) -> int:
     """Run experiments; 1 if a training diverged.
 
-    `known` is the experiment if there is a single one, loaded, so that its file is executed once.
+    Of several experiments, those whose results are finished are left out. `known` is the experiment if
+    there is a single one, loaded, so that its file is executed once.
     """
-    from toyicl.harness import runner
+    from toyicl.harness import runner, status
     from toyicl.training import compilation_cache
     from toyicl.training.placement import AcrossBatch, AcrossRuns
 
@@ -60,11 +61,18 @@ def run(
     chosen = saved.chosen(command.experiments)
     loaded = [known or experiment.load(listing) for listing in chosen]
     grids = [grid_of(command, one) for one in loaded]
+    several = len(loaded) > 1
+    if command.dry_run and several:
+        print("\n".join(status.lines(job.statuses(command, seeds, chosen, loaded, grids))))
+        return 0
     if command.dry_run:
-        return _print_plans(command, seeds, chosen, loaded, grids)
+        return _print_plan(command, seeds, chosen[0], loaded[0], grids[0])
     _connect(command)
+    found = job.statuses(command, seeds, chosen, loaded, grids) if several else []
     failed = False
-    for listing, one, grid in zip(chosen, loaded, grids, strict=True):
+    for position, (listing, one, grid) in enumerate(zip(chosen, loaded, grids, strict=True)):
+        if several and not job.is_left(found, position):
+            continue
         former = saved.former_place(command.out, listing)
         if former is not None:
             report_note(f"{former} holds a run of an earlier version, which is left as it is")
@@ -120,28 +128,26 @@ def grid_of(command: Run, loaded: experiment.Experiment) -> "runner.Grid":
     return runner.Grid(base, sweep, points)
 
 
-def _print_plans(
+def _print_plan(
     command: Run,
     seeds: range,
-    chosen: Sequence[experiment.Listing],
-    loaded: Sequence[experiment.Experiment],
-    grids: "Sequence[runner.Grid]",
+    listing: experiment.Listing,
+    loaded: experiment.Experiment,
+    grid: "runner.Grid",
 ) -> int:
-    """Print what would be trained, experiment by experiment; nothing is trained or written."""
+    """Print what would be trained by one experiment; nothing is trained or written."""
     from toyicl.harness import dry_run, runner
 
-    for listing, one, grid in zip(chosen, loaded, grids, strict=True):
-        folder = experiment.place(command.out, listing)
-        plan = runner.plan(
-            one,
-            grid,
-            folder,
-            seeds=seeds,
-            quick=command.quick,
-            fresh=command.fresh,
-            warn=report_note,
-        )
-        print("\n".join(dry_run.lines(plan)))
+    plan = runner.plan(
+        loaded,
+        grid,
+        experiment.place(command.out, listing),
+        seeds=seeds,
+        quick=command.quick,
+        fresh=command.fresh,
+        warn=report_note,
+    )
+    print("\n".join(dry_run.lines(plan)))
     return 0
 
 

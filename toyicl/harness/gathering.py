@@ -85,6 +85,7 @@ def join(
             f"parts must have the settings that `{command}` has in this version of the program and "
             f"of the experiment, got {parts[0].folder} with other {', '.join(found)}"
         )
+    seconds = [part.checkpoint.seconds for part in parts]
     states = {}
     for one in declared:
         with_runs = [part for part in parts if one.job.seeds(part.seeds)]
@@ -94,6 +95,7 @@ def join(
         origins=[origin for part in parts for origin in part.checkpoint.origins],
         states=states,
         command=command,
+        seconds=None if None in seconds else sum(filter(None, seconds)),
     )
 
 

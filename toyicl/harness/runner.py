@@ -1,6 +1,8 @@
 """Running an experiment: train, measure, save, judge and draw, for one point or a sweep."""
 
 import contextlib
+import json
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -123,12 +125,15 @@ def run(
             if distributed.is_first():
                 console.warn(_has_to_be_gathered(experiment.name, declared, seeds))
             return Outcome([], [], diverged)
+        begun = time.monotonic()
         measured = _measured(experiment, grid, declared, histories)
+        seconds = {"training": manager.checkpoint.seconds, "measuring": time.monotonic() - begun}
         manager.save()
         if not distributed.is_first():
             return Outcome([], [], diverged)
         attributes = {
             **provenance.attributes(identity, origins, quick, command),
+            "seconds": json.dumps(seconds),
             "cut": cut_sentence(experiment.full, grid.base, len(seeds)),
         }
         results = sweeps.labelled(measured, grid.sweep).assign_attrs(attributes)
