@@ -24,32 +24,12 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# Reproduces the figures that are checked in, with the same settings, in OUT: many hours on two cores. If it is
-# interrupted, it resumes when it is called again. The captions state which settings are not the full ones.
+# Reproduces the figures with the full settings, in OUT: many hours on two cores. If it is interrupted, it
+# resumes when it is called again, and leaves out what is finished; `toyicl run all --out runs/figures --dry-run`
+# shows what is left. Plateaus need more seeds than the other experiments.
 figures: install
-	$(BIN)/toyicl run attention_cost classroom confidence_sets context_order context_sizes cosine_blindness \
-		departure_map other_tasks preconditioned single_factors softmax_candidates softmax_identities views \
-		--out $(OUT)
-	$(BIN)/toyicl run attention_maps dual_form false_labels linearised_finetuning momentum_attention \
-		regression_finetuning update_similarity --out $(OUT)
-	$(BIN)/toyicl run prop1_equivalence prop2_features prop3_copying fig01_roll_out fig02_one_step \
-		fig03_two_layers fig09_weights fig10_damping fig11_two_heads fig12_softmax fig16_fixed_tasks \
-		noisy_labels --out $(OUT)
-	$(BIN)/toyicl run fig03_five_layers --out $(OUT) --seeds 3 --settings.training.batch-size 512 \
-		--settings.training.steps 30000 --settings.unclipped-training.batch-size 512
-	$(BIN)/toyicl run fig04_sine --out $(OUT) --seeds 2 --settings.training.batch-size 512 \
-		--settings.reference-training.batch-size 512
-	$(BIN)/toyicl run fig05_separate_tokens --out $(OUT) --seeds 4 --settings.training.batch-size 512 \
-		--settings.training.steps 30000
-	$(BIN)/toyicl run fig06_shifts --out $(OUT) --settings.deep-training.batch-size 256 \
-		--settings.deep-training.steps 10000 --settings.deep-max-seeds 2
-	$(BIN)/toyicl run fig07_ten_layers --out $(OUT) --seeds 2
-	$(BIN)/toyicl run fig08_twelve_blocks --out $(OUT) --seeds 1 --settings.training.batch-size 256 \
-		--settings.training.steps 10000
-	$(BIN)/toyicl run fig13_curvature --out $(OUT) --seeds 2 --settings.training.batch-size 256
-	$(BIN)/toyicl run fig14_layer_norm --out $(OUT) --settings.training.steps 20000 \
-		--settings.training.batch-size 512
 	$(BIN)/toyicl run fig15_plateaus --out $(OUT) --seeds 10
+	$(BIN)/toyicl run all --out $(OUT)
 	$(BIN)/toyicl verify --out $(OUT) || true
 	$(BIN)/python benchmarks/scaling.py --out $(OUT)
 

@@ -12,7 +12,7 @@ import pytest
 from pages import DOCS, NAMES, PAGES, README, ROOT, TUTORIAL, blocks
 from programs import here
 
-from toyicl.cli import main, options, parsing, training
+from toyicl.cli import commands, main, options, parsing, training
 from toyicl.cli.options import Departures, Run
 from toyicl.harness import experiment
 from toyicl.studies import departures
@@ -77,7 +77,7 @@ def parse(monkeypatch):
 
     def parsed(words):
         if not any(word.startswith("-") for word in words):  # needs no experiment's settings
-            return real(main.COMMANDS, [main.ALIASES.get(words[0], words[0]), *words[1:]])
+            return real(commands.COMMANDS, [main.ALIASES.get(words[0], words[0]), *words[1:]])
         with pytest.raises(Parsed) as found:
             main.carry_out(words, None)
         return found.value.args[0]

@@ -378,7 +378,7 @@ def test_the_program_exits_with_what_went_wrong(tmp_path):
             ],
             "symmetric positive definite 2 x 2",
         ),
-        (["run", "fig2", "--seeds=0"], "seeds must be a whole number of at least 1, got 0"),
+        (["run", "fig2", "--seeds=0"], "seeds must be a whole number of at least 1, or FIRST:END"),
         (["run", "prop1", "--out=/proc/nowhere"], "out must be a folder that can be written"),
         (["verify", "--out=nowhere"], "out must be a folder of runs, got nowhere"),
         (["list", "--runs", "--out=nowhere"], "out must be a folder of runs, got nowhere"),

@@ -206,23 +206,28 @@ def test_a_covariance_can_be_trained_on():
     assert all(np.isfinite(history.training_loss).all() for history in fit_all(jobs))
 
 
-def test_a_job_trains_at_most_max_seeds():
-    job = Job(Architecture(), TASK, SHORT, max_seeds=2)
+def test_a_job_trains_the_seeds_below_max_seeds():
+    job = Job(Architecture(), TASK, SHORT, max_seeds=8)
     few, all_of_them = fit_all([job, job._replace(max_seeds=None)], [4, 7, 9])
     assert few.seeds.tolist() == [4, 7]
     assert all_of_them.seeds.tolist() == [4, 7, 9]
     assert equal(few.learners, jax.tree.map(lambda leaf: leaf[:2], all_of_them.learners))
-    assert job.seeds(1) == range(1)
-    assert job.seeds(5) == range(2)
+    assert list(job.seeds(1)) == [0]
+    assert list(job.seeds(9)) == [*range(8)]
+    parts = [*job.seeds(range(3)), *job.seeds(range(3, 6)), *job.seeds(range(6, 12))]
+    assert parts == [*job.seeds(12)]
 
 
 def test_a_job_trains_at_least_min_seeds():
-    """Also if the run has fewer; listed seeds are those that are trained."""
+    """Also if the run has fewer; of the parts of a run, that with seed 0 trains them."""
     job = Job(Architecture(), TASK, SHORT, min_seeds=2)
     more, as_many = fit_all([job, job._replace(min_seeds=0)], 1)
     assert more.seeds.tolist() == [0, 1]
     assert as_many.seeds.tolist() == [0]
     assert equal(jax.tree.map(lambda leaf: leaf[:1], more.learners), as_many.learners)
-    assert job.seeds(5) == range(5)
-    assert job._replace(max_seeds=3).seeds(5) == range(3)
-    assert job.seeds([7]) == [7]
+    assert list(job.seeds(5)) == [*range(5)]
+    assert list(job._replace(max_seeds=3).seeds(5)) == [*range(3)]
+    assert list(job.seeds([7])) == [7]
+    longer = job._replace(min_seeds=4)
+    parts = [*longer.seeds(range(2)), *longer.seeds(range(2, 6))]
+    assert parts == [*longer.seeds(6)]

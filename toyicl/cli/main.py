@@ -3,28 +3,16 @@
 Nothing here imports JAX before a command needs it, so that `toyicl list` and help are quick.
 """
 
-import dataclasses
 import importlib.metadata
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from toyicl.cli import parsing, saved, training
+from toyicl.cli import commands, gathering, saved, training
 from toyicl.cli.console import InterruptHandler
-from toyicl.cli.options import Demo, Departures, Draw, Floors, List, Run, Verify
-from toyicl.core.errors import BadInput, BadSetting, Unfinished
-from toyicl.harness import experiment
+from toyicl.cli.options import Demo, Departures, Draw, Floors, Gather, List, Run, Verify
+from toyicl.core.errors import BadInput, Unfinished
 
-COMMANDS: dict[str, type] = {
-    "list": List,
-    "run": Run,
-    "departures": Departures,
-    "draw": Draw,
-    "verify": Verify,
-    "floors": Floors,
-    "demo": Demo,
-}
 ALIASES = {"probe": "departures"}
 """Former names of commands."""
 
@@ -53,12 +41,14 @@ def carry_out(words: Sequence[str], interrupts: InterruptHandler) -> int:
     if words == ["--version"]:
         print(f"toyicl {importlib.metadata.version('toyicl')}")
         return 0
-    command, loaded = parse(words)
+    command, loaded = commands.parse(words)
     match command:
         case List():
             return saved.list_runs(command) if command.runs else saved.list_experiments(command)
         case Run():
             return training.run(command, words, interrupts, loaded)
+        case Gather():
+            return gathering.gather(command, interrupts)
         case Departures():
             given = command.factor or command.values
             return training.departures(command, words, interrupts) if given else list_factors()
@@ -70,48 +60,6 @@ def carry_out(words: Sequence[str], interrupts: InterruptHandler) -> int:
             return training.demo(command, interrupts)
         case _:
             return floors(command)
-
-
-def parse(words: Sequence[str]) -> tuple[Any, experiment.Experiment | None]:
-    """The command, and its experiment if it is one of `run` with a single one, whose file is loaded.
-
-    In two steps, because the options of `run` depend on the experiment: its own settings are among
-    them. Raises BadInput that names a setting as the user wrote it.
-    """
-    kinds: dict[str, Callable[..., Any]] = dict(COMMANDS)
-    loaded = _only_experiment(words[1:]) if words[:1] == ["run"] else None
-    if loaded is None:
-        return parsing.parse_command(kinds, words), None
-    default = loaded.quick if "--quick" in words else loaded.full
-    kinds["run"] = dataclasses.make_dataclass(
-        "Run",
-        [("settings", type(default), default)],
-        bases=(Run,),
-        frozen=True,
-        namespace={"__doc__": Run.__doc__},
-    )
-    try:
-        return parsing.parse_command(kinds, words), loaded
-    except BadSetting as error:
-        raise BadInput(parsing.name_as_given(error, default, words)) from None
-
-
-def _only_experiment(words: Sequence[str]) -> experiment.Experiment | None:
-    """The experiment of the options of `run`, loaded, if they name a single one.
-
-    Raises BadInput for settings without a single experiment.
-    """
-    command, unknown = parsing.parse_known(Run, [w for w in words if w not in ("--help", "-h")])
-    names = command.experiments
-    if len(names) == 1 and names[0] != "all":
-        listing = experiment.find(names[0])
-        training.prepare_devices()
-        return experiment.load(listing)
-    settings = [word for word in unknown if word.startswith("--settings")]
-    if settings:
-        given = ", ".join(names) or "none"
-        raise BadInput(f"{settings[0]} needs exactly one experiment, got {given}")
-    return None
 
 
 def list_factors() -> int:

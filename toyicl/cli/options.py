@@ -31,8 +31,9 @@ class Run:
 
     experiments: Names
     """Experiments to run: names, paths of experiment files, or all."""
-    seeds: int = 5
-    """Number of seeds: 0, 1, ... More seeds can be added later by the same command."""
+    seeds: Annotated[str, tyro.conf.arg(metavar="N|FIRST:END")] = "5"
+    """Number of seeds: 0, 1, ... More seeds can be added later by the same command. FIRST:END trains
+    the seeds FIRST to END - 1 alone, as a part that `toyicl gather` joins with others."""
     quick: bool = False
     """Start from the experiment's quick settings instead of its full ones."""
     dry_run: bool = False
@@ -62,6 +63,25 @@ class Run:
     """Rank of this process, from 0, with --distributed."""
     patience: float = 60.0
     """Seconds to wait for the other processes."""
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Join runs of the same experiments with different seeds, then measure, save, draw and judge.
+
+    For a run that was divided by seed over several machines, each with its part of the seeds
+    (`toyicl run fig2 --seeds 0:3`, and `--seeds 3:5`). The results are those of one run with all seeds.
+    Runs of the same name in the folders are joined. The parts are left as they are.
+    """
+
+    parts: Names
+    """Folders of runs: what --out was for each part."""
+    out: Path = RUNS
+    """Folder of the joined runs."""
+    fresh: bool = False
+    """Replace the runs in the folder, instead of refusing other ones and keeping equal ones."""
+    lock: bool = True
+    """Lock the folder of the run against other processes; --no-lock for file systems without locks."""
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,24 @@ def parse_sweep(settings: Any, words: Sequence[str]) -> dict[str, list[Any]]:
     return sweep
 
 
+def parse_seeds(text: str) -> range:
+    """Seeds from a number N, for 0, ..., N - 1, or from FIRST:END, for FIRST, ..., END - 1.
+
+    Raises BadInput for anything else, and where that is no seed.
+    """
+    first, colon, end = text.partition(":")
+    try:
+        seeds = range(int(first), int(end)) if colon else range(int(text))
+    except ValueError:
+        seeds = range(0)
+    if not seeds or seeds.start < 0:
+        raise BadInput(
+            "seeds must be a whole number of at least 1, or FIRST:END with 0 <= FIRST < END for the "
+            f"seeds FIRST to END - 1, got {text!r}"
+        )
+    return seeds
+
+
 def parse_values(text: str) -> tuple[float, ...]:
     """Numbers from FIRST:LAST:COUNT, both ends included, or from VALUE,VALUE,...
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toyicl.cli import parsing, saved
+from toyicl.cli import job, parsing, saved
 from toyicl.cli.console import InterruptHandler, TerminalConsole, print_verdicts, report_note
 from toyicl.cli.options import RUNS, Demo, Departures, Run
 from toyicl.core.errors import BadInput
@@ -49,22 +49,30 @@ def run(
 ) -> int:
     """Run experiments; 1 if a training diverged.
 
-    `known` is the experiment if there is a single one, loaded, so that its file is executed once.
+    Of several experiments, those whose results are finished are left out. `known` is the experiment if
+    there is a single one, loaded, so that its file is executed once.
     """
-    from toyicl.harness import runner
+    from toyicl.harness import runner, status
     from toyicl.training import compilation_cache
     from toyicl.training.placement import AcrossBatch, AcrossRuns
 
-    _check(command)
+    seeds = _checked_seeds(command)
     prepare_devices()
     chosen = saved.chosen(command.experiments)
     loaded = [known or experiment.load(listing) for listing in chosen]
-    grids = [_grid(command, one) for one in loaded]
+    grids = [grid_of(command, one) for one in loaded]
+    several = len(loaded) > 1
+    if command.dry_run and several:
+        print("\n".join(status.lines(job.statuses(command, seeds, chosen, loaded, grids))))
+        return 0
     if command.dry_run:
-        return _print_plans(command, chosen, loaded, grids)
+        return _print_plan(command, seeds, chosen[0], loaded[0], grids[0])
     _connect(command)
+    found = job.statuses(command, seeds, chosen, loaded, grids) if several else []
     failed = False
-    for listing, one, grid in zip(chosen, loaded, grids, strict=True):
+    for position, (listing, one, grid) in enumerate(zip(chosen, loaded, grids, strict=True)):
+        if several and not job.is_left(found, position):
+            continue
         former = saved.former_place(command.out, listing)
         if former is not None:
             report_note(f"{former} holds a run of an earlier version, which is left as it is")
@@ -72,7 +80,7 @@ def run(
             one,
             grid,
             experiment.place(command.out, listing),
-            seeds=command.seeds,
+            seeds=seeds,
             quick=command.quick,
             command=command_of_results(one.name, command.experiments, words),
             fresh=command.fresh,
@@ -81,22 +89,23 @@ def run(
             spread=AcrossRuns() if command.shard == "run" else AcrossBatch(),
             console=TerminalConsole(interrupts),
         )
-        failed = bool(_print_outcome(outcome, command.quick)) or failed
+        failed = bool(print_outcome(outcome, command.quick)) or failed
         compilation_cache.forget_programs()
     return int(failed)
 
 
-def _check(command: Run) -> None:
-    """Check the options of `run`; raises BadInput that names one."""
-    from toyicl.core.config import require_not_negative, require_positive, require_size
+def _checked_seeds(command: Run) -> range:
+    """The seeds to run; raises BadInput that names one of the options of `run` if it is not allowed."""
+    from toyicl.core.config import require_not_negative, require_positive
 
-    require_size("seeds", command.seeds)
+    seeds = parsing.parse_seeds(command.seeds)
     if command.checkpoint_every is not None:
         require_not_negative("checkpoint_every", command.checkpoint_every)
     require_positive("patience", command.patience)
     given = (command.coordinator, command.processes, command.rank)
     if not command.distributed and given != (None, None, None):
         raise BadInput("coordinator, processes and rank need --distributed")
+    return seeds
 
 
 def _connect(command: Run) -> None:
@@ -109,7 +118,7 @@ def _connect(command: Run) -> None:
         )
 
 
-def _grid(command: Run, loaded: experiment.Experiment) -> "runner.Grid":
+def grid_of(command: Run, loaded: experiment.Experiment) -> "runner.Grid":
     """The settings to run: the experiment's, or those given, at each point of the sweep."""
     from toyicl.harness import runner, sweeps
 
@@ -119,27 +128,26 @@ def _grid(command: Run, loaded: experiment.Experiment) -> "runner.Grid":
     return runner.Grid(base, sweep, points)
 
 
-def _print_plans(
+def _print_plan(
     command: Run,
-    chosen: Sequence[experiment.Listing],
-    loaded: Sequence[experiment.Experiment],
-    grids: "Sequence[runner.Grid]",
+    seeds: range,
+    listing: experiment.Listing,
+    loaded: experiment.Experiment,
+    grid: "runner.Grid",
 ) -> int:
-    """Print what would be trained, experiment by experiment; nothing is trained or written."""
+    """Print what would be trained by one experiment; nothing is trained or written."""
     from toyicl.harness import dry_run, runner
 
-    for listing, one, grid in zip(chosen, loaded, grids, strict=True):
-        folder = experiment.place(command.out, listing)
-        plan = runner.plan(
-            one,
-            grid,
-            folder,
-            seeds=command.seeds,
-            quick=command.quick,
-            fresh=command.fresh,
-            warn=report_note,
-        )
-        print("\n".join(dry_run.lines(plan)))
+    plan = runner.plan(
+        loaded,
+        grid,
+        experiment.place(command.out, listing),
+        seeds=seeds,
+        quick=command.quick,
+        fresh=command.fresh,
+        warn=report_note,
+    )
+    print("\n".join(dry_run.lines(plan)))
     return 0
 
 
@@ -168,10 +176,10 @@ def _without_place(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def _print_outcome(outcome: "runner.Outcome", quick: bool) -> int:
+def print_outcome(outcome: "runner.Outcome", quick: bool) -> int:
     """Print verdicts, files and diverged seeds of a run; 1 if a training diverged."""
     print_verdicts(outcome.verdicts)
-    if quick:
+    if quick and outcome.verdicts:
         print("Quick settings: fewer steps and episodes; these verdicts are indicative.")
     for path in outcome.files:
         print(f"wrote {path}")
@@ -214,7 +222,7 @@ def departures(command: Departures, words: Sequence[str], interrupts: InterruptH
         spread=AcrossRuns(),
         console=TerminalConsole(interrupts),
     )
-    return _print_outcome(outcome, command.quick)
+    return print_outcome(outcome, command.quick)
 
 
 def demo(command: Demo, interrupts: InterruptHandler) -> int:

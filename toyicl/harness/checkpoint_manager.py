@@ -42,6 +42,7 @@ class CheckpointManager:
         self._folder, self._every, self._stop, self._warn = folder, every, stop, warn
         self._saved_at, self._cost, self._unsaved = -np.inf, 0.0, True
         self._saved_steps = _steps(states)
+        self._trained_until = time.monotonic()
 
     def of(self, names: Sequence[str], label: str | None = None) -> "GroupCheckpointer":
         """The checkpointer of trainings that are advanced together; `label` names them in messages."""
@@ -51,6 +52,14 @@ class CheckpointManager:
         """Take over the state of a training, to be saved with the next generation."""
         self.checkpoint.states[name] = named_arrays(state)
         self._unsaved |= self._saved_steps.get(name) != state.step.tolist()
+
+    def count_seconds(self) -> None:
+        """Add the time since the last call, or since the manager was made, to that of training."""
+        now = time.monotonic()
+        if self.checkpoint.seconds is not None:
+            seconds = self.checkpoint.seconds + now - self._trained_until
+            self.checkpoint = self.checkpoint._replace(seconds=seconds)
+        self._trained_until = now
 
     def wishes(self) -> list[bool]:
         """Whether it is time to save, and whether to stop; the same in all processes."""
@@ -135,6 +144,7 @@ class GroupCheckpointer(NamedTuple):
         """Save the states, whatever comes after them."""
         for name, state in zip(self.names, states, strict=True):
             self.manager.update(name, state)
+        self.manager.count_seconds()
         self.manager.save()
 
 

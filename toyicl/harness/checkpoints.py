@@ -38,6 +38,10 @@ class Checkpoint(NamedTuple):
     """Program and machine of every process that took part in the run, in order."""
     states: dict[str, NamedArrays]
     """State of each training, by its name."""
+    command: str = ""
+    """The command that reproduces the run; empty in checkpoints of earlier versions."""
+    seconds: float | None = 0.0
+    """Time spent on training so far; None if some of it was spent by a version that recorded none."""
     damaged: Sequence[str] = ()
     """Newer generations that were found damaged when this one was read."""
 
@@ -101,6 +105,8 @@ def _write(path: Path, checkpoint: Checkpoint) -> None:
         "format": FORMAT,
         "identity": checkpoint.identity,
         "origins": checkpoint.origins,
+        "command": checkpoint.command,
+        "seconds": checkpoint.seconds,
         "names": names,
     }
     (path / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
@@ -120,7 +126,8 @@ def _read(path: Path) -> Checkpoint:
     states: dict[str, NamedArrays] = {}
     for index, (training, name) in enumerate(names):
         states.setdefault(training, {})[name] = np.asarray(arrays[str(index)])
-    return Checkpoint(about["identity"], about["origins"], states)
+    command, seconds = about.get("command", ""), about.get("seconds")
+    return Checkpoint(about["identity"], about["origins"], states, command, seconds)
 
 
 def _orbax() -> Any:

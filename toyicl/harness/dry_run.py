@@ -64,6 +64,23 @@ class Plan:
         return [training for group in self.groups for training in group]
 
     @property
+    def steps(self) -> int:
+        """Training steps of all runs of all trainings."""
+        return sum(training.runs * training.steps for training in self.trainings)
+
+    @property
+    def steps_done(self) -> int:
+        """How many of them a checkpoint holds."""
+        return sum(training.steps_done for training in self.trainings)
+
+    @property
+    def fraction_left(self) -> float:
+        """Fraction of the floating-point operations of training that is still to be done."""
+        left = sum(training.operations_left for training in self.trainings)
+        total = sum(one.operations * one.runs * one.steps for one in self.trainings)
+        return left / total if total else 0.0
+
+    @property
     def seconds(self) -> float:
         """Rough time of the training steps that are left, each run on one device."""
         times = []
@@ -76,7 +93,7 @@ class Plan:
 def plan(
     experiment: str,
     groups: Sequence[Sequence[Declared]],
-    seeds: int,
+    seeds: Sequence[int],
     states: dict[str, NamedArrays],
 ) -> Plan:
     """The plan of a run that resumes from the states of its trainings."""
@@ -91,14 +108,12 @@ def lines(plan: Plan) -> list[str]:
         return [f"{plan.experiment}: nothing is trained; the run only measures"]
     runs = sum(one.runs for one in trainings)
     width = max(len(one.name) for one in trainings)
-    done = sum(one.steps_done for one in trainings)
-    total = sum(one.runs * one.steps for one in trainings)
     left = sum(one.operations_left for one in trainings)
     return [
         f"{plan.experiment}: {_counted(len(trainings), 'training')}, {_counted(runs, 'run')}, "
         f"{_counted(len(plan.groups), 'compiled program')}",
         *(f"  {_described(one, width)}" for one in trainings),
-        *([f"  {done:,} of {total:,} steps are done already"] if done else []),
+        *([f"  {_done(plan)} are done already"] if plan.steps_done else []),
         f"  estimate: {left:.1e} floating-point operations, {duration(plan.seconds)} on "
         f"{_counted(plan.devices, 'device')} at {plan.speed:.1e} operations per second each, the "
         "speed of small matrix products here",
@@ -124,7 +139,7 @@ def speed() -> float:
 
 
 def _planned(
-    group: Sequence[Declared], seeds: int, states: dict[str, NamedArrays]
+    group: Sequence[Declared], seeds: Sequence[int], states: dict[str, NamedArrays]
 ) -> tuple[PlannedTraining, ...]:
     """The planned trainings of a group; one step costs the same in all of them."""
     run: Any = jax.eval_shape(loop.begin, group[0].job, 0)
@@ -142,6 +157,10 @@ def _planned(
         )
         for one in group
     )
+
+
+def _done(plan: Plan) -> str:
+    return f"{plan.steps_done:,} of {plan.steps:,} steps"
 
 
 def _described(training: PlannedTraining, width: int) -> str:

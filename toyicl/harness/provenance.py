@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import xarray as xr
 
 from toyicl.core.random_numbers import GENERATOR
 from toyicl.harness.checkpoints import FORMAT
+from toyicl.training.loop import listed
 
 PACKAGE = Path(__file__).parents[1]
 FULL_SEEDS = 5
@@ -32,13 +34,15 @@ UNRECORDED: dict[str, Any] = {**NUMERICS, "random_numbers": "jax.random"}
 PACKAGES = ("toyicl", "jax", "jaxlib", "flax", "optax", "numpy", "xarray", "orbax-checkpoint")
 
 
-def identity(name: str, settings: Any, seeds: int, sweep: dict[str, list[str]]) -> dict[str, Any]:
+def identity(
+    name: str, settings: Any, seeds: int | Sequence[int], sweep: dict[str, list[str]]
+) -> dict[str, Any]:
     """What makes two runs the same: their results are bit-identical on the same devices."""
     precision = jnp.result_type(float).name
     entries = {
         "experiment": name,
         "settings": as_plain(settings),
-        "seeds": list(range(seeds)),
+        "seeds": list(listed(seeds)),
         "sweep": sweep,
         "precision": precision,
         "numerics": {

@@ -1,6 +1,8 @@
 """Running an experiment: train, measure, save, judge and draw, for one point or a sweep."""
 
 import contextlib
+import json
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -29,7 +31,7 @@ from toyicl.harness.provenance import changed_since, cut_sentence, moved_since
 from toyicl.harness.results import load_results, save_results
 from toyicl.harness.trainings import Declared
 from toyicl.training import distributed
-from toyicl.training.loop import History
+from toyicl.training.loop import History, listed
 from toyicl.training.placement import Spread
 
 
@@ -76,7 +78,7 @@ def run(
     grid: Grid,
     folder: Path,
     *,
-    seeds: int,
+    seeds: int | Sequence[int],
     quick: bool,
     command: str,
     fresh: bool = False,
@@ -87,13 +89,18 @@ def run(
 ) -> Outcome:
     """Run an experiment into a folder, or resume an earlier run of it.
 
-    Every process of a cluster calls this; process 0 alone reads and writes files. A run that is not
-    quick replaces a finished quick run. Raises BadInput, before anything is computed, if the folder
-    cannot be written, is in use, or holds a run with other settings and `fresh` is not set, and if
-    there are more processes than runs; Unfinished if the run was interrupted or could not be saved.
+    `seeds` is a number, for seeds 0, 1, ..., or the seeds themselves. Nothing is measured where a
+    training has none of the seeds: such a run is a part, whose checkpoint `gathering` joins with those
+    of the other seeds. Every process of a cluster calls this; process 0 alone reads and writes files. A
+    run that is not quick replaces a finished quick run. Raises BadInput, before anything is computed,
+    if the folder cannot be written, is in use, or holds a run with other settings and `fresh` is not
+    set, and if there are more processes than runs; Unfinished if the run was interrupted or could not
+    be saved.
     """
+    seeds = listed(seeds)
     declared = trainings.declared(experiment, grid.points, grid.sweep)
-    groups = trainings.grouped(declared)
+    trained = trainings.with_seeds(declared, seeds)
+    groups = trainings.grouped(trained)
     if groups:
         spread.require_work(trainings.most_runs(groups, seeds))
     identity = provenance.identity(experiment.name, grid.base, seeds, grid.sweep)
@@ -104,7 +111,7 @@ def run(
         origins = [*kept.origins, origin]
         manager = CheckpointManager(
             folder,
-            kept._replace(identity=identity, origins=origins),
+            kept._replace(identity=identity, origins=origins, command=command),
             every=checkpoint_every,
             stop=console.stop,
             warn=console.warn,
@@ -113,13 +120,21 @@ def run(
             groups, seeds=seeds, spread=spread, manager=manager, show=console.progress
         )
         diverged = trainings.diverged(histories)
+        if len(trained) < len(declared):
+            manager.save()
+            if distributed.is_first():
+                console.warn(_has_to_be_gathered(experiment.name, declared, seeds))
+            return Outcome([], [], diverged)
+        begun = time.monotonic()
         measured = _measured(experiment, grid, declared, histories)
+        seconds = {"training": manager.checkpoint.seconds, "measuring": time.monotonic() - begun}
         manager.save()
         if not distributed.is_first():
             return Outcome([], [], diverged)
         attributes = {
             **provenance.attributes(identity, origins, quick, command),
-            "cut": cut_sentence(experiment.full, grid.base, seeds),
+            "seconds": json.dumps(seconds),
+            "cut": cut_sentence(experiment.full, grid.base, len(seeds)),
             "trainings": trainings.described(declared),
         }
         results = sweeps.labelled(measured, grid.sweep).assign_attrs(attributes)
@@ -131,7 +146,7 @@ def plan(
     grid: Grid,
     folder: Path,
     *,
-    seeds: int,
+    seeds: int | Sequence[int],
     quick: bool,
     fresh: bool = False,
     warn: Callable[[str], None],
@@ -140,11 +155,13 @@ def plan(
 
     Nothing is trained and nothing is written. Raises BadInput for settings that `run` would refuse.
     """
+    seeds = listed(seeds)
     declared = trainings.declared(experiment, grid.points, grid.sweep)
+    trained = trainings.with_seeds(declared, seeds)
     identity = provenance.identity(experiment.name, grid.base, seeds, grid.sweep)
     kept = resuming.earlier(folder, identity, quick=quick, fresh=fresh, warn=warn)
     states = kept.states if kept else {}
-    return dry_run.plan(experiment.name, trainings.grouped(declared), seeds, states)
+    return dry_run.plan(experiment.name, trainings.grouped(trained), seeds, states)
 
 
 def _begin(
@@ -176,6 +193,16 @@ def _begin(
             "from those of a run that was not interrupted"
         )
     return kept
+
+
+def _has_to_be_gathered(name: str, declared: Sequence[Declared], seeds: Sequence[int]) -> str:
+    """Why a part of a run is not measured, as a sentence."""
+    without = trainings.label([one for one in declared if not one.job.seeds(seeds)])
+    return (
+        f"{name} is not measured, because {without} has none of the seeds "
+        f"{seeds[0]} to {seeds[-1]}; their training is saved, and `toyicl gather` joins it with that "
+        "of the other seeds"
+    )
 
 
 def _on_first_process(begin: Callable[[], Checkpoint]) -> Checkpoint:

@@ -71,7 +71,12 @@ def grouped(trainings: Sequence[Declared]) -> list[list[Declared]]:
     return list(groups.values())
 
 
-def most_runs(groups: Sequence[Sequence[Declared]], seeds: int) -> int:
+def with_seeds(trainings: Sequence[Declared], seeds: Sequence[int]) -> list[Declared]:
+    """The trainings that train at least one of the seeds."""
+    return [training for training in trainings if training.job.seeds(seeds)]
+
+
+def most_runs(groups: Sequence[Sequence[Declared]], seeds: int | Sequence[int]) -> int:
     """Number of runs of the largest group: so many processes can have work at once."""
     return max(sum(len(one.job.seeds(seeds)) for one in group) for group in groups)
 
@@ -97,7 +102,7 @@ def label(group: Sequence[Declared]) -> str:
 def train(
     groups: Sequence[Sequence[Declared]],
     *,
-    seeds: int,
+    seeds: Sequence[int],
     spread: Spread,
     manager: CheckpointManager,
     show: Show,

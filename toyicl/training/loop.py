@@ -35,20 +35,25 @@ class Job(NamedTuple):
     training: Training
     """Steps, batch size, and optimiser."""
     max_seeds: int | None = None
-    """Largest number of seeds that are trained; None trains all seeds of the run."""
+    """Only the seeds below this number are trained; None trains all seeds of the run."""
     objective: Objective | None = None
     """A pure function that training minimises; None means the loss of the task's episodes."""
     min_seeds: int = 0
     """Smallest number of seeds that are trained, for a training that needs more than the run has."""
 
     def seeds(self, seeds: int | Sequence[int]) -> Sequence[int]:
-        """The seeds that are trained in a run with the given seeds.
+        """Those of a run's seeds that are trained; a number n means the seeds 0, ..., n - 1.
 
-        A number n means the seeds 0, ..., n - 1, of which at least `min_seeds` and at most `max_seeds`
-        are trained. Of seeds that are listed the first `max_seeds` are trained.
+        The parts of a run that is divided by seed train together what the whole run would: seeds below
+        `min_seeds` are trained by the part with seed 0, and seeds from `max_seeds` on by none.
         """
-        chosen = range(max(seeds, self.min_seeds)) if isinstance(seeds, int) else seeds
-        return chosen[: self.max_seeds]
+        chosen = listed(seeds)
+        if self.min_seeds:
+            first = range(self.min_seeds) if 0 in chosen else ()
+            chosen = [*first, *(seed for seed in chosen if seed >= self.min_seeds)]
+        if self.max_seeds is None:
+            return chosen
+        return [seed for seed in chosen if seed < self.max_seeds]
 
 
 class History(NamedTuple):
@@ -69,6 +74,11 @@ class History(NamedTuple):
     def final(self) -> Any:
         """The trained learners, with a leading seed axis on every leaf."""
         return jax.tree.map(lambda leaf: leaf[:, -1], self.learners)
+
+
+def listed(seeds: int | Sequence[int]) -> Sequence[int]:
+    """Seeds as a sequence; a number n means the seeds 0, ..., n - 1."""
+    return range(seeds) if isinstance(seeds, int) else seeds
 
 
 Histories = Mapping[str, History]

@@ -1,0 +1,151 @@
+"""Several experiments as one job: what is finished, what is left, and how long it takes."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from programs import SMALL, here
+
+from toyicl.core.errors import BadInput
+from toyicl.harness import checkpoints, experiment, runner
+from toyicl.harness.results import load_results, save_results
+from toyicl.harness.status import FINISHED, Status, lines, status
+
+LOADED = experiment.load(experiment.find(str(SMALL)))
+
+
+def status_of(folder, settings=LOADED.quick, seeds=2, *, loaded=LOADED, records=(), **options):
+    grid = runner.Grid(settings, {}, [settings])
+    arguments = {"quick": True, "fresh": False, "warn": print} | options
+    return status(loaded, grid, folder, seeds=seeds, records=records, **arguments)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Folder of a finished quick run of two seeds."""
+    out = tmp_path_factory.mktemp("ran")
+    answer = here("run", SMALL, "--quick", "--seeds=2", "--out", out)
+    assert answer.returncode == 0, answer.stderr
+    return out / "small"
+
+
+@pytest.fixture
+def folder(ran, tmp_path):
+    """A copy of it, which a test may change."""
+    shutil.copytree(ran, tmp_path / "small")
+    return tmp_path / "small"
+
+
+def with_times(folder, training, measuring):
+    """Change the times that results state."""
+    results = load_results(folder)
+    times = json.dumps({"training": training, "measuring": measuring})
+    save_results(results.assign_attrs(seconds=times), folder)
+
+
+def test_results_record_the_time_of_training_and_of_measuring(ran):
+    times = json.loads(load_results(ran).attrs["seconds"])
+    assert times["training"] > 0
+    assert times["measuring"] > 0
+    assert checkpoints.load(ran, print).seconds == times["training"]
+
+
+def test_results_of_the_same_settings_seeds_and_program_are_finished(ran):
+    assert status_of(ran).state == FINISHED
+    assert status_of(ran, seeds=1).state == FINISHED  # the results have a second seed, too
+    assert status_of(ran, fresh=True).state == "not begun"
+    assert status_of(ran, seeds=3).state == "80 of 120 steps trained"
+    assert status_of(ran, seeds=range(2)).seconds == 0
+
+
+def test_results_of_another_program_are_not_finished(ran, monkeypatch):
+    other = replace(LOADED, digest="0")
+    assert status_of(ran, loaded=other).state == "finished by another revision"
+    monkeypatch.setattr("toyicl.harness.provenance.source_digest", lambda: "0")
+    assert status_of(ran).state == "finished by another revision"
+
+
+def test_other_settings_are_refused(ran):
+    other = replace(LOADED.quick, task=replace(LOADED.quick.task, dim=2))
+    with pytest.raises(BadInput, match=r"settings\.task\.dim \(3 there, 2 here\)"):
+        status_of(ran, other)
+
+
+def test_damaged_results_are_not_finished(folder):
+    path = folder / "results.nc"
+    path.write_bytes(path.read_bytes()[:-9])
+    assert status_of(folder).state == "80 of 80 steps trained"
+
+
+def test_a_recorded_time_is_scaled_by_the_seeds_and_by_what_is_left(folder, tmp_path):
+    with_times(folder, training=100.0, measuring=10.0)
+    # A third of the steps of three seeds are left: 150 s of training and 15 s of measuring in all.
+    more = status_of(folder, seeds=3)
+    assert more.recorded
+    assert more.seconds == pytest.approx(150 / 3 + 15)
+    elsewhere = status_of(tmp_path / "none", seeds=4, records=[folder])
+    assert (elsewhere.state, elsewhere.recorded) == ("not begun", True)
+    assert elsewhere.seconds == pytest.approx(220)
+    changed = status_of(folder, loaded=replace(LOADED, digest="0"))
+    assert changed.seconds == pytest.approx(10)  # it is only measured again
+
+
+def test_times_of_other_settings_and_times_that_are_unknown_are_not_used(folder, tmp_path):
+    place = tmp_path / "none"
+    longer = replace(LOADED.quick, training=replace(LOADED.quick.training, steps=80))
+    assert not status_of(place, longer, records=[folder]).recorded
+    with_times(folder, training=None, measuring=10.0)
+    found = status_of(place, records=[folder])
+    assert not found.recorded
+    assert found.seconds > 0
+
+
+def test_the_table_has_a_line_for_each_experiment_and_their_sum():
+    statuses = [
+        Status("a", FINISHED, 0.0, recorded=False),
+        Status("longer", "5 of 10 steps trained", 7200.0, recorded=True),
+        Status("b", "not begun", 3600.0, recorded=False),
+        Status("c", "not begun", 0.0, recorded=False),
+    ]
+    assert lines(statuses) == [
+        "experiment  state                  estimated time left",
+        "a           finished",
+        "longer      5 of 10 steps trained  about 2 hours *",
+        "b           not begun              about 60 minutes",
+        "c           not begun              measurement only",
+        "4 experiments, 1 finished, about 3 hours left",
+        "Estimates without a * leave out compilation and measurement, and may be wrong by a factor of "
+        "five.",
+        "* from the time that an earlier run took",
+    ]
+
+
+def test_finished_experiments_of_several_are_not_run_again(ran, tmp_path):
+    other = tmp_path / "other.py"
+    other.write_text(SMALL.read_text())
+    words = ["run", SMALL, other, "--quick", "--seeds=2", "--out", ran.parent]
+    table = here(*words, "--dry-run").stdout
+    assert "small       finished\n" in table
+    assert "other       not begun" in table
+    before = (ran / "results.nc").read_bytes()
+    answer = here(*words)
+    assert answer.returncode == 0
+    first, second = answer.stderr.splitlines()
+    assert first == "toyicl: small is finished, and not run again"
+    assert second.startswith("toyicl: other: experiment 2 of 2, 1 finished, ")
+    assert (ran / "results.nc").read_bytes() == before
+    assert (ran.parent / "other" / "results.nc").exists()
+    assert here(*words).stderr.count("is finished, and not run again") == 2
+    other.write_text(SMALL.read_text() + "\n")  # another version of the experiment file
+    assert "other: experiment 2 of 2, 1 finished" in here(*words).stderr
+
+
+def test_a_job_is_refused_before_anything_is_run_if_one_experiment_is(ran, tmp_path):
+    other = tmp_path / "another.py"
+    other.write_text(SMALL.read_text())
+    words = ["run", other, SMALL, "--quick", "--seeds=2", "--out", ran.parent]
+    answer = here(*words, "--sweep=task.dim=2,3")
+    assert answer.returncode == 2
+    assert "other sweep" in answer.stderr
+    assert not (ran.parent / "another").exists()

@@ -1,0 +1,79 @@
+"""The command `gather`: joins the parts of runs that were divided by seed."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from toyicl.cli import commands, training
+from toyicl.cli.console import InterruptHandler, TerminalConsole, report_note
+from toyicl.cli.options import Gather, Run
+from toyicl.core.errors import BadInput
+from toyicl.harness import experiment
+
+
+def gather(command: Gather, interrupts: InterruptHandler) -> int:
+    """Join the parts of each run, and measure, save, judge and draw it; 1 if a training diverged.
+
+    Raises BadInput and Unfinished for parts that cannot be joined; the runs before them are complete.
+    """
+    from toyicl.harness import gathering
+
+    if not command.parts:
+        raise BadInput("parts must be folders of runs, got none")
+    missing = [str(folder) for folder in command.parts if not Path(folder).is_dir()]
+    if missing:
+        raise BadInput(f"parts must be folders of runs, got {missing[0]}, which does not exist")
+    training.prepare_devices()
+    found = gathering.find([Path(folder) for folder in command.parts])
+    codes = [_gather_run(command, folders, interrupts) for folders in found.values()]
+    return max(codes)
+
+
+def _gather_run(command: Gather, folders: Sequence[Path], interrupts: InterruptHandler) -> int:
+    """Join the parts of one run, and complete it; 1 if a training diverged."""
+    from toyicl.harness import gathering, provenance, runner, trainings
+    from toyicl.training import compilation_cache
+    from toyicl.training.placement import AcrossRuns
+
+    parts = gathering.read(folders, report_note)
+    seeds = [seed for part in parts for seed in part.seeds]
+    words = _words(gathering.command_of(parts), len(seeds), folders)
+    of_run, one = commands.parse(words)
+    if not isinstance(of_run, Run) or one is None:
+        raise BadInput(f"parts must be runs of `toyicl run`, got {folders[0]}")
+    grid = training.grid_of(of_run, one)
+    identity = provenance.identity(one.name, grid.base, seeds, grid.sweep)
+    declared = trainings.declared(one, grid.points, grid.sweep)
+    resumed = training.command_of_results(one.name, of_run.experiments, words)
+    joined = gathering.join(parts, declared, identity, resumed)
+    place = experiment.place(command.out, experiment.find(of_run.experiments[0]))
+    gathering.place(joined, place, fresh=command.fresh, warn=report_note, lock=command.lock)
+    print(f"{one.name}: joined the seeds 0 to {seeds[-1]} of {', '.join(map(str, folders))}")
+    outcome = runner.run(
+        one,
+        grid,
+        place,
+        seeds=seeds,
+        quick=of_run.quick,
+        command=resumed,
+        lock=command.lock,
+        spread=AcrossRuns(),
+        console=TerminalConsole(interrupts),
+    )
+    compilation_cache.forget_programs()
+    return training.print_outcome(outcome, of_run.quick)
+
+
+def _words(command: str, seeds: int, folders: Sequence[Path]) -> list[str]:
+    """The words of a part's command after `toyicl`, with the number of all seeds."""
+    name, *words = shlex.split(command)[1:]
+    if name != "run":
+        raise BadInput(f"parts must be runs of `toyicl run`, got {folders[0]}, made by `{command}`")
+    kept: list[str] = []
+    while words:
+        word = words.pop(0)
+        if word == "--seeds":
+            words.pop(0)
+        elif not word.startswith("--seeds="):
+            kept.append(word)
+    return [name, *kept, "--seeds", str(seeds)]

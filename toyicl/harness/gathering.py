@@ -1,0 +1,213 @@
+"""Parts of a run that was divided by seed, and the checkpoint of the whole run that they make up."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from toyicl.core.errors import BadInput, Unfinished
+from toyicl.harness import atomic_files, checkpoints, provenance, resuming
+from toyicl.harness.checkpoints import Checkpoint, NamedArrays
+from toyicl.harness.experiment import CHECKPOINT
+from toyicl.harness.provenance import changed_since, moved_since
+from toyicl.harness.trainings import Declared
+
+
+class Part(NamedTuple):
+    """A run with some of the seeds."""
+
+    folder: Path
+    checkpoint: Checkpoint
+
+    @property
+    def seeds(self) -> list[int]:
+        """Its seeds."""
+        return self.checkpoint.identity["seeds"]
+
+
+def find(folders: Sequence[Path]) -> dict[str, list[Path]]:
+    """The folders of the runs that have the same name in some folders of runs, by that name.
+
+    A folder of runs may group them as `figures` does, and may be the folder of a single run. Raises
+    BadInput for a folder without runs.
+    """
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        places = [folder / CHECKPOINT] if (folder / CHECKPOINT).is_dir() else []
+        places += [path for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{CHECKPOINT}")]
+        if not places:
+            raise BadInput(f"parts must be folders of runs with checkpoints, got {folder}")
+        for path in sorted(places):
+            found.setdefault(path.parent.name, []).append(path.parent)
+    return found
+
+
+def read(folders: Sequence[Path], warn: Callable[[str], None]) -> list[Part]:
+    """The parts in some folders, ordered by their first seeds.
+
+    `warn` is called with a sentence for each damaged checkpoint, and where parts come from different
+    programs or devices. Raises Damaged where no undamaged checkpoint is left, and BadInput if the parts
+    are not those of one run: if anything but their seeds differs, or if the seeds of all parts together
+    are not 0, 1, ..., each once.
+    """
+    parts = []
+    for folder in folders:
+        kept = checkpoints.load(folder, warn)
+        if kept is None:
+            raise BadInput(f"{folder} must hold a checkpoint")
+        identity = provenance.completed(kept.identity)
+        parts.append(Part(folder, kept._replace(identity=identity)))
+    parts.sort(key=lambda part: part.seeds)
+    _require_same(parts)
+    _require_all_seeds(parts)
+    _compare_origins(parts, warn)
+    return parts
+
+
+def join(
+    parts: Sequence[Part],
+    declared: Sequence[Declared],
+    identity: dict[str, Any],
+    command: str,
+) -> Checkpoint:
+    """The checkpoint of a run with the seeds of all parts, as if it had trained them itself.
+
+    `declared` are the trainings of the run with this identity, and `command` is what reproduces it.
+    Raises BadInput if the parts were trained with other settings than those of the run, and
+    Unfinished, with the steps that are done, if a training of a part is not finished.
+    """
+    there = parts[0].checkpoint.identity | {"seeds": identity["seeds"]}
+    found = provenance.differences(there, identity)
+    if found:
+        raise BadInput(
+            f"parts must have the settings that `{command}` has in this version of the program and "
+            f"of the experiment, got {parts[0].folder} with other {', '.join(found)}"
+        )
+    seconds = [part.checkpoint.seconds for part in parts]
+    states = {}
+    for one in declared:
+        with_runs = [part for part in parts if one.job.seeds(part.seeds)]
+        states[one.full_name] = _stacked([_finished(part, one) for part in with_runs])
+    return Checkpoint(
+        identity=identity,
+        origins=[origin for part in parts for origin in part.checkpoint.origins],
+        states=states,
+        command=command,
+        seconds=None if None in seconds else sum(filter(None, seconds)),
+    )
+
+
+def place(
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    fresh: bool,
+    warn: Callable[[str], None],
+    lock: bool = True,
+) -> None:
+    """Save a joined checkpoint in a folder, so that a run there resumes from it.
+
+    A folder that holds a run with the same settings and seeds is left as it is. Raises BadInput if it
+    cannot be written or is in use, or if it holds another run and `fresh` is not set.
+    """
+    atomic_files.prepare_folder(folder)
+    with atomic_files.locked(folder, warn, lock=lock):
+        kept = resuming.earlier(folder, checkpoint.identity, quick=True, fresh=fresh, warn=warn)
+        if kept is None:
+            checkpoints.discard(folder)
+        elif kept.origins and kept.identity["seeds"] == checkpoint.identity["seeds"]:
+            return
+        try:
+            checkpoints.save(folder, checkpoint)
+        except OSError as error:
+            raise Unfinished(
+                f"no checkpoint could be saved in {folder} ({error.strerror or error})"
+            ) from error
+
+
+def command_of(parts: Sequence[Part]) -> str:
+    """The command of the first part that states one; parts trained by earlier versions do not.
+
+    Raises BadInput if no part does.
+    """
+    for part in parts:
+        if part.checkpoint.command:
+            return part.checkpoint.command
+    folders = ", ".join(str(part.folder) for part in parts)
+    raise BadInput(
+        f"one of the parts must state its command, got none in {folders}, which an earlier version "
+        "wrote; rerun the command of one of them"
+    )
+
+
+def _require_same(parts: Sequence[Part]) -> None:
+    """Raises BadInput unless parts differ in their seeds alone."""
+    first = parts[0]
+    for part in parts[1:]:
+        there, here = (p.checkpoint.identity | {"seeds": []} for p in (first, part))
+        found = provenance.differences(there, here)
+        if found:
+            raise BadInput(
+                f"parts must be of one experiment with the same settings, got {first.folder} and "
+                f"{part.folder} with other {', '.join(found)}"
+            )
+
+
+def _require_all_seeds(parts: Sequence[Part]) -> None:
+    """Raises BadInput unless the seeds of all parts are 0, 1, ..., each once."""
+    for one, other in pairwise(parts):
+        twice = sorted({*one.seeds} & {*other.seeds})
+        if twice:
+            raise BadInput(
+                f"parts must have different seeds, got {_named(twice)} in {one.folder} and in "
+                f"{other.folder}"
+            )
+    seeds = {seed for part in parts for seed in part.seeds}
+    missing = sorted({*range(max(seeds) + 1)} - seeds)
+    if missing:
+        raise BadInput(
+            f"parts must have all seeds from 0 to {max(seeds)}, got none with {_named(missing)}: "
+            f"{', '.join(str(part.folder) for part in parts)}"
+        )
+
+
+def _compare_origins(parts: Sequence[Part], warn: Callable[[str], None]) -> None:
+    """Report parts from another program, or from other devices, than the first one."""
+    first = parts[0]
+    for part in parts[1:]:
+        then, now = first.checkpoint.origins[-1], part.checkpoint.origins[-1]
+        if changed_since(then, now):
+            warn(f"{first.folder} and {part.folder} were trained by different programs")
+        moved = moved_since(then, now)
+        if moved:
+            warn(
+                f"{first.folder} and {part.folder} were trained on different devices ({moved}): the "
+                "results may differ in the last digits from those of one run"
+            )
+
+
+def _finished(part: Part, training: Declared) -> NamedArrays:
+    """The state of a training in a part; raises Unfinished unless all its runs have done all steps."""
+    seeds, steps = training.job.seeds(part.seeds), int(training.job.training.steps)
+    arrays = part.checkpoint.states.get(training.full_name, {"step": np.zeros(0, np.int32)})
+    done = np.zeros(len(seeds), int)
+    done[: len(arrays["step"])] = arrays["step"][: len(seeds)]
+    if (done < steps).any():
+        row = int(np.argmax(done < steps))
+        raise Unfinished(
+            f"{part.folder} is not finished: {training.full_name}, seed {seeds[row]}, has done "
+            f"{done[row]:,} of {steps:,} steps; rerun the command of this part to resume it"
+        )
+    return arrays
+
+
+def _stacked(states: Sequence[NamedArrays]) -> NamedArrays:
+    """States with a row for each seed as one."""
+    return {name: np.concatenate([arrays[name] for arrays in states]) for name in states[0]}
+
+
+def _named(seeds: Sequence[int]) -> str:
+    """Seeds in words."""
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
