@@ -26,9 +26,8 @@ lint: install
 
 # Reproduces the figures with the full settings, in OUT: many hours on two cores. If it is interrupted, it
 # resumes when it is called again, and leaves out what is finished; `toyicl run all --out runs/figures --dry-run`
-# shows what is left. Plateaus need more seeds than the other experiments.
+# shows what is left.
 figures: install
-	$(BIN)/toyicl run fig15_plateaus --out $(OUT) --seeds 10
 	$(BIN)/toyicl run all --out $(OUT)
 	$(BIN)/toyicl verify --out $(OUT) || true
 	$(BIN)/python benchmarks/scaling.py --out $(OUT)

@@ -38,6 +38,8 @@ from toyicl.training.step import Training
 class Settings(Study):
     """Settings of the plateaus; `model` and `training` are those of one head."""
 
+    heads_min_seeds: int = 10
+    """Smallest number of seeds of the layers with one head and with two."""
     block: Architecture = Architecture(mlp_size=40)
     """The block with an MLP."""
     block_tasks: int = 8192
@@ -53,7 +55,7 @@ class Settings(Study):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("block_tasks", "block_max_seeds", "escape_min_seeds"):
+        for name in ("heads_min_seeds", "block_tasks", "block_max_seeds", "escape_min_seeds"):
             require_size(name, getattr(self, name))
 
 
@@ -63,6 +65,7 @@ RELEASED = (3, 40)
 FULL = Settings()
 QUICK = Settings(
     training=Training(steps=2000, batch_size=512),
+    heads_min_seeds=1,
     block_tasks=2048,
     block_training=Training(steps=2000, batch_size=2048, clip_norm=10.0, learning_rate=3e-3),
     block_max_seeds=1,
@@ -76,7 +79,10 @@ def trainings(settings: Settings) -> dict[str, Job]:
     pool = FixedSet(base=settings.task, count=settings.block_tasks)
     of_heads = {
         f"heads: {heads}": Job(
-            replace(settings.model, heads=heads), settings.task, settings.training
+            replace(settings.model, heads=heads),
+            settings.task,
+            settings.training,
+            min_seeds=settings.heads_min_seeds,
         )
         for heads in HEADS
     }
