@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 from programs import SMALL, begin, here, toyicl
 
-from toyicl.harness import checkpoints, provenance
+from toyicl.harness import atomic_files, checkpoints, provenance
 
 LONG = ["--seeds=3", "--settings.training.steps=3000", "--checkpoint-every=0.1"]
 
@@ -215,6 +215,79 @@ def test_a_full_run_replaces_a_finished_quick_run_but_a_quick_run_replaces_nothi
     answer = here("run", SMALL, *short, "--quick", "--settings.task.input-range=2")
     assert answer.returncode == 2
     assert results(tmp_path).attrs["level"] == "full"
+
+
+REUSED = "are reused, and measured with other settings: settings."
+
+
+def test_trainings_are_reused_if_only_what_is_measured_differs(tmp_path):
+    short = ["run", SMALL, "--settings.training.steps=40", "--seeds=2"]
+    other = [*short, "--settings.evaluation-episodes=50"]
+    assert here(*short, "--out", tmp_path / "reused").returncode == 0
+    before = checkpoints.load(tmp_path / "reused" / "small", print)
+    planned = here(*other, "--out", tmp_path / "reused", "--dry-run")
+    assert "80 of 80 steps are done already" in planned.stdout
+    answer = here(*other, "--seeds=3", "--out", tmp_path / "reused")
+    assert answer.returncode == 0
+    assert f"{REUSED}evaluation_episodes (100 there, 50 here)" in answer.stderr
+    assert here(*other, "--seeds=3", "--out", tmp_path / "new").returncode == 0
+    assert same(results(tmp_path / "reused"), results(tmp_path / "new"))
+    after = checkpoints.load(tmp_path / "reused" / "small", print)
+    assert after.identity["settings"]["evaluation_episodes"] == 50
+    for name, array in before.states["first"].items():
+        assert np.array_equal(after.states["first"][name][:2], array)
+    assert here(*other, "--seeds=3", "--out", tmp_path / "reused").stderr == ""
+
+
+def test_trainings_are_reused_by_a_run_with_further_ones_but_none_is_dropped(tmp_path):
+    short = ["run", SMALL, "--settings.training.steps=40", "--seeds=2", "--out", tmp_path]
+    assert here(*short).returncode == 0
+    answer = here(*short, "--settings.second")
+    assert answer.returncode == 0
+    assert f"{REUSED}second (False there, True here)" in answer.stderr
+    kept = checkpoints.load(tmp_path / "small", print).states
+    assert {name: len(arrays["step"]) for name, arrays in kept.items()} == {"first": 2, "second": 1}
+    answer = here(*short)
+    assert answer.returncode == 2
+    assert "got other settings.second (True there, False here)" in answer.stderr
+
+
+def test_a_quick_run_reuses_trainings_but_replaces_no_full_results(tmp_path):
+    words = ["run", SMALL, "--seeds=1", "--out", tmp_path]
+    full = [*words, "--settings.training.steps=40"]  # the steps of the quick settings
+    quick = [*words, "--quick", "--settings.evaluation-episodes=50"]
+    assert here(*quick).returncode == 0
+    assert REUSED in here(*full).stderr
+    assert results(tmp_path).attrs["level"] == "full"
+    answer = here(*quick)
+    assert answer.returncode == 2
+    assert "settings.evaluation_episodes (100 there, 50 here)" in answer.stderr
+    assert results(tmp_path).attrs["level"] == "full"
+
+
+def test_checkpoints_that_describe_no_trainings_are_resumed_with_the_same_settings_alone(tmp_path):
+    """As earlier versions wrote them."""
+    short = ["run", SMALL, "--settings.training.steps=40", "--out", tmp_path]
+    assert here(*short, "--seeds=2").returncode == 0
+    place = tmp_path / "small" / "checkpoint"
+    newest = max(place.iterdir())
+
+    def without_descriptions(folder):
+        shutil.copytree(newest / "arrays", folder / "arrays")
+        about = json.loads((newest / "about.json").read_text())
+        del about["command"], about["seconds"], about["descriptions"]
+        (folder / "about.json").write_text(json.dumps(about))
+
+    atomic_files.save_folder(place / f"{int(newest.name) + 1:08d}", without_descriptions)
+    answer = here(*short, "--seeds=2", "--settings.evaluation-episodes=50")
+    assert answer.returncode == 2
+    assert "settings.evaluation_episodes (100 there, 50 here)" in answer.stderr
+    answer = here(*short, "--seeds=3")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert json.loads(results(tmp_path).attrs["seconds"])["training"] is None
+    answer = here(*short, "--seeds=3", "--settings.evaluation-episodes=50")
+    assert answer.returncode == 0
+    assert REUSED in answer.stderr
 
 
 def test_an_unfinished_full_run_next_to_quick_results_is_not_replaced(tmp_path):

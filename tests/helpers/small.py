@@ -28,6 +28,8 @@ class Settings:
     training: Training = Training(steps=200, batch_size=32, snapshot_every=20)
     second: bool = False
     """Whether there is a second training."""
+    evaluation_episodes: int = 100
+    """Episodes that are measured on; no training depends on them."""
 
 
 FULL = Settings()
@@ -44,7 +46,7 @@ def trainings(settings):
 
 def measure(settings, histories):
     history = histories["first"]
-    episodes = settings.task.sample(jax.random.key(1), 100)
+    episodes = settings.task.sample(jax.random.key(1), settings.evaluation_episodes)
     descent = GradientDescent.shared(settings.task)
     compared = metrics.over_snapshots(metrics.compare, history.learners, descent, episodes)
     parameters = jax.vmap(lambda model: ravel_pytree(model)[0])(history.final)

@@ -8,9 +8,10 @@ unpickled.
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +43,9 @@ class Checkpoint(NamedTuple):
     """The command that reproduces the run; empty in checkpoints of earlier versions."""
     seconds: float | None = 0.0
     """Time spent on training so far; None if some of it was spent by a version that recorded none."""
+    descriptions: Mapping[str, Any] = MappingProxyType({})
+    """What determines each training, by its name; see `descriptions.describe`. Empty in checkpoints of
+    earlier versions."""
     damaged: Sequence[str] = ()
     """Newer generations that were found damaged when this one was read."""
 
@@ -107,6 +111,7 @@ def _write(path: Path, checkpoint: Checkpoint) -> None:
         "origins": checkpoint.origins,
         "command": checkpoint.command,
         "seconds": checkpoint.seconds,
+        "descriptions": dict(checkpoint.descriptions),
         "names": names,
     }
     (path / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
@@ -126,8 +131,14 @@ def _read(path: Path) -> Checkpoint:
     states: dict[str, NamedArrays] = {}
     for index, (training, name) in enumerate(names):
         states.setdefault(training, {})[name] = np.asarray(arrays[str(index)])
-    command, seconds = about.get("command", ""), about.get("seconds")
-    return Checkpoint(about["identity"], about["origins"], states, command, seconds)
+    return Checkpoint(
+        about["identity"],
+        about["origins"],
+        states,
+        command=about.get("command", ""),
+        seconds=about.get("seconds"),
+        descriptions=about.get("descriptions", {}),
+    )
 
 
 def _orbax() -> Any:

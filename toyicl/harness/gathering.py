@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toyicl.core.errors import BadInput, Unfinished
-from toyicl.harness import atomic_files, checkpoints, provenance, resuming
+from toyicl.harness import atomic_files, checkpoints, descriptions, provenance, resuming
 from toyicl.harness.checkpoints import Checkpoint, NamedArrays
 from toyicl.harness.experiment import CHECKPOINT
 from toyicl.harness.provenance import changed_since, moved_since
@@ -95,6 +95,7 @@ def join(
         origins=[origin for part in parts for origin in part.checkpoint.origins],
         states=states,
         command=command,
+        descriptions=descriptions.describe(declared, identity["seeds"]),
         seconds=None if None in seconds else sum(filter(None, seconds)),
     )
 
@@ -114,7 +115,14 @@ def place(
     """
     atomic_files.prepare_folder(folder)
     with atomic_files.locked(folder, warn, lock=lock):
-        kept = resuming.earlier(folder, checkpoint.identity, quick=True, fresh=fresh, warn=warn)
+        kept = resuming.earlier(
+            folder,
+            checkpoint.identity,
+            checkpoint.descriptions,
+            quick=True,
+            fresh=fresh,
+            warn=warn,
+        )
         if kept is None:
             checkpoints.discard(folder)
         elif kept.origins and kept.identity["seeds"] == checkpoint.identity["seeds"]:

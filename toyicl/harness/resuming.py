@@ -1,12 +1,13 @@
 """What an earlier run left in a folder, and whether a new run resumes it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from toyicl.core.errors import BadInput, Unfinished
-from toyicl.harness import checkpoints, provenance
+from toyicl.harness import checkpoints, outputs, provenance
 from toyicl.harness.checkpoints import Checkpoint
+from toyicl.harness.descriptions import Description, continues
 from toyicl.harness.experiment import RESULTS
 from toyicl.harness.results import load_results
 
@@ -14,6 +15,7 @@ from toyicl.harness.results import load_results
 def earlier(
     folder: Path,
     identity: dict[str, Any],
+    described: Mapping[str, Description | None],
     *,
     quick: bool,
     fresh: bool,
@@ -21,10 +23,13 @@ def earlier(
 ) -> Checkpoint | None:
     """The checkpoint that a run resumes, with the states of no training if there is nothing yet.
 
-    None if the run starts over and replaces what the folder holds: with `fresh`, or if that is a
-    finished quick run and this one is not quick. A run may have more seeds than the earlier one.
-    `warn` is called with a sentence for each damaged checkpoint. Raises BadInput if the folder holds a
-    run with other settings, and Damaged if it holds nothing but damaged checkpoints.
+    `described` are the run's trainings, by name. None if the run starts over and replaces what the
+    folder holds: with `fresh`, or if that is a finished quick run and this one is not quick. A run may
+    have more seeds than the earlier one. It may also have other settings, if all trainings of the
+    earlier run are trainings of this one: then they are reused, unless a quick run would replace the
+    results of one that is not. `warn` is called with a sentence if they are, and for each damaged
+    checkpoint. Raises BadInput if the folder holds a run with other settings, and Damaged if it holds
+    nothing but damaged checkpoints.
     """
     if fresh:
         return None
@@ -34,6 +39,16 @@ def earlier(
         there = provenance.identity_of(load_results(folder)) if done else identity
         kept = Checkpoint(there, [], {})
     found = _differences(kept.identity, identity)
+    if (
+        found
+        and _are_reusable(kept, identity, described)
+        and not (quick and outputs.is_full(folder))
+    ):
+        warn(
+            f"the trainings in {folder} are reused, and measured with other settings: "
+            f"{', '.join(found)}"
+        )
+        return kept
     if found and not quick and _is_of_quick_run(kept, folder):
         return None
     if found:
@@ -42,6 +57,18 @@ def earlier(
             "another --out keeps both, --fresh starts over"
         )
     return kept
+
+
+def _are_reusable(
+    kept: Checkpoint, identity: dict[str, Any], described: Mapping[str, Description | None]
+) -> bool:
+    """Whether all trainings of a checkpoint are trainings of another run, and there is at least one."""
+    there = provenance.completed(kept.identity)
+    if not kept.states or any(
+        there[name] != identity[name] for name in ("experiment", "precision", "numerics")
+    ):
+        return False
+    return all(continues(kept.descriptions.get(name), described.get(name)) for name in kept.states)
 
 
 def _is_of_quick_run(kept: Checkpoint, folder: Path) -> bool:

@@ -16,6 +16,7 @@ from toyicl.core.errors import BadInput, Unfinished
 from toyicl.harness import (
     atomic_files,
     checkpoints,
+    descriptions,
     dry_run,
     outputs,
     provenance,
@@ -25,6 +26,7 @@ from toyicl.harness import (
 )
 from toyicl.harness.checkpoint_manager import CheckpointManager
 from toyicl.harness.checkpoints import Checkpoint
+from toyicl.harness.descriptions import Description
 from toyicl.harness.dry_run import Plan
 from toyicl.harness.experiment import Experiment
 from toyicl.harness.provenance import changed_since, cut_sentence, moved_since
@@ -104,14 +106,19 @@ def run(
     if groups:
         spread.require_work(trainings.most_runs(groups, seeds))
     identity = provenance.identity(experiment.name, grid.base, seeds, grid.sweep)
+    described = descriptions.describe(trained, seeds)
     origin = provenance.origin(experiment.digest, spread.name)
     with contextlib.ExitStack() as held:
-        begin = partial(_begin, folder, identity, origin, fresh, quick, console, held, lock)
+        begin = partial(
+            _begin, folder, identity, described, origin, fresh, quick, console, held, lock
+        )
         kept = _on_first_process(begin)
         origins = [*kept.origins, origin]
         manager = CheckpointManager(
             folder,
-            kept._replace(identity=identity, origins=origins, command=command),
+            kept._replace(
+                identity=identity, origins=origins, command=command, descriptions=described
+            ),
             every=checkpoint_every,
             stop=console.stop,
             warn=console.warn,
@@ -159,7 +166,8 @@ def plan(
     declared = trainings.declared(experiment, grid.points, grid.sweep)
     trained = trainings.with_seeds(declared, seeds)
     identity = provenance.identity(experiment.name, grid.base, seeds, grid.sweep)
-    kept = resuming.earlier(folder, identity, quick=quick, fresh=fresh, warn=warn)
+    described = descriptions.describe(trained, seeds)
+    kept = resuming.earlier(folder, identity, described, quick=quick, fresh=fresh, warn=warn)
     states = kept.states if kept else {}
     return dry_run.plan(experiment.name, trainings.grouped(trained), seeds, states)
 
@@ -167,6 +175,7 @@ def plan(
 def _begin(
     folder: Path,
     identity: dict[str, Any],
+    described: dict[str, Description | None],
     origin: dict[str, Any],
     fresh: bool,
     quick: bool,
@@ -177,7 +186,9 @@ def _begin(
     """Lock a folder, and read the checkpoint that the run resumes."""
     atomic_files.prepare_folder(folder)
     held.enter_context(atomic_files.locked(folder, console.warn, lock=lock))
-    kept = resuming.earlier(folder, identity, quick=quick, fresh=fresh, warn=console.warn)
+    kept = resuming.earlier(
+        folder, identity, described, quick=quick, fresh=fresh, warn=console.warn
+    )
     if kept is None:
         if not fresh:
             console.warn(f"replacing the finished --quick run in {folder}")
