@@ -98,6 +98,8 @@ CLAIMS = catalogue.read(
     {
         "VO-7-1": claim_values.loss_over("gdpp"),
         "VO-7-1-interpolated": claim_values.interpolated_over("gdpp"),
+        "VO-7-near": claim_values.loss_over("gdpp"),
+        "VO-7-1-cosine": claim_values.final("model_cosine", "gdpp"),
         "VO-7-eta": lambda results: results.learned_rate,
         "VO-7-gamma": lambda results: results.learned_curvature,
         "VO-7-unclipped": claim_values.loss_over(UNCLIPPED),
