@@ -412,8 +412,8 @@ def test_the_program_exits_with_what_went_wrong(tmp_path):
         ),
         (["floors", "--steps=0"], "steps must be a whole number of at least 1, got 0"),
         (["probe", "--axis=attention.softmx"], "factor must be one of attention.softmax, "),
-        (["flors"], "list, run, departures, draw, verify, floors"),
-        ([], "list, run, departures, draw, verify, floors"),
+        (["flors"], "list, run, gather, departures, draw, verify, floors"),
+        ([], "list, run, gather, departures, draw, verify, floors"),
     ],
 )
 def test_bad_input_is_one_clear_line(words, expected, tmp_path):
