@@ -28,7 +28,7 @@ KNOWN = {
     "gd": Look("GD", "--", figures.REFERENCE),
     "gdpp": Look("GD++", "-.", figures.THIRD),
     "gdpp_tuned": Look("GD++, as the paper tunes it", ":", figures.THIRD),
-    "gdpp_unclipped": Look("GD++ without clip, out of reach", ":", "0.55"),
+    "gdpp_unclipped": Look("GD++ without clip", ":", "0.55"),
     "pgd": Look("preconditioned GD", "-.", figures.FOURTH),
     "ridge": Look("ridge", ":", figures.FOURTH),
     "truth": Look("true weights", "-", "0.35"),
