@@ -79,7 +79,6 @@ ADDED = {
     "fig06_shifts": SADDLES,
     "fig09_weights": SADDLES,
     "fig10_damping": SADDLES,
-    "fig15_plateaus": SADDLES | {"escape_loss", "escape_on_plateau", "escape_interval"},
     "fig16_fixed_tasks": {"saddle_loss"},
     "noisy_labels": SADDLES,
     "preconditioned": SADDLES,
