@@ -205,6 +205,18 @@ def test_folders_that_are_no_parts_are_refused(parts, tmp_path):
         assert message in answer.stderr
 
 
+def test_a_folder_without_a_run_that_another_has_is_refused(parts, tmp_path):
+    a, b = copied(parts, tmp_path, "a", "b")
+    shutil.copytree(a / "small", a / "more")
+    for folders in ((a, b), (b, a)):
+        answer = here("gather", *folders, "--out", tmp_path / "out")
+        assert answer.returncode == 2
+        assert f"the same runs, got {b} without more;" in answer.stderr
+        assert f"another part of more is {a / 'more'}" in answer.stderr
+        assert answer.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("seeds", ["0", "-1", "3:3", "3:1", "-1:2", "two", "1:", ":2", "1:2:3"])
 def test_seeds_that_are_none_are_refused(tmp_path, seeds):
     answer = here("run", SMALL, f"--seeds={seeds}", "--out", tmp_path)

@@ -31,16 +31,26 @@ def find(folders: Sequence[Path]) -> dict[str, list[Path]]:
     """The folders of the runs that have the same name in some folders of runs, by that name.
 
     A folder of runs may group them as `figures` does, and may be the folder of a single run. Raises
-    BadInput for a folder without runs.
+    BadInput for a folder without runs, and for one without a run that another folder has: the seeds
+    of that part would be missing from the joined run.
     """
     found: dict[str, list[Path]] = {}
+    names: dict[Path, set[str]] = {}
     for folder in folders:
         places = [folder / CHECKPOINT] if (folder / CHECKPOINT).is_dir() else []
         places += [path for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{CHECKPOINT}")]
         if not places:
             raise BadInput(f"parts must be folders of runs with checkpoints, got {folder}")
+        names[folder] = {path.parent.name for path in places}
         for path in sorted(places):
             found.setdefault(path.parent.name, []).append(path.parent)
+    for folder, own in names.items():
+        missing = [name for name in found if name not in own]
+        if missing:
+            raise BadInput(
+                f"parts must be folders with the same runs, got {folder} without "
+                f"{', '.join(missing)}; another part of {missing[0]} is {found[missing[0]][0]}"
+            )
     return found
 
 
