@@ -198,6 +198,31 @@ def test_unfinished_and_damaged_parts_are_refused(parts, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_states_with_other_arrays_are_refused(parts, tmp_path):
+    """As another version of the program could have saved them."""
+    a, b = copied(parts, tmp_path, "a", "b")
+    kept = checkpoints.load(b / "small", print)
+    arrays = kept.states["first"]
+    name = next(name for name, array in arrays.items() if array.ndim > 1)
+    wide = np.concatenate([arrays[name]] * 2, axis=-1)
+    without = {other: array for other, array in arrays.items() if other != name}
+    changes = (
+        (arrays | {name: wide}, "were made by different programs"),
+        (arrays | {"new": arrays["step"]}, "new has rows None and"),
+        (without, f"{name} has rows"),
+        (arrays | {name: arrays[name][:1]}, f"{name} must have a row for each of 2 runs"),
+        ({name: arrays[name]}, "has done 0 of 40 steps"),
+    )
+    for changed, message in changes:
+        checkpoints.save(b / "small", kept._replace(states={"first": changed}))
+        answer = here("gather", a, b, "--out", tmp_path / "out")
+        assert answer.returncode == 1, message
+        assert message in answer.stderr
+        assert str(b / "small") in answer.stderr
+        assert answer.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_folders_that_are_no_parts_are_refused(parts, tmp_path):
     for folder, message in ((tmp_path, "runs with checkpoints"), (tmp_path / "x", "not exist")):
         answer = here("gather", parts / "a", folder, "--out", tmp_path / "out")

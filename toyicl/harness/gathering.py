@@ -86,7 +86,8 @@ def join(
 
     `declared` are the trainings of the run with this identity, and `command` is what reproduces it.
     Raises BadInput if the parts were trained with other settings than those of the run, and
-    Unfinished, with the steps that are done, if a training of a part is not finished.
+    Unfinished if a training of a part is not finished, with the steps that are done, or if the states
+    of a training have other arrays in one part than in another.
     """
     there = parts[0].checkpoint.identity | {"seeds": identity["seeds"]}
     found = provenance.differences(there, identity)
@@ -99,7 +100,7 @@ def join(
     states = {}
     for one in declared:
         with_runs = [part for part in parts if one.job.seeds(part.seeds)]
-        states[one.full_name] = _stacked([_finished(part, one) for part in with_runs])
+        states[one.full_name] = _stacked(one, with_runs)
     return Checkpoint(
         identity=identity,
         origins=[origin for part in parts for origin in part.checkpoint.origins],
@@ -207,23 +208,53 @@ def _compare_origins(parts: Sequence[Part], warn: Callable[[str], None]) -> None
 
 
 def _finished(part: Part, training: Declared) -> NamedArrays:
-    """The state of a training in a part; raises Unfinished unless all its runs have done all steps."""
+    """The state of a training in a part, with a row for each of its seeds.
+
+    Raises Unfinished unless all runs have done all steps, and if an array has other rows.
+    """
     seeds, steps = training.job.seeds(part.seeds), int(training.job.training.steps)
-    arrays = part.checkpoint.states.get(training.full_name, {"step": np.zeros(0, np.int32)})
+    arrays = part.checkpoint.states.get(training.full_name, {})
+    reached = arrays.get("step", np.zeros(0, np.int32))[: len(seeds)]
     done = np.zeros(len(seeds), int)
-    done[: len(arrays["step"])] = arrays["step"][: len(seeds)]
+    done[: len(reached)] = reached
     if (done < steps).any():
         row = int(np.argmax(done < steps))
         raise Unfinished(
             f"{part.folder} is not finished: {training.full_name}, seed {seeds[row]}, has done "
             f"{done[row]:,} of {steps:,} steps; rerun the command of this part to resume it"
         )
+    wrong = [name for name, array in arrays.items() if np.shape(array)[:1] != (len(seeds),)]
+    if wrong:
+        raise Unfinished(
+            f"the checkpoint of {training.full_name!r} in {part.folder} was made by another program "
+            f"({', '.join(wrong)} must have a row for each of {len(seeds)} runs); rerun the command "
+            "of this part with --fresh"
+        )
     return arrays
 
 
-def _stacked(states: Sequence[NamedArrays]) -> NamedArrays:
-    """States with a row for each seed as one."""
-    return {name: np.concatenate([arrays[name] for arrays in states]) for name in states[0]}
+def _stacked(training: Declared, parts: Sequence[Part]) -> NamedArrays:
+    """The states of a training in all parts as one, with a row for each seed.
+
+    Raises Unfinished if a part is not finished, and unless the arrays of all parts have the same
+    names, types and shapes of a row.
+    """
+    states = [_finished(part, training) for part in parts]
+    first, *others = ({name: _row(array) for name, array in one.items()} for one in states)
+    for part, rows in zip(parts[1:], others, strict=True):
+        wrong = [name for name in sorted({*first, *rows}) if first.get(name) != rows.get(name)]
+        if wrong:
+            raise Unfinished(
+                f"the checkpoints of {training.full_name!r} in {parts[0].folder} and {part.folder} "
+                f"were made by different programs: {wrong[0]} has rows {first.get(wrong[0])} and "
+                f"{rows.get(wrong[0])}; rerun the command of one of these parts with --fresh"
+            )
+    return {name: np.concatenate([arrays[name] for arrays in states]) for name in first}
+
+
+def _row(array: np.ndarray) -> tuple[tuple[int, ...], str]:
+    """Shape and type of a row."""
+    return array.shape[1:], array.dtype.name
 
 
 def _named(seeds: Sequence[int]) -> str:
