@@ -120,6 +120,20 @@ def test_a_joined_run_can_be_joined_again_and_extended(parts, tmp_path):
     assert same(results(tmp_path), results(tmp_path / "more"))
 
 
+def test_a_joined_run_replaces_an_unfinished_one_of_the_same_seeds(parts, tmp_path):
+    folder = tmp_path / "small"
+    run(SMALL, *SHORT, "--seeds", 3, "--out", tmp_path)
+    before = results(tmp_path)
+    kept = checkpoints.load(folder, print)
+    # As if it had been interrupted: the state of step 20 would be trained further, to other numbers.
+    kept.states["first"]["step"][1] = 20
+    for states in (kept.states, {"first": kept.states["first"]}, {}):
+        checkpoints.save(folder, kept._replace(states=states))
+        (folder / "results.nc").unlink()
+        assert here("gather", parts / "a", parts / "b", "--out", tmp_path).returncode == 0
+        assert same(results(tmp_path), before)
+
+
 def test_sweeps_are_joined(tmp_path):
     for out, seeds in (("whole", "3"), ("a", "0:2"), ("b", "2:3")):
         run(SMALL, *SWEEP, "--seeds", seeds, "--out", tmp_path / out)
@@ -221,6 +235,33 @@ def test_states_with_other_arrays_are_refused(parts, tmp_path):
         assert str(b / "small") in answer.stderr
         assert answer.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            ValueError("RESOURCE_EXHAUSTED: No space left on device [more]\nline"),
+            "no space left on",
+        ),
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (RuntimeError("first line\nsecond line"), "(first line)"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_saved_is_reported(
+    parts, tmp_path, monkeypatch, error, message
+):
+    """Orbax and TensorStore raise errors of several types."""
+
+    def fail(folder, checkpoint):
+        raise error
+
+    monkeypatch.setattr(checkpoints, "save", fail)
+    answer = here("gather", parts / "a", parts / "b", "--out", tmp_path)
+    assert answer.returncode == 1
+    assert f"no checkpoint could be saved in {tmp_path / 'small'}" in answer.stderr
+    assert message in answer.stderr
+    assert answer.stderr.count("\n") == 1
 
 
 def test_folders_that_are_no_parts_are_refused(parts, tmp_path):

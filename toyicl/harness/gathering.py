@@ -121,7 +121,8 @@ def place(
 ) -> None:
     """Save a joined checkpoint in a folder, so that a run there resumes from it.
 
-    A folder that holds a run with the same settings and seeds is left as it is. Raises BadInput if it
+    A folder that holds a run with the same settings and seeds is left as it is if all its trainings
+    are finished; otherwise the joined checkpoint replaces that run's. Raises BadInput if the folder
     cannot be written or is in use, or if it holds another run and `fresh` is not set.
     """
     atomic_files.prepare_folder(folder)
@@ -136,14 +137,27 @@ def place(
         )
         if kept is None:
             checkpoints.discard(folder)
-        elif kept.origins and kept.identity["seeds"] == checkpoint.identity["seeds"]:
+        elif _has_all_steps(kept, checkpoint):
             return
         try:
             checkpoints.save(folder, checkpoint)
-        except OSError as error:
+        except Exception as error:  # Orbax and TensorStore raise various errors if a disk is full
             raise Unfinished(
-                f"no checkpoint could be saved in {folder} ({error.strerror or error})"
+                f"no checkpoint could be saved in {folder} ({checkpoints.reason(error)})"
             ) from error
+
+
+def _has_all_steps(kept: Checkpoint, joined: Checkpoint) -> bool:
+    """Whether a checkpoint has the seeds and the steps of a joined one, whose runs are finished."""
+    seeds = [checkpoint.identity["seeds"] for checkpoint in (kept, joined)]
+    return (
+        bool(kept.origins)
+        and seeds[0] == seeds[1]
+        and all(
+            np.array_equal(kept.states.get(name, {}).get("step", np.zeros(0)), arrays["step"])
+            for name, arrays in joined.states.items()
+        )
+    )
 
 
 def command_of(parts: Sequence[Part]) -> str:
