@@ -194,6 +194,21 @@ def test_another_run_in_the_folder_is_kept_unless_fresh(parts, tmp_path):
     assert results(tmp_path).sizes["seed"] == 3
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_folder_of_a_part_is_not_overwritten(parts, tmp_path, link):
+    a, b = copied(parts, tmp_path, "a", "b")
+    out = tmp_path / "link" if link else a
+    if link:
+        out.symlink_to(a, target_is_directory=True)
+    before = {path: path.read_bytes() for path in a.rglob("*") if path.is_file()}
+    for words in ((a, b), (a / "small", b / "small"), (b, a, "--fresh")):
+        answer = here("gather", *words, "--out", out)
+        assert answer.returncode == 2
+        assert "out must be another folder than those of the parts, got" in answer.stderr
+        assert answer.stderr.count("\n") == 1
+    assert before == {path: path.read_bytes() for path in a.rglob("*") if path.is_file()}
+
+
 def test_unfinished_and_damaged_parts_are_refused(parts, tmp_path):
     a, b = copied(parts, tmp_path, "a", "b")
     kept = checkpoints.load(b / "small", print)

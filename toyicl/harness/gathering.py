@@ -76,6 +76,15 @@ def read(folders: Sequence[Path], warn: Callable[[str], None]) -> list[Part]:
     return parts
 
 
+def require_no_part(folder: Path, parts: Sequence[Path]) -> None:
+    """Raises BadInput if a folder is one of the parts, which the joined run would overwrite."""
+    if folder.exists() and any(folder.samefile(part) for part in parts):
+        raise BadInput(
+            f"out must be another folder than those of the parts, got {folder.parent}: the joined run "
+            f"would overwrite {folder}"
+        )
+
+
 def join(
     parts: Sequence[Part],
     declared: Sequence[Declared],
