@@ -120,6 +120,20 @@ def test_a_joined_run_can_be_joined_again_and_extended(parts, tmp_path):
     assert same(results(tmp_path), results(tmp_path / "more"))
 
 
+def test_a_joined_run_replaces_an_unfinished_one_of_the_same_seeds(parts, tmp_path):
+    folder = tmp_path / "small"
+    run(SMALL, *SHORT, "--seeds", 3, "--out", tmp_path)
+    before = results(tmp_path)
+    kept = checkpoints.load(folder, print)
+    # As if it had been interrupted: the state of step 20 would be trained further, to other numbers.
+    kept.states["first"]["step"][1] = 20
+    for states in (kept.states, {"first": kept.states["first"]}, {}):
+        checkpoints.save(folder, kept._replace(states=states))
+        (folder / "results.nc").unlink()
+        assert here("gather", parts / "a", parts / "b", "--out", tmp_path).returncode == 0
+        assert same(results(tmp_path), before)
+
+
 def test_sweeps_are_joined(tmp_path):
     for out, seeds in (("whole", "3"), ("a", "0:2"), ("b", "2:3")):
         run(SMALL, *SWEEP, "--seeds", seeds, "--out", tmp_path / out)
@@ -180,6 +194,21 @@ def test_another_run_in_the_folder_is_kept_unless_fresh(parts, tmp_path):
     assert results(tmp_path).sizes["seed"] == 3
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_folder_of_a_part_is_not_overwritten(parts, tmp_path, link):
+    a, b = copied(parts, tmp_path, "a", "b")
+    out = tmp_path / "link" if link else a
+    if link:
+        out.symlink_to(a, target_is_directory=True)
+    before = {path: path.read_bytes() for path in a.rglob("*") if path.is_file()}
+    for words in ((a, b), (a / "small", b / "small"), (b, a, "--fresh")):
+        answer = here("gather", *words, "--out", out)
+        assert answer.returncode == 2
+        assert "out must be another folder than those of the parts, got" in answer.stderr
+        assert answer.stderr.count("\n") == 1
+    assert before == {path: path.read_bytes() for path in a.rglob("*") if path.is_file()}
+
+
 def test_unfinished_and_damaged_parts_are_refused(parts, tmp_path):
     a, b = copied(parts, tmp_path, "a", "b")
     kept = checkpoints.load(b / "small", print)
@@ -198,11 +227,75 @@ def test_unfinished_and_damaged_parts_are_refused(parts, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_states_with_other_arrays_are_refused(parts, tmp_path):
+    """As another version of the program could have saved them."""
+    a, b = copied(parts, tmp_path, "a", "b")
+    kept = checkpoints.load(b / "small", print)
+    arrays = kept.states["first"]
+    name = next(name for name, array in arrays.items() if array.ndim > 1)
+    wide = np.concatenate([arrays[name]] * 2, axis=-1)
+    without = {other: array for other, array in arrays.items() if other != name}
+    changes = (
+        (arrays | {name: wide}, "were made by different programs"),
+        (arrays | {"new": arrays["step"]}, "new has rows None and"),
+        (without, f"{name} has rows"),
+        (arrays | {name: arrays[name][:1]}, f"{name} must have a row for each of 2 runs"),
+        ({name: arrays[name]}, "has done 0 of 40 steps"),
+    )
+    for changed, message in changes:
+        checkpoints.save(b / "small", kept._replace(states={"first": changed}))
+        answer = here("gather", a, b, "--out", tmp_path / "out")
+        assert answer.returncode == 1, message
+        assert message in answer.stderr
+        assert str(b / "small") in answer.stderr
+        assert answer.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            ValueError("RESOURCE_EXHAUSTED: No space left on device [more]\nline"),
+            "no space left on",
+        ),
+        (OSError(5, "Input/output error"), "Input/output error"),
+        (RuntimeError("first line\nsecond line"), "(first line)"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_saved_is_reported(
+    parts, tmp_path, monkeypatch, error, message
+):
+    """Orbax and TensorStore raise errors of several types."""
+
+    def fail(folder, checkpoint):
+        raise error
+
+    monkeypatch.setattr(checkpoints, "save", fail)
+    answer = here("gather", parts / "a", parts / "b", "--out", tmp_path)
+    assert answer.returncode == 1
+    assert f"no checkpoint could be saved in {tmp_path / 'small'}" in answer.stderr
+    assert message in answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
 def test_folders_that_are_no_parts_are_refused(parts, tmp_path):
     for folder, message in ((tmp_path, "runs with checkpoints"), (tmp_path / "x", "not exist")):
         answer = here("gather", parts / "a", folder, "--out", tmp_path / "out")
         assert answer.returncode == 2
         assert message in answer.stderr
+
+
+def test_a_folder_without_a_run_that_another_has_is_refused(parts, tmp_path):
+    a, b = copied(parts, tmp_path, "a", "b")
+    shutil.copytree(a / "small", a / "more")
+    for folders in ((a, b), (b, a)):
+        answer = here("gather", *folders, "--out", tmp_path / "out")
+        assert answer.returncode == 2
+        assert f"the same runs, got {b} without more;" in answer.stderr
+        assert f"another part of more is {a / 'more'}" in answer.stderr
+        assert answer.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("seeds", ["0", "-1", "3:3", "3:1", "-1:2", "two", "1:", ":2", "1:2:3"])

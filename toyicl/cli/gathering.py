@@ -41,12 +41,13 @@ def _gather_run(command: Gather, folders: Sequence[Path], interrupts: InterruptH
     of_run, one = commands.parse(words)
     if not isinstance(of_run, Run) or one is None:
         raise BadInput(f"parts must be runs of `toyicl run`, got {folders[0]}")
+    place = experiment.place(command.out, experiment.find(of_run.experiments[0]))
+    gathering.require_no_part(place, folders)
     grid = training.grid_of(of_run, one)
     identity = provenance.identity(one.name, grid.base, seeds, grid.sweep)
     declared = trainings.declared(one, grid.points, grid.sweep)
     resumed = training.command_of_results(one.name, of_run.experiments, words)
     joined = gathering.join(parts, declared, identity, resumed)
-    place = experiment.place(command.out, experiment.find(of_run.experiments[0]))
     gathering.place(joined, place, fresh=command.fresh, warn=report_note, lock=command.lock)
     print(f"{one.name}: joined the seeds 0 to {seeds[-1]} of {', '.join(map(str, folders))}")
     outcome = runner.run(

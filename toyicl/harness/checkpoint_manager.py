@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from toyicl.core.errors import Unfinished
-from toyicl.harness.checkpoints import Checkpoint, NamedArrays, save
+from toyicl.harness.checkpoints import Checkpoint, NamedArrays, reason, save
 from toyicl.training import distributed
 from toyicl.training.state import TrainingState, named_arrays, with_rows
 
@@ -79,7 +79,7 @@ class CheckpointManager:
             self._unsaved, self._saved_steps = False, _steps(self.checkpoint.states)
         except Exception as error:  # Orbax and TensorStore raise various errors if a disk is full
             self._warn(
-                f"no checkpoint could be saved in {self._folder} ({_reason(error)}); "
+                f"no checkpoint could be saved in {self._folder} ({reason(error)}); "
                 "training continues, and the previous checkpoint remains valid"
             )
         self._saved_at = time.monotonic()
@@ -151,10 +151,3 @@ class GroupCheckpointer(NamedTuple):
 def _steps(states: dict[str, NamedArrays]) -> dict[str, list[int]]:
     """Steps done by each run of each training: they show whether a state, changed in place, is new."""
     return {name: arrays["step"].tolist() for name, arrays in states.items()}
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = str(error).strip() or type(error).__name__
-    return "no space left on device" if "No space left" in text else text.splitlines()[0][:200]

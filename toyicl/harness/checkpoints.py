@@ -84,6 +84,14 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def reason(error: Exception) -> str:
+    """Why `save` failed, on one line; Orbax and TensorStore raise various errors if a disk is full."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error).strip() or type(error).__name__
+    return "no space left on device" if "No space left" in text else text.splitlines()[0][:200]
+
+
 def discard(folder: Path) -> None:
     """Delete all checkpoints of a run folder."""
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)

@@ -31,16 +31,26 @@ def find(folders: Sequence[Path]) -> dict[str, list[Path]]:
     """The folders of the runs that have the same name in some folders of runs, by that name.
 
     A folder of runs may group them as `figures` does, and may be the folder of a single run. Raises
-    BadInput for a folder without runs.
+    BadInput for a folder without runs, and for one without a run that another folder has: the seeds
+    of that part would be missing from the joined run.
     """
     found: dict[str, list[Path]] = {}
+    names: dict[Path, set[str]] = {}
     for folder in folders:
         places = [folder / CHECKPOINT] if (folder / CHECKPOINT).is_dir() else []
         places += [path for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{CHECKPOINT}")]
         if not places:
             raise BadInput(f"parts must be folders of runs with checkpoints, got {folder}")
+        names[folder] = {path.parent.name for path in places}
         for path in sorted(places):
             found.setdefault(path.parent.name, []).append(path.parent)
+    for folder, own in names.items():
+        missing = [name for name in found if name not in own]
+        if missing:
+            raise BadInput(
+                f"parts must be folders with the same runs, got {folder} without "
+                f"{', '.join(missing)}; another part of {missing[0]} is {found[missing[0]][0]}"
+            )
     return found
 
 
@@ -66,6 +76,15 @@ def read(folders: Sequence[Path], warn: Callable[[str], None]) -> list[Part]:
     return parts
 
 
+def require_no_part(folder: Path, parts: Sequence[Path]) -> None:
+    """Raises BadInput if a folder is one of the parts, which the joined run would overwrite."""
+    if folder.exists() and any(folder.samefile(part) for part in parts):
+        raise BadInput(
+            f"out must be another folder than those of the parts, got {folder.parent}: the joined run "
+            f"would overwrite {folder}"
+        )
+
+
 def join(
     parts: Sequence[Part],
     declared: Sequence[Declared],
@@ -76,7 +95,8 @@ def join(
 
     `declared` are the trainings of the run with this identity, and `command` is what reproduces it.
     Raises BadInput if the parts were trained with other settings than those of the run, and
-    Unfinished, with the steps that are done, if a training of a part is not finished.
+    Unfinished if a training of a part is not finished, with the steps that are done, or if the states
+    of a training have other arrays in one part than in another.
     """
     there = parts[0].checkpoint.identity | {"seeds": identity["seeds"]}
     found = provenance.differences(there, identity)
@@ -89,7 +109,7 @@ def join(
     states = {}
     for one in declared:
         with_runs = [part for part in parts if one.job.seeds(part.seeds)]
-        states[one.full_name] = _stacked([_finished(part, one) for part in with_runs])
+        states[one.full_name] = _stacked(one, with_runs)
     return Checkpoint(
         identity=identity,
         origins=[origin for part in parts for origin in part.checkpoint.origins],
@@ -110,7 +130,8 @@ def place(
 ) -> None:
     """Save a joined checkpoint in a folder, so that a run there resumes from it.
 
-    A folder that holds a run with the same settings and seeds is left as it is. Raises BadInput if it
+    A folder that holds a run with the same settings and seeds is left as it is if all its trainings
+    are finished; otherwise the joined checkpoint replaces that run's. Raises BadInput if the folder
     cannot be written or is in use, or if it holds another run and `fresh` is not set.
     """
     atomic_files.prepare_folder(folder)
@@ -125,14 +146,27 @@ def place(
         )
         if kept is None:
             checkpoints.discard(folder)
-        elif kept.origins and kept.identity["seeds"] == checkpoint.identity["seeds"]:
+        elif _has_all_steps(kept, checkpoint):
             return
         try:
             checkpoints.save(folder, checkpoint)
-        except OSError as error:
+        except Exception as error:  # Orbax and TensorStore raise various errors if a disk is full
             raise Unfinished(
-                f"no checkpoint could be saved in {folder} ({error.strerror or error})"
+                f"no checkpoint could be saved in {folder} ({checkpoints.reason(error)})"
             ) from error
+
+
+def _has_all_steps(kept: Checkpoint, joined: Checkpoint) -> bool:
+    """Whether a checkpoint has the seeds and the steps of a joined one, whose runs are finished."""
+    seeds = [checkpoint.identity["seeds"] for checkpoint in (kept, joined)]
+    return (
+        bool(kept.origins)
+        and seeds[0] == seeds[1]
+        and all(
+            np.array_equal(kept.states.get(name, {}).get("step", np.zeros(0)), arrays["step"])
+            for name, arrays in joined.states.items()
+        )
+    )
 
 
 def command_of(parts: Sequence[Part]) -> str:
@@ -197,23 +231,53 @@ def _compare_origins(parts: Sequence[Part], warn: Callable[[str], None]) -> None
 
 
 def _finished(part: Part, training: Declared) -> NamedArrays:
-    """The state of a training in a part; raises Unfinished unless all its runs have done all steps."""
+    """The state of a training in a part, with a row for each of its seeds.
+
+    Raises Unfinished unless all runs have done all steps, and if an array has other rows.
+    """
     seeds, steps = training.job.seeds(part.seeds), int(training.job.training.steps)
-    arrays = part.checkpoint.states.get(training.full_name, {"step": np.zeros(0, np.int32)})
+    arrays = part.checkpoint.states.get(training.full_name, {})
+    reached = arrays.get("step", np.zeros(0, np.int32))[: len(seeds)]
     done = np.zeros(len(seeds), int)
-    done[: len(arrays["step"])] = arrays["step"][: len(seeds)]
+    done[: len(reached)] = reached
     if (done < steps).any():
         row = int(np.argmax(done < steps))
         raise Unfinished(
             f"{part.folder} is not finished: {training.full_name}, seed {seeds[row]}, has done "
             f"{done[row]:,} of {steps:,} steps; rerun the command of this part to resume it"
         )
+    wrong = [name for name, array in arrays.items() if np.shape(array)[:1] != (len(seeds),)]
+    if wrong:
+        raise Unfinished(
+            f"the checkpoint of {training.full_name!r} in {part.folder} was made by another program "
+            f"({', '.join(wrong)} must have a row for each of {len(seeds)} runs); rerun the command "
+            "of this part with --fresh"
+        )
     return arrays
 
 
-def _stacked(states: Sequence[NamedArrays]) -> NamedArrays:
-    """States with a row for each seed as one."""
-    return {name: np.concatenate([arrays[name] for arrays in states]) for name in states[0]}
+def _stacked(training: Declared, parts: Sequence[Part]) -> NamedArrays:
+    """The states of a training in all parts as one, with a row for each seed.
+
+    Raises Unfinished if a part is not finished, and unless the arrays of all parts have the same
+    names, types and shapes of a row.
+    """
+    states = [_finished(part, training) for part in parts]
+    first, *others = ({name: _row(array) for name, array in one.items()} for one in states)
+    for part, rows in zip(parts[1:], others, strict=True):
+        wrong = [name for name in sorted({*first, *rows}) if first.get(name) != rows.get(name)]
+        if wrong:
+            raise Unfinished(
+                f"the checkpoints of {training.full_name!r} in {parts[0].folder} and {part.folder} "
+                f"were made by different programs: {wrong[0]} has rows {first.get(wrong[0])} and "
+                f"{rows.get(wrong[0])}; rerun the command of one of these parts with --fresh"
+            )
+    return {name: np.concatenate([arrays[name] for arrays in states]) for name in first}
+
+
+def _row(array: np.ndarray) -> tuple[tuple[int, ...], str]:
+    """Shape and type of a row."""
+    return array.shape[1:], array.dtype.name
 
 
 def _named(seeds: Sequence[int]) -> str:
