@@ -2,8 +2,9 @@
 
 Figure 5 of von Oswald et al. (2022): tokens x_1, y_1, ..., each with its position, pass a softmax
 layer and a linear layer. The first layer should copy each label to its input, the second take one
-step of gradient descent. By the released code's recipe most seeds stay on a plateau; they leave it at
-a larger rate that falls to 0. A linear first layer is trained as well, with three learning rates.
+step of gradient descent. The model is trained at a larger rate that falls to 0, with which it leaves
+its plateau earlier, and by the released code's recipe, for as many steps as the paper draws. A linear
+first layer is trained as well, with three learning rates.
 
 Expected: the loss of one step, .206, and not that of two, .157; a linear first layer does not
 learn.
