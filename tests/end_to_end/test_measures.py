@@ -164,10 +164,11 @@ def test_what_is_measured_is_what_is_checked_in(name):
 
 
 def without(results, names):
-    """Results without some variables and without the coordinates that no other variable has."""
+    """Results without some variables and without the coordinates that only these have."""
     rest = results.drop_vars(names)
     used = {dim for values in rest.data_vars.values() for dim in values.dims}
-    return rest.drop_vars([n for n, v in rest.coords.items() if not set(v.dims) <= used])
+    gone = {dim for name in names for dim in results[name].dims} - used
+    return rest.drop_vars([n for n, v in rest.coords.items() if set(v.dims) & gone])
 
 
 def seed_coordinates(results):
