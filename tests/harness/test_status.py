@@ -72,6 +72,27 @@ def test_other_settings_are_refused(ran):
         status_of(ran, other)
 
 
+def test_quick_results_are_not_those_of_a_full_run_with_the_same_settings(folder):
+    assert status_of(folder, quick=False).state == "80 of 80 steps trained"
+    save_results(load_results(folder).assign_attrs(level="full"), folder)
+    assert status_of(folder, quick=False).state == FINISHED
+    assert status_of(folder, quick=True).state == FINISHED
+
+
+def test_a_full_job_after_a_quick_one_with_the_same_settings_makes_full_results(tmp_path):
+    names = ["one", "other"]
+    for name in names:
+        text = SMALL.read_text().replace("QUICK = ", "FULL = QUICK = ")
+        (tmp_path / f"{name}.py").write_text(text)
+    words = ["run", *(tmp_path / f"{name}.py" for name in names), "--seeds=1", "--out", tmp_path]
+    for extra, level in ((["--quick"], "quick"), ([], "full"), (["--quick"], "full")):
+        assert here(*words, *extra).returncode == 0
+        for name in names:
+            attributes = load_results(tmp_path / name).attrs
+            assert attributes["level"] == level
+            assert ("--quick" in attributes["command"]) == (level == "quick")
+
+
 def test_damaged_results_are_not_finished(folder):
     path = folder / "results.nc"
     path.write_bytes(path.read_bytes()[:-9])

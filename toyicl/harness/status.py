@@ -48,15 +48,15 @@ def status(
 ) -> Status:
     """How far `runner.run` with the same arguments is, and an estimate of the time it still takes.
 
-    It is finished if its results have the same settings, the same seeds or more, and were made by the
-    same program. `records` are folders with results of earlier runs, whose times are used if they had
-    the same settings. Nothing is trained and nothing is written. Raises BadInput for settings that
-    `run` would refuse.
+    It is finished if its results have the same settings, the same seeds or more, were made by the same
+    program, and are not those of a quick run where this one is not quick. `records` are folders with
+    results of earlier runs, whose times are used if they had the same settings. Nothing is trained and
+    nothing is written. Raises BadInput for settings that `run` would refuse.
     """
     seeds = listed(seeds)
     identity = provenance.identity(experiment.name, grid.base, seeds, grid.sweep)
     found = None if fresh else _results(folder)
-    if found is not None and not _has_all(found, identity):
+    if found is not None and not _has_all(found, identity, quick=quick):
         found = None
     if found is not None and not _changed(found, experiment):
         return Status(experiment.name, FINISHED, 0.0, recorded=False)
@@ -118,8 +118,14 @@ def _results(folder: Path) -> xr.Dataset | None:
         return None
 
 
-def _has_all(results: xr.Dataset, identity: dict[str, Any]) -> bool:
-    """Whether results are those of an identity, or of one with further seeds."""
+def _has_all(results: xr.Dataset, identity: dict[str, Any], *, quick: bool) -> bool:
+    """Whether results are those of an identity, or of one with further seeds.
+
+    Those of a quick run are not those of a full one, even if both have the same settings: they are
+    marked as quick, which `verify` takes into account. A quick run has nothing to add to full results.
+    """
+    if results.attrs.get("level") == "quick" and not quick:
+        return False
     there, seeds = provenance.identity_of(results), identity["seeds"]
     first = there["seeds"][: len(seeds)]
     return not provenance.differences(there | {"seeds": first}, identity)
