@@ -3,10 +3,12 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from programs import SMALL, here
 
+from toyicl.cli import main
 from toyicl.core.errors import BadInput
 from toyicl.harness import checkpoints, experiment, runner
 from toyicl.harness.results import load_results, save_results
@@ -162,11 +164,69 @@ def test_finished_experiments_of_several_are_not_run_again(ran, tmp_path):
     assert "other: experiment 2 of 2, 1 finished" in here(*words).stderr
 
 
-def test_a_job_is_refused_before_anything_is_run_if_one_experiment_is(ran, tmp_path):
-    other = tmp_path / "another.py"
-    other.write_text(SMALL.read_text())
-    words = ["run", other, SMALL, "--quick", "--seeds=2", "--out", ran.parent]
-    answer = here(*words, "--sweep=task.dim=2,3")
+@pytest.fixture
+def refused(ran, tmp_path):
+    """Words of a job of three experiments, of which the second one's folder has other settings."""
+    shutil.copytree(ran, tmp_path / "runs" / "small")
+    for name in ("first", "last"):
+        (tmp_path / f"{name}.py").write_text(SMALL.read_text())
+    paths = [tmp_path / "first.py", SMALL, tmp_path / "last.py"]
+    return ["run", *paths, "--quick", "--seeds=1", "--sweep=task.dim=2", "--out", tmp_path / "runs"]
+
+
+def test_one_experiment_that_cannot_be_run_does_not_keep_the_others_from_it(refused, tmp_path):
+    before = (tmp_path / "runs" / "small" / "results.nc").read_bytes()
+    table = here(*refused, "--dry-run")
+    assert table.returncode == 2
+    assert "small       cannot be run\n" in table.stdout
+    assert "3 experiments, 0 finished, " in table.stdout
+    assert table.stderr.startswith("toyicl: small: settings must be those of the run in")
+    assert table.stderr.count("\n") == 1
+    for finished in (0, 2):
+        answer = here(*refused)
+        assert answer.returncode == 2
+        lines = answer.stderr.splitlines()
+        assert "1 of 3 experiments failed: small" in lines[-1]
+        assert sum("small: settings must be those of the run in" in line for line in lines) == 2
+        assert sum("finished, and not run again" in line for line in lines) == finished
+        for name in ("first", "last"):
+            assert load_results(tmp_path / "runs" / name).attrs["seeds"] == "[0]"
+    assert (tmp_path / "runs" / "small" / "results.nc").read_bytes() == before
+
+
+def test_fewer_seeds_of_another_program_do_not_keep_others_from_being_run(refused, tmp_path):
+    other = tmp_path / "first.py"
+    words = [other, SMALL, "--quick", "--out", tmp_path / "out"]
+    assert here("run", *words, "--seeds=2").returncode == 0
+    other.write_text(SMALL.read_text() + "\n")
+    shutil.rmtree(tmp_path / "out" / "small")
+    answer = here("run", *words, "--seeds=1")
     assert answer.returncode == 2
-    assert "other sweep" in answer.stderr
-    assert not (ran.parent / "another").exists()
+    assert "first: settings must be those of the run in" in answer.stderr
+    assert (tmp_path / "out" / "small" / "results.nc").exists()
+
+
+def test_the_exit_status_is_1_if_an_experiment_is_damaged_and_the_others_are_run(ran, tmp_path):
+    shutil.copytree(ran, tmp_path / "runs" / "small")
+    for path in (tmp_path / "runs" / "small" / "checkpoint").glob("*/about.json"):
+        path.write_bytes(path.read_bytes()[:-9])
+    other = tmp_path / "other.py"
+    other.write_text(SMALL.read_text())
+    answer = here("run", SMALL, other, "--quick", "--seeds=3", "--out", tmp_path / "runs")
+    assert answer.returncode == 1
+    assert "small: no undamaged checkpoint is left" in answer.stderr
+    assert (tmp_path / "runs" / "other" / "results.nc").exists()
+
+
+def test_an_interrupt_ends_a_job(refused, tmp_path, capsys):
+    """The exit status is 1, for which a cluster starts it again, whatever failed before."""
+    first, small, last = refused[1:4]
+    words = [refused[0], small, first, last, *refused[4:]]
+    interrupted = SimpleNamespace(requested=True, training=False, begun=False)
+    with pytest.raises(SystemExit) as left:
+        main.main([*map(str, words)], interrupted)
+    assert left.value.code == 1
+    errors = capsys.readouterr().err
+    assert "small: settings must be" in errors
+    assert errors.splitlines()[-1].startswith("toyicl: interrupted while training 'first")
+    assert not (tmp_path / "runs" / "last").exists()

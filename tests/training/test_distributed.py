@@ -115,6 +115,25 @@ def test_two_processes_are_interrupted_together_and_one_resumes(tmp_path):
     assert len(json.loads(results(tmp_path / "two").attrs["origins"])) == 2
 
 
+def test_two_processes_run_several_experiments(tmp_path):
+    """Process 0 alone knows which are finished; one that cannot be run ends neither process."""
+    for name in ("one", "other"):
+        (tmp_path / f"{name}.py").write_text(SMALL.read_text())
+    one, other, out = tmp_path / "one.py", tmp_path / "other.py", tmp_path / "runs"
+    short = ["--quick", "--seeds=2", "--out", out]
+    assert toyicl("run", SMALL, *short, "--sweep=task.dim=2").returncode == 0
+    assert toyicl("run", one, *short).returncode == 0
+    before = (out / "one" / "results.nc").read_bytes()
+    (_, errors, code), (_, more, other_code) = two_processes("run", one, SMALL, other, *short)
+    assert (code, other_code) == (2, 1), errors + more
+    assert "toyicl: one is finished, and not run again\n" in errors
+    assert "toyicl: small: settings must be those of the run in" in errors
+    assert "toyicl: small: process 0 could not continue" in more
+    assert "toyicl: other: experiment 3 of 3, 1 finished\n" in errors
+    assert (out / "one" / "results.nc").read_bytes() == before
+    assert xr.load_dataset(out / "other" / "results.nc", engine="h5netcdf").sizes["seed"] == 2
+
+
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):
     words = ["run", SMALL, "--out", tmp_path, *WORDS, "--shard=batch"]
     answer = toyicl(*words, JAX_NUM_CPU_DEVICES=3)

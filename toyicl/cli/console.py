@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from toyicl.core.errors import BadInput, Unfinished
 from toyicl.harness.verdicts import FAILURES, NOT_RUN
 
 if TYPE_CHECKING:
@@ -89,6 +90,11 @@ class TerminalConsole:
 def report_note(sentence: str) -> None:
     """Print a sentence for the user to standard error."""
     print(f"toyicl: {sentence}", file=sys.stderr, flush=True)
+
+
+def exit_status(error: BadInput | Unfinished) -> int:
+    """The exit status of an error: 2 for bad input, 1 for a run that could not be finished."""
+    return 2 if isinstance(error, BadInput) else 1
 
 
 def print_json(document: Any) -> None:

@@ -1,10 +1,12 @@
 """Several experiments as one job: which are finished, and how long the others take."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from toyicl.cli.console import report_note
+from toyicl.cli.console import exit_status, report_note
 from toyicl.cli.options import FIGURES, Run
+from toyicl.core.errors import BadInput, Interrupted, Unfinished
 from toyicl.harness import experiment
 
 if TYPE_CHECKING:
@@ -12,63 +14,129 @@ if TYPE_CHECKING:
     from toyicl.harness.status import Status
 
 
-def statuses(
-    command: Run,
-    seeds: range,
-    chosen: Sequence[experiment.Listing],
-    loaded: Sequence[experiment.Experiment],
-    grids: "Sequence[Grid]",
-) -> "list[Status]":
-    """How far each experiment of a command is; none in the processes of a cluster but the first.
+class Member(NamedTuple):
+    """One of the experiments of a job."""
 
-    Every process calls this, since the first alone reads files. Raises BadInput if one of the
-    experiments cannot be run, so that this is known before any is.
+    listing: experiment.Listing
+    experiment: experiment.Experiment
+    grid: "Grid"
+    """The settings to run."""
+    folder: Path
+    """Where its results are written."""
+
+
+def print_table(command: Run, seeds: range, members: Sequence[Member]) -> int:
+    """Print how far each experiment is; the exit status that the worst one would have so far."""
+    from toyicl.harness import status
+
+    found, code = _statuses(command, seeds, members)
+    print("\n".join(status.lines(found)))
+    return code
+
+
+def run_each(
+    command: Run, seeds: range, members: Sequence[Member], run_one: Callable[[Member], int]
+) -> int:
+    """Run the experiments that are not finished, one after another; the highest exit status.
+
+    `run_one` runs one of them and returns its exit status. Where it raises BadInput or Unfinished, this
+    is reported in one line, and the others are run. Every process of a cluster calls this. Raises
+    Interrupted if the user has interrupted a run.
     """
-    from toyicl.harness.status import status
+    from toyicl.training import compilation_cache
+
+    # A process that waits for another one gives up after a while, and an estimate may take longer.
+    estimates = [] if command.distributed else _statuses(command, seeds, members)[0]
+    codes, finished, without = [0], 0, []
+    for position, member in enumerate(members):
+        name = member.experiment.name
+        if _is_finished(command, seeds, member):
+            _report_first(f"{name} is finished, and not run again")
+            finished += 1
+            continue
+        _report_position(name, position, len(members), finished, estimates)
+        try:
+            codes.append(run_one(member))
+            finished += 1
+        except Interrupted:
+            raise
+        except (BadInput, Unfinished) as error:
+            codes.append(_report_failure(name, error))
+            without.append(name)
+        compilation_cache.forget_programs()
+    if without:
+        _report_first(f"{len(without)} of {len(members)} experiments failed: {', '.join(without)}")
+    return max(codes)
+
+
+def _statuses(command: Run, seeds: range, members: Sequence[Member]) -> "tuple[list[Status], int]":
+    """How far each experiment is, and the highest exit status of those that cannot be run."""
+    from toyicl.harness.status import REFUSED, Status, status
+
+    found, codes = [], [0]
+    for member in members:
+        try:
+            one = status(
+                member.experiment,
+                member.grid,
+                member.folder,
+                seeds=seeds,
+                quick=command.quick,
+                fresh=command.fresh,
+                records=[experiment.place(FIGURES, member.listing)],
+                warn=report_note,
+            )
+        except (BadInput, Unfinished) as error:
+            codes.append(_report_failure(member.experiment.name, error))
+            one = Status(member.experiment.name, REFUSED, 0.0, recorded=False)
+        found.append(one)
+    return found, max(codes)
+
+
+def _report_failure(name: str, error: BadInput | Unfinished) -> int:
+    """Report in one line why an experiment was not run to its end; its exit status."""
+    report_note(f"{name}: {error}")
+    return exit_status(error)
+
+
+def _is_finished(command: Run, seeds: range, member: Member) -> bool:
+    """Whether an experiment is finished according to process 0, which alone reads its results."""
+    from toyicl.harness.status import is_finished
     from toyicl.training import distributed
 
     failure: Exception | None = None
-    found = []
+    finished = False
     try:
-        for listing, one, grid in zip(chosen, loaded, grids, strict=True):
-            if distributed.is_first():
-                found.append(
-                    status(
-                        one,
-                        grid,
-                        experiment.place(command.out, listing),
-                        seeds=seeds,
-                        quick=command.quick,
-                        fresh=command.fresh,
-                        records=[experiment.place(FIGURES, listing)],
-                        warn=report_note,
-                    )
-                )
+        finished = distributed.is_first() and is_finished(
+            member.experiment,
+            member.grid,
+            member.folder,
+            seeds=seeds,
+            quick=command.quick,
+            fresh=command.fresh,
+        )
     except Exception as error:
         failure = error
     distributed.fail_together(failure)
-    return found
+    return distributed.any_process(finished)[0]
 
 
-def is_left(found: "Sequence[Status]", position: int) -> bool:
-    """Report how far a job is before one of its experiments; whether that one has to be run.
-
-    Every process of a cluster calls this, and all get the answer of process 0, which has the statuses.
-    """
+def _report_position(
+    name: str, position: int, count: int, finished: int, estimates: "Sequence[Status]"
+) -> None:
+    """Report how far a job is before one of its experiments, with the time left if it is known."""
     from toyicl.harness.dry_run import duration
     from toyicl.harness.status import FINISHED, seconds_left
+
+    after = estimates[position:]
+    done = finished + sum(one.state == FINISHED for one in after)
+    left = f", {duration(seconds_left(after))} left" if after else ""
+    _report_first(f"{name}: experiment {position + 1} of {count}, {done} finished{left}")
+
+
+def _report_first(sentence: str) -> None:
+    """Report what all processes of a cluster know, in process 0 alone."""
     from toyicl.training import distributed
 
-    finished = False
     if distributed.is_first():
-        own, after = found[position], found[position:]
-        finished = own.state == FINISHED
-        done = position + sum(one.state == FINISHED for one in after)
-        if finished:
-            report_note(f"{own.experiment} is finished, and not run again")
-        else:
-            report_note(
-                f"{own.experiment}: experiment {position + 1} of {len(found)}, {done} finished, "
-                f"{duration(seconds_left(after))} left"
-            )
-    return not distributed.any_process(finished)[0]
+        report_note(sentence)

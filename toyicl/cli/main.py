@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from toyicl.cli import commands, gathering, saved, training
-from toyicl.cli.console import InterruptHandler
+from toyicl.cli.console import InterruptHandler, exit_status
 from toyicl.cli.options import Demo, Departures, Draw, Floors, Gather, List, Run, Verify
 from toyicl.core.errors import BadInput, Unfinished
 
@@ -32,7 +32,7 @@ def main(words: Sequence[str] | None = None, interrupts: InterruptHandler | None
         sys.exit(1)
     except (BadInput, Unfinished) as error:
         print(f"toyicl: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, BadInput) else 1)
+        sys.exit(exit_status(error))
 
 
 def carry_out(words: Sequence[str], interrupts: InterruptHandler) -> int:

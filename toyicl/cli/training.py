@@ -5,6 +5,7 @@ import shlex
 import sys
 import webbrowser
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,49 +50,58 @@ def run(
 ) -> int:
     """Run experiments; 1 if a training diverged.
 
-    Of several experiments, those whose results are finished are left out. `known` is the experiment if
-    there is a single one, loaded, so that its file is executed once.
+    Of several experiments, those whose results are finished are left out, and one that cannot be run
+    does not keep the others from it; see `job.run_each`. `known` is the experiment if there is a single
+    one, loaded, so that its file is executed once.
     """
-    from toyicl.harness import runner, status
-    from toyicl.training import compilation_cache
-    from toyicl.training.placement import AcrossBatch, AcrossRuns
-
     seeds = _checked_seeds(command)
     prepare_devices()
     chosen = saved.chosen(command.experiments)
     loaded = [known or experiment.load(listing) for listing in chosen]
     grids = [grid_of(command, one) for one in loaded]
-    several = len(loaded) > 1
-    if command.dry_run and several:
-        print("\n".join(status.lines(job.statuses(command, seeds, chosen, loaded, grids))))
-        return 0
+    members = [
+        job.Member(listing, one, grid, experiment.place(command.out, listing))
+        for listing, one, grid in zip(chosen, loaded, grids, strict=True)
+    ]
+    if command.dry_run and len(members) > 1:
+        return job.print_table(command, seeds, members)
     if command.dry_run:
-        return _print_plan(command, seeds, chosen[0], loaded[0], grids[0])
+        return _print_plan(command, seeds, members[0])
     _connect(command)
-    found = job.statuses(command, seeds, chosen, loaded, grids) if several else []
-    failed = False
-    for position, (listing, one, grid) in enumerate(zip(chosen, loaded, grids, strict=True)):
-        if several and not job.is_left(found, position):
-            continue
-        former = saved.former_place(command.out, listing)
-        if former is not None:
-            report_note(f"{former} holds a run of an earlier version, which is left as it is")
-        outcome = runner.run(
-            one,
-            grid,
-            experiment.place(command.out, listing),
-            seeds=seeds,
-            quick=command.quick,
-            command=command_of_results(one.name, command.experiments, words),
-            fresh=command.fresh,
-            checkpoint_every=command.checkpoint_every,
-            lock=command.lock,
-            spread=AcrossRuns() if command.shard == "run" else AcrossBatch(),
-            console=TerminalConsole(interrupts),
-        )
-        failed = bool(print_outcome(outcome, command.quick)) or failed
-        compilation_cache.forget_programs()
-    return int(failed)
+    run_one = partial(_run_one, command, words, seeds, interrupts)
+    return (
+        job.run_each(command, seeds, members, run_one) if len(members) > 1 else run_one(members[0])
+    )
+
+
+def _run_one(
+    command: Run,
+    words: Sequence[str],
+    seeds: range,
+    interrupts: InterruptHandler,
+    member: job.Member,
+) -> int:
+    """Run one experiment; 1 if a training diverged."""
+    from toyicl.harness import runner
+    from toyicl.training.placement import AcrossBatch, AcrossRuns
+
+    former = saved.former_place(command.out, member.listing)
+    if former is not None:
+        report_note(f"{former} holds a run of an earlier version, which is left as it is")
+    outcome = runner.run(
+        member.experiment,
+        member.grid,
+        member.folder,
+        seeds=seeds,
+        quick=command.quick,
+        command=command_of_results(member.experiment.name, command.experiments, words),
+        fresh=command.fresh,
+        checkpoint_every=command.checkpoint_every,
+        lock=command.lock,
+        spread=AcrossRuns() if command.shard == "run" else AcrossBatch(),
+        console=TerminalConsole(interrupts),
+    )
+    return print_outcome(outcome, command.quick)
 
 
 def _checked_seeds(command: Run) -> range:
@@ -128,20 +138,14 @@ def grid_of(command: Run, loaded: experiment.Experiment) -> "runner.Grid":
     return runner.Grid(base, sweep, points)
 
 
-def _print_plan(
-    command: Run,
-    seeds: range,
-    listing: experiment.Listing,
-    loaded: experiment.Experiment,
-    grid: "runner.Grid",
-) -> int:
+def _print_plan(command: Run, seeds: range, member: job.Member) -> int:
     """Print what would be trained by one experiment; nothing is trained or written."""
     from toyicl.harness import dry_run, runner
 
     plan = runner.plan(
-        loaded,
-        grid,
-        experiment.place(command.out, listing),
+        member.experiment,
+        member.grid,
+        member.folder,
         seeds=seeds,
         quick=command.quick,
         fresh=command.fresh,

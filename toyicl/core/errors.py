@@ -30,3 +30,7 @@ class BadSetting(BadInput):
 
 class Unfinished(RuntimeError):  # noqa: N818 (the name states how far the run came)
     """A run could not be finished; the message states why, what is kept, and how to resume."""
+
+
+class Interrupted(Unfinished):
+    """The user, or the cluster, has interrupted a run, so that no other run should begin."""

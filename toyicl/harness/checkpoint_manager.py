@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from toyicl.core.errors import Unfinished
+from toyicl.core.errors import Interrupted, Unfinished
 from toyicl.harness.checkpoints import Checkpoint, NamedArrays, reason, save
 from toyicl.training import distributed
 from toyicl.training.state import TrainingState, named_arrays, with_rows
@@ -126,7 +126,7 @@ class GroupCheckpointer(NamedTuple):
     def visit(self, states: Callable[[], list[TrainingState]]) -> None:
         """Save from time to time.
 
-        Raises Unfinished, after a last checkpoint, if the user has asked to stop.
+        Raises Interrupted, after a last checkpoint, if the user has asked to stop.
         """
         due, stop = self.manager.wishes()
         if due or stop:
@@ -135,7 +135,7 @@ class GroupCheckpointer(NamedTuple):
         if stop:
             steps = [int(step) for state in now for step in state.step]
             shown = ", ".join(map(str, steps[:8])) + ", ..." * (len(steps) > 8)
-            raise Unfinished(
+            raise Interrupted(
                 f"interrupted while training {self.label!r}, after {shown} steps; "
                 "rerun the same command to resume"
             )

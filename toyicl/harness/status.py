@@ -15,10 +15,11 @@ from toyicl.harness.results import load_results
 from toyicl.harness.runner import Grid
 from toyicl.training.loop import listed
 
-FINISHED, BY_ANOTHER_REVISION, NOT_BEGUN = (
+FINISHED, BY_ANOTHER_REVISION, NOT_BEGUN, REFUSED = (
     "finished",
     "finished by another revision",
     "not begun",
+    "cannot be run",
 )
 
 
@@ -28,7 +29,7 @@ class Status(NamedTuple):
     experiment: str
     """Its name."""
     state: str
-    """How far it is, in words; `FINISHED` if it need not be run again."""
+    """How far it is, in words; `FINISHED` if it need not be run again, `REFUSED` if it cannot be."""
     seconds: float
     """Estimated time that is left."""
     recorded: bool
@@ -55,9 +56,7 @@ def status(
     """
     seeds = listed(seeds)
     identity = provenance.identity(experiment.name, grid.base, seeds, grid.sweep)
-    found = None if fresh else _results(folder)
-    if found is not None and not _has_all(found, identity, quick=quick):
-        found = None
+    found = None if fresh else _results_of(identity, folder, quick=quick)
     if found is not None and not _changed(found, experiment):
         return Status(experiment.name, FINISHED, 0.0, recorded=False)
     plan = runner.plan(experiment, grid, folder, seeds=seeds, quick=quick, fresh=fresh, warn=warn)
@@ -67,6 +66,21 @@ def status(
         if seconds is not None:
             return Status(experiment.name, state, seconds, recorded=True)
     return Status(experiment.name, state, plan.seconds, recorded=False)
+
+
+def is_finished(
+    experiment: Experiment,
+    grid: Grid,
+    folder: Path,
+    *,
+    seeds: int | Sequence[int],
+    quick: bool,
+    fresh: bool,
+) -> bool:
+    """Whether `status` would be `FINISHED`; it takes less time, since nothing is planned."""
+    identity = provenance.identity(experiment.name, grid.base, seeds, grid.sweep)
+    found = None if fresh else _results_of(identity, folder, quick=quick)
+    return found is not None and not _changed(found, experiment)
 
 
 def lines(statuses: Sequence[Status]) -> list[str]:
@@ -79,7 +93,7 @@ def lines(statuses: Sequence[Status]) -> list[str]:
     table.append(
         f"{len(statuses)} experiments, {finished} finished, {duration(seconds_left(statuses))} left"
     )
-    if not all(one.recorded or one.state == FINISHED for one in statuses):
+    if not all(one.recorded or one.state in (FINISHED, REFUSED) for one in statuses):
         table.append(
             "Estimates without a * leave out compilation and measurement, and may be wrong by a factor "
             "of five."
@@ -95,7 +109,7 @@ def seconds_left(statuses: Sequence[Status]) -> float:
 
 
 def _time_left(status: Status) -> str:
-    if status.state == FINISHED:
+    if status.state in (FINISHED, REFUSED):
         return ""
     if not status.recorded and not status.seconds:
         return "measurement only"
@@ -116,6 +130,12 @@ def _results(folder: Path) -> xr.Dataset | None:
         return load_results(folder)
     except (BadInput, Unfinished):  # they are made again
         return None
+
+
+def _results_of(identity: dict[str, Any], folder: Path, *, quick: bool) -> xr.Dataset | None:
+    """The results in a folder if they are those of an identity; None otherwise."""
+    found = _results(folder)
+    return found if found is not None and _has_all(found, identity, quick=quick) else None
 
 
 def _has_all(results: xr.Dataset, identity: dict[str, Any], *, quick: bool) -> bool:
