@@ -159,6 +159,9 @@ def draw(results: xr.Dataset) -> Figure:
         "Layers with the same weights whose token entries are bounded, after each layer. Points: "
         "trained models, each seed; lines: the best GD++ under the same bound."
     )
+    diverged = int(results.loss.isnull().sum())
+    if diverged:
+        sentence += f" {diverged} of {results.loss.size} trainings diverged and have no point."
     return panels.figure(results, drawn, sentence)
 
 

@@ -28,8 +28,8 @@ from toyicl.core.datasets import dataset
 from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import reference_panels
-from toyicl.studies.alignment import DeepStudy, alignment
-from toyicl.studies.deep_references import TUNED, deep_references, released_loss, tuned_gdpp
+from toyicl.studies.alignment import DeepStudy, alignment, released_loss
+from toyicl.studies.deep_references import TUNED, deep_references, tuned_gdpp
 from toyicl.studies.shifts import shifts
 from toyicl.studies.weights import interpolation
 from toyicl.training import recipes
@@ -124,6 +124,7 @@ def draw(results: xr.Dataset) -> Figure:
     own = results.trimmed_loss
     sentence = (
         "Five linear layers with separate weights; GD++ has separate (eta, gamma) for each layer. "
+        "Tokens of the model and of its references are clipped to 10, but for GD++ without clip. "
         "Losses without the worst 0.1% of the episodes: "
         f"trained {float(own.min()):.4f} to {float(own.max()):.4f}, GD++ {gdpp:.4f}, as the paper "
         f"tunes it {tuned:.4f}, with shared (eta, gamma) {shared:.4f}."

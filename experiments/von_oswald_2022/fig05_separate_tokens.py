@@ -32,8 +32,7 @@ from toyicl.core.episode import Episode
 from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import figures, panels, reference_panels
-from toyicl.studies.alignment import Study, alignment, best_references, thinned
-from toyicl.studies.deep_references import released_loss
+from toyicl.studies.alignment import Study, alignment, best_references, released_loss, thinned
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training import recipes
 from toyicl.training.loop import Histories, Job

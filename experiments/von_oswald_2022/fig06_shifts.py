@@ -115,7 +115,10 @@ def draw(results: xr.Dataset) -> Figure:
     rows = {depth: f"K = {depth}" for depth in results.layers.values}
     shifted = reference_panels.SHIFTS
     drawn = panels.grid(rows, "layers", shifted)
-    sentence = "Losses of K layers on distributions that differ from those of the training."
+    sentence = (
+        "Losses of K layers on distributions that differ from those of the training. References of "
+        "models with clipped tokens are clipped as well, but for GD++ without clip."
+    )
     return panels.figure(results, drawn, sentence, columns=len(shifted))
 
 

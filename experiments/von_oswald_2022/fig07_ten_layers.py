@@ -13,22 +13,18 @@ Cost: an hour on one core; quick: two minutes.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from toyicl.algorithms.token_descent import TokenDescent
 from toyicl.analysis import metrics
-from toyicl.core.datasets import dataset
+from toyicl.core.datasets import Variables, dataset
 from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture
 from toyicl.plots import reference_panels
-from toyicl.studies.alignment import DeepStudy, alignment
-from toyicl.studies.deep_references import (
-    TUNED,
-    UNCLIPPED,
-    deep_references,
-    released_loss,
-    tuned_gdpp,
-)
+from toyicl.studies.alignment import DeepStudy, alignment, released_loss
+from toyicl.studies.deep_references import TUNED, UNCLIPPED, deep_references, tuned_gdpp
 from toyicl.studies.shifts import shifts
 from toyicl.studies.weights import interpolation, learned_steps
 from toyicl.training import recipes
@@ -53,6 +49,8 @@ QUICK = Settings(
     gdpp_training=replace(recipes.TUNED_GDPP, steps=200, batch_size=128),
     evaluation_episodes=2000,
 )
+PATH_POINTS = 11
+"""Number of points between the learned and the best eta and gamma."""
 
 
 def trainings(settings: Settings) -> dict[str, Job]:
@@ -81,7 +79,29 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
         shifts(settings, history.final, references),
         {"five_loss": ("seed", metrics.losses(five.final, settings.episodes()))},
         released_loss(settings, released),
+        _path(settings, learned, references["gdpp"]),
     )
+
+
+def _path(settings: Settings, learned: Variables, best: TokenDescent) -> Variables:
+    """Loss of GD++ with (h, gamma) on the line from the learned ones, at 0, to the best, at 1.
+
+    The learned ones are means over seeds.
+    """
+    episodes, model = settings.episodes(), settings.model
+    start = [float(np.mean(learned[name][1])) for name in ("learned_step", "learned_curvature")]
+    end = [float(best.step[...]), float(best.curvature[...])]
+    positions = np.linspace(0.0, 1.0, PATH_POINTS)
+    points = [
+        TokenDescent(step, curvature, model.depth, token_clip=model.token_clip)
+        for step, curvature in np.linspace(start, end, PATH_POINTS).tolist()
+    ]
+    return {
+        "path_loss": ("position", [float(metrics.loss(point, episodes)) for point in points]),
+        "position": positions,
+        "best_rate": settings.task.context_size * end[0],
+        "best_curvature": end[1],
+    }
 
 
 def draw(results: xr.Dataset) -> Figure:
@@ -102,6 +122,7 @@ CLAIMS = catalogue.read(
         "VO-7-1-cosine": claim_values.final("model_cosine", "gdpp"),
         "VO-7-eta": lambda results: results.learned_rate,
         "VO-7-gamma": lambda results: results.learned_curvature,
+        "VO-7-minimum": lambda results: results.path_loss.max() / results.path_loss[0] - 1,
         "VO-7-unclipped": claim_values.loss_over(UNCLIPPED),
         "VO-7-2": lambda results: results.five_loss / claim_values.last(results.loss),
     },

@@ -20,11 +20,11 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl.analysis import metrics
-from toyicl.analysis.proportions import wilson_interval
 from toyicl.core.config import require_size
 from toyicl.core.datasets import Variables, dataset, seed_coordinate, side_by_side
 from toyicl.harness import catalogue, claim_values
 from toyicl.harness.claims import NotMeasured
+from toyicl.harness.intervals import wilson
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels, reference_panels
 from toyicl.studies.alignment import Study, alignment, best_references
@@ -129,7 +129,7 @@ def _escape(settings: Settings, history: History) -> Variables:
     return {
         "escape_loss": (("escape_seed", "escape_step"), losses),
         "escape_on_plateau": ("escape_seed", stuck),
-        "escape_interval": ("bound", np.array(wilson_interval(int(stuck.sum()), stuck.size))),
+        "escape_interval": ("bound", np.array(wilson(int(stuck.sum()), stuck.size))),
         "escape_step": history.steps,
         **seed_coordinate(history.seeds, "escape_seed"),
     }
@@ -170,7 +170,7 @@ def _escape_sentence(results: xr.Dataset) -> str:
     """The numbers of seeds of panel (d) and of the released code that are still on a plateau."""
     stuck, steps = results.escape_on_plateau, int(results.escape_step[-1])
     ours = _counted(int(stuck.sum()), stuck.size, results.escape_interval.values)
-    released = _counted(*RELEASED, wilson_interval(*RELEASED))
+    released = _counted(*RELEASED, wilson(*RELEASED))
     return (
         f"Panel (d): {ours} are on a plateau after {steps:,} steps; with the released code, {released} "
         "after 1,600 steps."

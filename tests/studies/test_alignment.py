@@ -11,7 +11,7 @@ from toyicl.core.datasets import dataset
 from toyicl.harness import claim_values, claims
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels, reference_panels
-from toyicl.studies.alignment import Study, alignment, thinned
+from toyicl.studies.alignment import Study, alignment, released_loss, thinned
 from toyicl.studies.shifts import shifts
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import fit
@@ -100,3 +100,14 @@ def test_a_third_reference_is_measured_drawn_and_judged_without_a_new_variable(h
 def test_bad_settings_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         Study(**changes)
+
+
+def test_the_released_loss_has_coordinates_of_its_own(history):
+    found = released_loss(SETTINGS, history)
+    dims, values = found["released_loss"]
+    assert dims == ("released_seed", "released_step")
+    expected = metrics.loss(one(history, 1, 2), SETTINGS.episodes())
+    assert values.shape == (2, 4)
+    np.testing.assert_allclose(values[1, 2], expected, rtol=1e-5)
+    np.testing.assert_array_equal(found["released_step"], [0, 10, 20, 30])
+    assert found["released_seed"][2] == {"role": "seed"}

@@ -1,9 +1,6 @@
 """References of models of several layers."""
 
-from dataclasses import replace
-
 import jax
-import numpy as np
 import pytest
 
 from toyicl.algorithms import token_descent
@@ -11,12 +8,10 @@ from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.algorithms.token_descent import TokenDescent
 from toyicl.analysis.metrics import loss
 from toyicl.models.transformer import Architecture
-from toyicl.studies.alignment import Study
 from toyicl.studies.deep_references import (
     TUNED,
     UNCLIPPED,
     deep_references,
-    released_loss,
     tuned_gdpp,
 )
 from toyicl.tasks.linear import LinearRegression
@@ -63,22 +58,6 @@ def test_tuning_lowers_the_loss_of_gdpp_from_its_start():
     start = TokenDescent.tuning_start(TASK, 3)
     episodes = TASK.sample(jax.random.key(4), 5000)
     assert float(loss(found, episodes)) < 0.97 * float(loss(start, episodes))
-
-
-def test_the_released_loss_has_coordinates_of_its_own():
-    training = Training(steps=20, batch_size=8, snapshot_every=10)
-    study = Study(task=TASK, evaluation_episodes=50)
-    (history,) = fit_all([job_of(study, training)], seeds=2)
-    found = released_loss(study, history)
-    dims, values = found["released_loss"]
-    assert dims == ("released_seed", "released_step")
-    assert values.shape == (2, 3)
-    np.testing.assert_array_equal(found["released_step"], [0, 10, 20])
-    assert found["released_seed"][2] == {"role": "seed"}
-
-
-def job_of(study, training):
-    return replace(study, training=training).trainings()["model"]
 
 
 def test_one_step_is_that_of_gradient_descent_without_a_clip():

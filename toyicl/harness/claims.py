@@ -6,6 +6,7 @@ interval of the measured value (`intervals`) and, for equality, from the margin 
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,7 +39,7 @@ OURS = "toyicl"
 
 
 @dataclass(frozen=True)
-class Statement:
+class Statement(ABC):
     """A checkable statement with a measured value: a `Claim` or a `Finding`."""
 
     id: str
@@ -123,21 +124,22 @@ class Statement:
         return evaluate(self.id, self.value, self.where, plateau, results, whole)
 
     @property
+    @abstractmethod
     def accepted(self) -> Region:
         """The values with which the statement is true."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def criterion(self) -> str:
         """The values with which the statement is true, as text."""
-        raise NotImplementedError
 
     def sample_dims(self, found: Evaluated) -> tuple[str, ...]:
         """Dimensions along which the values are a sample."""
         return found.seed_dims()
 
+    @abstractmethod
     def _verdict(self, found: Evaluated) -> Verdict:
-        raise NotImplementedError
+        """The verdict on the values."""
 
     def _description(self) -> dict[str, Any]:
         """The entries of a record that do not depend on results."""

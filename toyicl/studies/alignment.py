@@ -15,7 +15,7 @@ import numpy as np
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
 from toyicl.core.config import named_in_errors, require_different, require_positive, require_size
-from toyicl.core.datasets import Variables
+from toyicl.core.datasets import Variables, seed_coordinate
 from toyicl.core.episode import Episode, Learner
 from toyicl.models.transformer import Architecture
 from toyicl.studies.saddles import known_saddles
@@ -127,6 +127,17 @@ def alignment(
         "saddle_loss": ("saddle", saddles),
         "nearest_saddle": ("seed", nearest),
         "on_plateau": ("seed", nearest < len(saddles) - 1),
+    }
+
+
+def released_loss(study: Study, history: History) -> Variables:
+    """Loss of the model trained by the released code's recipe, (released_seed, released_step)."""
+    history = thinned(history)
+    values = metrics.over_snapshots(metrics.loss, history.learners, study.episodes())
+    return {
+        "released_loss": (("released_seed", "released_step"), values),
+        "released_step": history.steps,
+        **seed_coordinate(history.seeds, "released_seed"),
     }
 
 

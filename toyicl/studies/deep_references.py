@@ -7,15 +7,9 @@ of optimiser steps, shows how far that tuning is from the best of its class.
 """
 
 import jax
-import numpy as np
 
-from toyicl.algorithms.gradient_descent import GradientDescentPlusPlus
 from toyicl.algorithms.token_descent import TokenDescent
-from toyicl.analysis import metrics
-from toyicl.core.datasets import Variables, seed_coordinate
-from toyicl.core.episode import Learner
 from toyicl.models.transformer import Architecture
-from toyicl.studies.alignment import Study, best_references, thinned
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import History, Job
 from toyicl.training.step import StartFrom, Training
@@ -30,7 +24,7 @@ def deep_references(
     tuning: History,
     *,
     per_layer: bool = False,
-) -> dict[str, Learner]:
+) -> dict[str, TokenDescent]:
     """The references of a model of several layers, which take as many steps.
 
     "gd" and "gdpp" are the best under the model's token clip, "gdpp_tuned" is the result of the job of
@@ -39,16 +33,13 @@ def deep_references(
     """
     clip, steps = model.token_clip, model.depth
     best = TokenDescent.gdpp_per_layer if per_layer else TokenDescent.gdpp
-    unclipped = GradientDescentPlusPlus.per_layer if per_layer else GradientDescentPlusPlus.shared
-    found = best_references(task, steps)
+    found = {
+        "gd": TokenDescent.gd(task, steps, clip),
+        "gdpp": best(task, steps, clip),
+        TUNED: jax.tree.map(lambda leaf: leaf[0], tuning.final),
+    }
     if clip is not None:
-        found["gd"] = TokenDescent.gd(task, steps, clip)
-        found["gdpp"] = best(task, steps, clip)
-    elif per_layer:
-        found["gdpp"] = unclipped(task, steps)
-    found[TUNED] = jax.tree.map(lambda leaf: leaf[0], tuning.final)
-    if clip is not None:
-        found[UNCLIPPED] = unclipped(task, steps)
+        found[UNCLIPPED] = best(task, steps, None)
     return found
 
 
@@ -58,14 +49,3 @@ def tuned_gdpp(
     """The tuning of GD++ by Adam as in the paper, under the model's token clip; one run."""
     start = TokenDescent.tuning_start(task, model.depth, model.token_clip, per_layer=per_layer)
     return Job(StartFrom(learner=start), task, training, max_seeds=1)
-
-
-def released_loss(study: Study, history: History) -> Variables:
-    """Loss of the model trained by the released code's recipe, (released_seed, released_step)."""
-    history = thinned(history)
-    values = metrics.over_snapshots(metrics.loss, history.learners, study.episodes())
-    return {
-        "released_loss": (("released_seed", "released_step"), np.asarray(values)),
-        "released_step": history.steps,
-        **seed_coordinate(history.seeds, "released_seed"),
-    }
