@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from programs import here, toyicl
+from programs import SOFTMAX, here, toyicl
 
 
 def test_the_program_exits_with_what_went_wrong(tmp_path):
@@ -91,9 +91,6 @@ def test_bad_input_is_one_clear_line(words, expected, tmp_path):
     assert answer.stderr.startswith("toyicl: ")
     assert answer.stderr.count("\n") <= 3
     assert not list(Path(tmp_path).iterdir())  # nothing half-written
-
-
-SOFTMAX = ["departures", "--factor", "attention.softmax"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import xarray as xr
-from programs import SMALL, here, toyicl
+from programs import SMALL, SOFTMAX, here, toyicl
 
 from toyicl.cli import training
 from toyicl.harness import atomic_files, runner

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 from toyicl.cli import main
 
 PROGRAM = [sys.executable, "-m", "toyicl"]
+SOFTMAX = ["departures", "--factor", "attention.softmax"]
+"""A departure sweep, without the place of its results."""
 SMALL = Path(__file__).with_name("small.py")
 
 
