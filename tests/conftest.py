@@ -35,6 +35,7 @@ LONGEST = (
     "test_distributed",
     "test_resume",
     "test_command_line",
+    "test_gather",
     "test_closed_form",
     "test_page",
     "test_blocks",
