@@ -42,7 +42,7 @@ class Settings(DeepStudy):
     """Settings of five layers with separate weights."""
 
     model: Architecture = Architecture(depth=5, token_clip=10.0)
-    training: Training = recipes.FALLING
+    training: Training = recipes.FALLING_FAST
     gdpp_training: Training = recipes.TUNED_GDPP_PER_LAYER
     released_training: Training = replace(recipes.RELEASED_DEEP, steps=50_000)
     """The released code's training of the same model."""
@@ -59,7 +59,7 @@ class Settings(DeepStudy):
 
 FULL = Settings()
 QUICK = Settings(
-    training=replace(recipes.FALLING, steps=1500, batch_size=256),
+    training=replace(recipes.FALLING_FAST, steps=1500, batch_size=256),
     gdpp_training=replace(recipes.TUNED_GDPP_PER_LAYER, steps=500, batch_size=128),
     released_training=replace(recipes.RELEASED_DEEP, steps=500, batch_size=256),
     evaluation_episodes=2000,

@@ -36,7 +36,7 @@ class Settings(Study):
 
     deep_model: Architecture = Architecture(depth=5, token_clip=10.0)
     """The model of layers with separate weights."""
-    deep_training: Training = recipes.FALLING
+    deep_training: Training = recipes.FALLING_FAST
     """Its training."""
     deep_max_seeds: int = 3
     """Largest number of seeds of the deep model."""
@@ -60,7 +60,7 @@ class Settings(Study):
 FULL = Settings()
 QUICK = Settings(
     training=Training(steps=2000, batch_size=512, clip_norm=10.0, learning_rate=2e-3),
-    deep_training=replace(recipes.FALLING, steps=1000, batch_size=256),
+    deep_training=replace(recipes.FALLING_FAST, steps=1000, batch_size=256),
     gdpp_training=replace(recipes.TUNED_GDPP, steps=200, batch_size=128),
     deep_gdpp_training=replace(recipes.TUNED_GDPP_PER_LAYER, steps=500, batch_size=128),
     deep_max_seeds=2,
