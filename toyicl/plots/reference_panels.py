@@ -39,6 +39,8 @@ OTHER = ((":", "#E69F00"), ("-.", "#56B4E9"), ("--", "0.35"))
 COMPARED = ("model_cosine", "norm_ratio", "model_difference", "prediction_difference")
 """Variables of the comparison with a reference."""
 
+ROOM_FOR_AN_ENTRY = 0.11
+"""By how much an entry of a legend extends a log axis, as a fraction of its decades."""
 MOST_SADDLES = 4
 """Largest number of saddle points between predicting 0 and the optimum that are all drawn."""
 
@@ -132,9 +134,16 @@ def shift_panel(name: str, xlabel: str) -> Panel:
             values = other.sel(reference=label).isel(amount=measured)
             axes.plot(values.amount, values, linestyle=line, color=color, label=title)
         axes.set(xlabel=xlabel, ylabel="loss", yscale="log")
-        axes.legend()
+        _legend_above(axes)
 
     return draw
+
+
+def _legend_above(axes: Axes) -> None:
+    """A legend above curves that rise to the right on a log axis, which is extended to make room."""
+    legend = axes.legend(loc="upper left")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** (ROOM_FOR_AN_ENTRY * len(legend.get_texts())))
 
 
 SHIFTS: dict[str, Panel] = {
