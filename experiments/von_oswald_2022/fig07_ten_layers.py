@@ -37,14 +37,14 @@ class Settings(DeepStudy):
     """Settings of ten layers."""
 
     model: Architecture = Architecture(depth=10, shared=True, token_clip=10.0)
-    training: Training = replace(recipes.FALLING, steps=20_000)
+    training: Training = replace(recipes.FALLING_FAST, steps=20_000)
     released_training: Training = recipes.RELEASED_DEEP
     """The released code's training of the same model."""
 
 
 FULL = Settings()
 QUICK = Settings(
-    training=replace(recipes.FALLING, steps=1000, batch_size=128, snapshot_every=250),
+    training=replace(recipes.FALLING_FAST, steps=1000, batch_size=128, snapshot_every=250),
     released_training=replace(recipes.RELEASED_DEEP, steps=500, batch_size=128, snapshot_every=250),
     gdpp_training=replace(recipes.TUNED_GDPP, steps=200, batch_size=128),
     evaluation_episodes=2000,

@@ -28,7 +28,7 @@ FALLING = Training(
 )
 """For more than three layers: a rate that falls to 0, with which the loss stops falling."""
 FALLING_FAST = replace(FALLING, learning_rate=3e-3)
-"""For five layers and separate tokens: from a larger rate, which ends lower."""
+"""For several linear layers and separate tokens: from a larger rate, which ends lower."""
 TUNED_GDPP = Training(steps=1000, batch_size=512, learning_rate=5e-4, clip_norm=10.0)
 """The released code's tuning of the two numbers of GD++ with shared steps."""
 TUNED_GDPP_PER_LAYER = replace(TUNED_GDPP, steps=30_000, snapshot_every=500)
