@@ -76,7 +76,6 @@ ADDED = {
     "context_sizes": SADDLES,
     "fig01_roll_out": SADDLES,
     "fig02_one_step": SADDLES,
-    "fig06_shifts": SADDLES,
     "fig09_weights": SADDLES,
     "fig10_damping": SADDLES,
     "fig16_fixed_tasks": {"saddle_loss"},
