@@ -78,6 +78,12 @@ def test_the_program_exits_with_what_went_wrong(tmp_path):
             "--settings.training.clip-norm",
         ),
         (["floors", "--steps=0"], "steps must be a whole number of at least 1, got 0"),
+        (
+            ["floors", "--input-range=1e200", "--json"],
+            "input_range and noise must give losses and step sizes that double precision can",
+        ),
+        (["floors", "--input-range=1e-200", "--json"], "can represent, got 1e-200 and 0.0"),
+        (["floors", "--noise=1e200", "--json"], "can represent, got 1.0 and 1e+200"),
         (["probe", "--axis=attention.softmx"], "factor must be one of attention.softmax, "),
         (["flors"], "list, run, gather, departures, draw, verify, floors"),
         ([], "list, run, gather, departures, draw, verify, floors"),

@@ -1,17 +1,21 @@
 """Runs on disk: what is saved comes back, whole or not at all."""
 
 import json
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 import xarray as xr
 
+from toyicl.core import strict_json
 from toyicl.core.errors import BadInput
 from toyicl.core.random_numbers import GENERATOR
-from toyicl.harness import atomic_files, checkpoints, provenance
+from toyicl.harness import atomic_files, checkpoints, outputs, provenance
 from toyicl.harness import results as harness_results
 from toyicl.harness.checkpoints import Checkpoint
+from toyicl.harness.claims import Finding
 from toyicl.harness.provenance import changed_since, differences, identity_of, moved_since
 from toyicl.harness.results import describe, load_results, save_results
 from toyicl.tasks.linear import LinearRegression
@@ -164,6 +168,36 @@ def test_an_identity_holds_what_has_to_be_equal():
     assert identity["seeds"] == [0, 1]
     assert identity["precision"] == "float64"
     assert differences(identity, identity) == []
+
+
+@dataclass(frozen=True)
+class Unchecked:
+    """Settings of an experiment of one's own, whose values nothing checks."""
+
+    most: float = float("inf")
+    values: np.ndarray = field(default_factory=lambda: np.array([[float("nan"), 1.0]]))
+
+
+def strict(text):
+    return json.loads(text, parse_constant=pytest.fail)
+
+
+def test_numbers_that_are_not_finite_are_text_in_everything_that_is_saved(tmp_path):
+    identity = provenance.identity("name", Unchecked(), 1, {"most": [1.0, -float("inf")]})
+    assert identity["settings"] == {"most": "inf", "values": [["nan", 1.0]]}
+    assert identity == provenance.identity("name", Unchecked(), 1, {"most": [1.0, -float("inf")]})
+    checkpoints.save(tmp_path, Checkpoint(identity, [], {"a": ARRAYS}))
+    (about,) = tmp_path.rglob("about.json")
+    assert strict(about.read_text())["identity"] == identity
+    attributes = provenance.attributes(identity, [provenance.origin("")], False, "toyicl")
+    assert strict(attributes["settings"]) == identity["settings"]
+    results = RESULTS.expand_dims(most=[1.0, -float("inf")]).assign_attrs(attributes)
+    assert identity_of(results) == provenance.completed(identity)
+    falls = Finding("A", "a", lambda results: results.loss, (0.0, 1.0), source="s")
+    experiment = SimpleNamespace(claims=[falls])
+    places = [record["point"] for record in outputs.judge(experiment, results)]
+    assert places == [{"most": 1.0}, {"most": "-inf"}]
+    strict(strict_json.text(places))
 
 
 def test_differences_name_the_field_and_both_values():

@@ -7,6 +7,7 @@ from typing import Any
 
 import xarray as xr
 
+from toyicl.core import strict_json
 from toyicl.core.errors import BadInput, Unfinished
 from toyicl.harness import atomic_files, sweeps
 from toyicl.harness.experiment import RESULTS, Experiment
@@ -55,7 +56,7 @@ def write(
     experiment: Experiment, results: xr.Dataset, folder: Path, verdicts: list[dict[str, Any]]
 ) -> list[Path]:
     """Write the verdicts and the figure; returns the files."""
-    text = json.dumps(verdicts, indent=1, allow_nan=False) + "\n"
+    text = strict_json.text(verdicts, indent=1) + "\n"
     claims = atomic_files.save_text(text, folder / CLAIMS)
     sweep = swept(results)
     with figures.style():

@@ -1,7 +1,6 @@
 """The report on all experiments: a verdict on every figure and every claim, with their commands."""
 
 import itertools
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import xarray as xr
 from markdown_it import MarkdownIt
 
+from toyicl.core import strict_json
 from toyicl.harness import atomic_files, figure_rows, report_tables
 from toyicl.harness.claims import OURS
 from toyicl.harness.experiment import Listing
@@ -76,7 +76,7 @@ def write(
     figures.
     """
     text = markdown(chapters, rows, folder)
-    plain = json.dumps(records(chapters, rows), indent=1, allow_nan=False) + "\n"
+    plain = strict_json.text(records(chapters, rows), indent=1) + "\n"
     contents = {MARKDOWN: text, RECORDS: plain}
     if html:
         contents[PAGE] = page(text)

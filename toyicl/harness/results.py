@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from toyicl.core import strict_json
 from toyicl.core.errors import BadInput
 from toyicl.harness import atomic_files, checkpoints
 from toyicl.harness.checkpoints import require_format
@@ -33,7 +34,7 @@ def save_results(results: xr.Dataset, folder: Path) -> Path:
         {name: value for name, value in results.attrs.items() if name not in (CONTENTS, COVERED)}
     )
     covered = sorted(map(str, results.attrs))
-    marks = {COVERED: json.dumps(covered), CONTENTS: _contents(results, covered)}
+    marks = {COVERED: strict_json.text(covered), CONTENTS: _contents(results, covered)}
     content = bytes(results.assign_attrs(marks).to_netcdf(engine="h5netcdf"))
     atomic_files.save_with_digest(content, path)
     return path
