@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -31,6 +32,7 @@ RESULTS = xr.Dataset(
 )
 
 
+FIGURES = Path(__file__).parents[2] / "figures"
 FILES = ["results.nc", "results.nc.sha256"]
 
 
@@ -108,19 +110,46 @@ def saved_again(folder, change):
 
 
 @pytest.mark.parametrize("digest", ["stale", "missing"])
-def test_results_saved_again_with_another_attribute_load_with_a_note(tmp_path, digest):
+def test_results_saved_again_with_further_attributes_and_variables_load_with_a_note(
+    tmp_path, digest
+):
     save_results(VARIED, tmp_path)
-    saved_again(tmp_path, lambda results: results.assign_attrs(remark="mine"))
+
+    def annotated(results):
+        return results.assign(ratio=results.loss / 2).assign_attrs(remark="mine")
+
+    saved_again(tmp_path, annotated)
     if digest == "missing":
         (tmp_path / "results.nc.sha256").unlink()
     notes = []
-    xr.testing.assert_identical(
-        load_results(tmp_path, notes.append), VARIED.assign_attrs(remark="mine")
-    )
+    xr.testing.assert_identical(load_results(tmp_path, notes.append), annotated(VARIED))
     (note,) = notes
     assert "was saved again" in note
     save_results(load_results(tmp_path), tmp_path)
     load_results(tmp_path, lambda note: pytest.fail(note))
+
+
+@pytest.mark.parametrize(
+    "encoding", [{"zlib": True, "complevel": 4}, {"chunksizes": (1, 1)}, {"shuffle": True}]
+)
+def test_results_saved_again_in_another_encoding_load(tmp_path, encoding):
+    save_results(VARIED, tmp_path)
+    path = tmp_path / harness_results.RESULTS
+    results = xr.load_dataset(path, engine="h5netcdf")
+    path.unlink()
+    results.to_netcdf(path, engine="h5netcdf", encoding={"loss": encoding})
+    xr.testing.assert_identical(load_results(tmp_path), VARIED)
+
+
+def test_checked_in_results_load_after_xarray_has_saved_them_again(tmp_path):
+    """Also those of versions that did not name the variables that a digest covers."""
+    for path in sorted(FIGURES.rglob(harness_results.RESULTS))[:3]:
+        results, notes = load_results(path.parent, pytest.fail), []
+        folder = tmp_path / path.parent.name
+        folder.mkdir()
+        xr.load_dataset(path, engine="h5netcdf").to_netcdf(folder / path.name, engine="h5netcdf")
+        xr.testing.assert_identical(load_results(folder, notes.append), results)
+        assert len(notes) == 1
 
 
 @pytest.mark.parametrize(
@@ -129,6 +158,7 @@ def test_results_saved_again_with_another_attribute_load_with_a_note(tmp_path, d
         lambda results: results.assign_attrs(settings="[]"),
         lambda results: results.assign(loss=results.loss + 1e-12),
         lambda results: results.drop_vars("count"),
+        lambda results: results.drop_vars("count").assign(other=results["count"]),
         lambda results: results.assign_coords(step=[0, 200]),
         lambda results: results.rename(count="counts"),
         lambda results: results.isel(seed=[0]),

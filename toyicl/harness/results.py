@@ -20,8 +20,12 @@ CLAIMS = "claims.json"
 FIGURE = "figure"
 READ_SECONDS = 60.0
 """Time in which a file that was saved again must be read."""
-CONTENTS, COVERED = "contents_sha256", "contents_attributes"
-"""Attributes with the digest of what the run saved, and the names of the attributes it covers."""
+CONTENTS = "contents_sha256"
+"""Attribute with the digest of what the run saved."""
+COVERED, VARIABLES = "contents_attributes", "contents_variables"
+"""Attributes with the names of the attributes and of the variables that this digest covers. Results of
+earlier versions do not have the second one: all their variables are covered."""
+MARKS = (CONTENTS, COVERED, VARIABLES)
 
 
 def save_results(results: xr.Dataset, folder: Path) -> Path:
@@ -30,11 +34,13 @@ def save_results(results: xr.Dataset, folder: Path) -> Path:
     The file is made in memory: if a disk is full, HDF5 ends the program instead of raising.
     """
     path = folder / RESULTS
-    results = results.drop_attrs(deep=False).assign_attrs(
-        {name: value for name, value in results.attrs.items() if name not in (CONTENTS, COVERED)}
-    )
-    covered = sorted(map(str, results.attrs))
-    marks = {COVERED: strict_json.text(covered), CONTENTS: _contents(results, covered)}
+    results = _without_marks(results)
+    attributes, variables = sorted(map(str, results.attrs)), sorted(map(str, results.variables))
+    marks = {
+        COVERED: strict_json.text(attributes),
+        VARIABLES: strict_json.text(variables),
+        CONTENTS: _contents(results, attributes, variables),
+    }
     content = bytes(results.assign_attrs(marks).to_netcdf(engine="h5netcdf"))
     atomic_files.save_with_digest(content, path)
     return path
@@ -57,8 +63,9 @@ def load_results(folder: Path, note: Callable[[str], None] = lambda sentence: No
     """Read a run's results into memory.
 
     A file that another program has saved again since is accepted, and reported to `note`, if it
-    holds the variables and attributes that the run saved. Raises BadInput where there are no results,
-    or none that this version can read, and Damaged if the file does not hold what the run saved.
+    holds the variables and attributes that the run saved, also with further ones. Raises BadInput where
+    there are no results, or none that this version can read, and Damaged if the file does not hold
+    what the run saved.
     """
     path = require_results(folder)
     unchanged = atomic_files.has_digest(path)
@@ -74,8 +81,13 @@ def load_results(folder: Path, note: Callable[[str], None] = lambda sentence: No
         _require_contents(results, path)
         note(f"{path} was saved again after its run; what the run saved in it is unchanged")
     require_format(results.attrs.get("format"), path)
+    return _without_marks(results)
+
+
+def _without_marks(results: xr.Dataset) -> xr.Dataset:
+    """Results without the attributes that describe the digest of their contents."""
     return results.drop_attrs(deep=False).assign_attrs(
-        {name: value for name, value in results.attrs.items() if name not in (CONTENTS, COVERED)}
+        {name: value for name, value in results.attrs.items() if name not in MARKS}
     )
 
 
@@ -101,20 +113,22 @@ def _require_contents(results: xr.Dataset, path: Path) -> None:
     Raises Damaged if they do not.
     """
     try:
-        covered = json.loads(results.attrs[COVERED])
-        same = results.attrs[CONTENTS] == _contents(results, covered)
+        attributes = json.loads(results.attrs[COVERED])
+        named = results.attrs.get(VARIABLES)
+        variables = sorted(map(str, results.variables)) if named is None else json.loads(named)
+        same = results.attrs[CONTENTS] == _contents(results, attributes, variables)
     except (KeyError, ValueError, TypeError):
         same = False
     if not same:
         raise atomic_files.Damaged(f"{path} is damaged: it does not hold what its run saved")
 
 
-def _contents(results: xr.Dataset, attributes: Sequence[str]) -> str:
-    """Digest of all variables and of some attributes, however they are stored."""
+def _contents(results: xr.Dataset, attributes: Sequence[str], variables: Sequence[str]) -> str:
+    """Digest of some attributes and variables, however they are stored."""
     digest = hashlib.sha256()
     for name in attributes:
         digest.update(f"{name}={np.asarray(results.attrs[name]).tolist()!r}\n".encode())
-    for name in sorted(map(str, results.variables)):
+    for name in variables:
         variable = results.variables[name]
         digest.update(f"{name} {variable.dims} {variable.shape}\n".encode())
         if variable.dtype.kind in "OUS":
