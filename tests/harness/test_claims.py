@@ -109,6 +109,8 @@ def test_entries_by_toyicl_are_findings(tmp_path):
             "A-1",
             r"^claim A-1: increases and decreases compare",
         ),
+        (ENTRY.replace('work = "W"\n', ""), "A-1", r"mine\.toml must be a TOML file .*: 'work'$"),
+        (ENTRY.replace("[A-1]", "[A-1"), "A-1", r"mine\.toml must be a TOML file"),
         (ENTRY + 'author = "me"\n', "A-1", r"^claim A-1: author must be one of paper, critic"),
     ],
 )

@@ -174,7 +174,7 @@ def test_results_saved_again_with_other_contents_are_refused(tmp_path, change):
 
 def test_a_folder_in_the_place_of_results_is_an_error_that_names_it(tmp_path):
     (tmp_path / harness_results.RESULTS).mkdir()
-    with pytest.raises(BadInput, match=r"results\.nc must be a file of results, got a folder"):
+    with pytest.raises(BadInput, match=r"results\.nc must be a file, got a folder"):
         load_results(tmp_path)
 
 

@@ -36,6 +36,9 @@ def main(words: Sequence[str] | None = None, interrupts: InterruptHandler | None
     except (BadInput, Unfinished) as error:
         print(f"toyicl: {error}", file=sys.stderr)
         sys.exit(exit_status(error))
+    except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
+        print(f"toyicl: {error.filename} cannot be used ({error.strerror})", file=sys.stderr)
+        sys.exit(2)
 
 
 def carry_out(words: Sequence[str], interrupts: InterruptHandler) -> int:

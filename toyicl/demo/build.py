@@ -84,7 +84,7 @@ def verdicts(folder: Path) -> dict[str, Any]:
     Both are empty if there are none.
     """
     path = folder / report.RECORDS
-    if not path.exists():
+    if not path.is_file():
         return {"figures": [], "experiments": []}
     return json.loads(path.read_text(encoding="utf-8"))
 

@@ -14,7 +14,8 @@ from toyicl.core import strict_json
 from toyicl.core.errors import BadInput
 from toyicl.harness import atomic_files, checkpoints
 from toyicl.harness.checkpoints import require_format
-from toyicl.harness.experiment import RESULTS
+from toyicl.harness.experiment import CHECKPOINT, RESULTS
+from toyicl.plots.figures import SUFFIXES
 
 CLAIMS = "claims.json"
 FIGURE = "figure"
@@ -46,6 +47,16 @@ def save_results(results: xr.Dataset, folder: Path) -> Path:
     return path
 
 
+def require_places(folder: Path) -> None:
+    """Check that a run can put its files into a folder: that none of them is a folder there.
+
+    Raises BadInput, which names the file; nothing is written.
+    """
+    results = (RESULTS, atomic_files.digest_path(folder / RESULTS).name)
+    pictures = [f"{FIGURE}{suffix}" for suffix in SUFFIXES]
+    atomic_files.require_kinds(folder, [*results, CLAIMS, *pictures], [CHECKPOINT])
+
+
 def require_results(folder: Path) -> Path:
     """Path of a run's results.
 
@@ -53,7 +64,7 @@ def require_results(folder: Path) -> Path:
     """
     path = folder / RESULTS
     if path.is_dir():
-        raise BadInput(f"{path} must be a file of results, got a folder")
+        raise BadInput(f"{path} must be a file, got a folder")
     if not path.exists():
         raise BadInput(f"out must be a folder with results, got {folder}, which has no {RESULTS}")
     return path
