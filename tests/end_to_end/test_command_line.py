@@ -12,6 +12,7 @@ import xarray as xr
 from programs import SMALL, SOFTMAX, here, toyicl
 
 from toyicl.cli import training
+from toyicl.demo import build
 from toyicl.harness import atomic_files, runner
 from toyicl.studies.departures import FACTORS
 
@@ -161,6 +162,22 @@ def test_verify_reports_what_has_not_been_run(tmp_path):
         f"{count}; {ours} findings: not run {ours}; `toyicl run fig2 --quick` makes first results"
     )
     assert "Figure 16" in printed
+
+
+@pytest.mark.parametrize("lock", [True, False])
+@pytest.mark.parametrize("words", [SOFTMAX, ["demo", "--no-open"]])
+def test_every_command_that_trains_can_do_without_a_lock(tmp_path, monkeypatch, words, lock):
+    asked = []
+
+    def run(*arguments, lock=True, **options):
+        asked.append(lock)
+        return runner.Outcome([], [], [])
+
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(build, "place", lambda runs: None)
+    monkeypatch.setattr(build, "write", lambda out, folder: out)
+    answer = here(*words, *([] if lock else ["--no-lock"]), cwd=tmp_path)
+    assert (answer.returncode, asked) == (0, [lock]), answer.stderr
 
 
 @pytest.mark.parametrize("words", [[], ["fig2"], ["--json"], ["--figures"]])

@@ -1,5 +1,6 @@
 """Runs on disk: what is saved comes back, whole or not at all."""
 
+import fcntl
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,14 @@ def test_no_changed_byte_gives_wrong_results(tmp_path):
             xr.testing.assert_identical(loaded, RESULTS)
             unused += 1
     assert unused < 5
+
+
+def test_results_are_read_without_a_lock(tmp_path):
+    """HDF5 locks what it opens, which a file system without locks refuses, as a locked file does."""
+    save_results(RESULTS, tmp_path)
+    with (tmp_path / harness_results.RESULTS).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        xr.testing.assert_identical(load_results(tmp_path, pytest.fail), RESULTS)
 
 
 def test_results_of_another_format_are_refused(tmp_path):

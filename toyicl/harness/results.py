@@ -1,6 +1,7 @@
 """Results of a run on disk: saved with digests, loaded only if they are what the run saved."""
 
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -83,7 +84,8 @@ def load_results(folder: Path, note: Callable[[str], None] = lambda sentence: No
     if not unchanged:
         _require_readable(path)
     try:
-        results = xr.load_dataset(path, engine="h5netcdf")
+        # From memory, because HDF5 locks a file that it opens, which some file systems refuse.
+        results = xr.load_dataset(io.BytesIO(path.read_bytes()), engine="h5netcdf")
     except Exception as error:  # h5netcdf and HDF5 raise many types for damaged files
         raise atomic_files.Damaged(f"{path} is damaged: it cannot be read ({error})") from error
     if not unchanged and CONTENTS not in results.attrs:
@@ -108,7 +110,10 @@ def _require_readable(path: Path) -> None:
     HDF5 can hang, or end the process, on a file with damaged bytes. Raises Damaged if it cannot be read
     within some time.
     """
-    program = "import sys, xarray; xarray.load_dataset(sys.argv[1], engine='h5netcdf')"
+    program = (
+        "import io, pathlib, sys, xarray; content = pathlib.Path(sys.argv[1]).read_bytes(); "
+        "xarray.load_dataset(io.BytesIO(content), engine='h5netcdf')"
+    )
     try:
         command = [sys.executable, "-c", program, str(path)]
         done = subprocess.run(command, capture_output=True, timeout=READ_SECONDS, check=False)
