@@ -8,13 +8,14 @@ throughputs and writes it as JSON.
 """
 
 import argparse
-import json
 import os
 import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from toyicl.core import strict_json
 
 STEPS, CHUNK, WARM, REPEATS = 1000, 100, 2, 3
 
@@ -60,7 +61,7 @@ def main() -> None:
     print(f"five seeds on {cores} cores: {ratio:.2f} times the throughput of one seed on one core")
     record = {"cores": cores, "throughput_ratio": ratio, "machine": platform.machine()}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    options.out.write_text(strict_json.text(record, indent=1) + "\n")
     print(f"wrote {options.out}")
     return None
 

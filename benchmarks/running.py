@@ -11,7 +11,6 @@
 """
 
 import argparse
-import json
 import os
 import platform
 import subprocess
@@ -20,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from toyicl.core import strict_json
 
 REPEATS = 3
 COMPILING = "/jax/core/compile/backend_compile_duration"
@@ -167,7 +168,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     record["machine"] = f"{cores} CPU cores ({platform.machine()})"
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    options.out.write_text(strict_json.text(record, indent=1) + "\n")
     print(f"wrote {options.out}")
     return None
 

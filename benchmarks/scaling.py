@@ -8,7 +8,6 @@ has two layers, of which the first updates all tokens. Times are those of the fa
 """
 
 import argparse
-import json
 import os
 import platform
 import subprocess
@@ -25,6 +24,7 @@ from matplotlib.figure import Figure
 
 from toyicl.analysis import metrics
 from toyicl.analysis.cost_scaling import operations, slope
+from toyicl.core import strict_json
 from toyicl.models.attention import AttentionKind
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures
@@ -206,7 +206,7 @@ def main() -> None:
     kind = jax.devices()[0].device_kind
     record["machine"] = f"{jax.device_count()} {kind} devices ({platform.machine()})"
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "scaling.json").write_text(json.dumps(record, indent=1) + "\n")
+    (options.out / "scaling.json").write_text(strict_json.text(record, indent=1) + "\n")
     with figures.style():
         draw(record).savefig(options.out / "scaling.png", metadata={"Software": None})
     for name, own in record.items():

@@ -40,6 +40,7 @@ import optax
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.analysis.cost_scaling import operations
+from toyicl.core import strict_json
 from toyicl.core.episode import Episode
 from toyicl.core.random_numbers import efficient_key
 from toyicl.models.tokens import sinusoids
@@ -336,7 +337,7 @@ def main() -> None:
         "drawing": draws,
         "models": rows,
     }
-    text = json.dumps(record, indent=1) + "\n"
+    text = strict_json.text(record, indent=1) + "\n"
     for path in (options.out, *([RECORDED] if options.record else [])):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

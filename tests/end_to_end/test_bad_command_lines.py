@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from programs import SOFTMAX, here, toyicl
+from programs import SMALL, SOFTMAX, here, toyicl
 
 
 def test_the_program_exits_with_what_went_wrong(tmp_path):
@@ -78,6 +78,12 @@ def test_the_program_exits_with_what_went_wrong(tmp_path):
             "--settings.training.clip-norm",
         ),
         (["floors", "--steps=0"], "steps must be a whole number of at least 1, got 0"),
+        (
+            ["floors", "--input-range=1e200", "--json"],
+            "input_range and noise must give losses and step sizes that double precision can",
+        ),
+        (["floors", "--input-range=1e-200", "--json"], "can represent, got 1e-200 and 0.0"),
+        (["floors", "--noise=1e200", "--json"], "can represent, got 1.0 and 1e+200"),
         (["probe", "--axis=attention.softmx"], "factor must be one of attention.softmax, "),
         (["flors"], "list, run, gather, departures, draw, verify, floors"),
         ([], "list, run, gather, departures, draw, verify, floors"),
@@ -124,3 +130,64 @@ def test_bad_departures_are_one_clear_line(words, expected, tmp_path):
     assert answer.stderr.startswith("toyicl: ")
     assert answer.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def refused(*words, **options):
+    """What is written to standard error by a command that is refused in one line."""
+    answer = here(*words, **options)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("toyicl: ")
+    assert answer.stderr.count("\n") == 1
+    return answer.stderr
+
+
+FILES = ["results.nc", "results.nc.sha256", "claims.json", "figure.png", "figure.svg"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_in_the_place_of_a_file_is_refused_before_anything_is_computed(name, tmp_path):
+    place = tmp_path / "small" / name
+    place.mkdir(parents=True)
+    expected = f"{place} must be a file, got a folder"
+    for option in ("--fresh", "--dry-run", "--quick"):
+        assert expected in refused("run", SMALL, "--out", tmp_path, option)
+    if name != "results.nc":
+        (tmp_path / "small" / "results.nc").touch()
+    assert expected in refused("draw", SMALL, "--out", tmp_path)
+    assert not any(place.iterdir())
+    assert not (tmp_path / "small" / "checkpoint").exists()
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused_before_anything_is_computed(tmp_path):
+    checkpoint = tmp_path / "small" / "checkpoint"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    for option in ("--fresh", "--dry-run", "--quick"):
+        wrong = refused("run", SMALL, "--out", tmp_path, option)
+        assert f"{checkpoint} must be a folder, got a file" in wrong
+        assert "out must be a folder" in refused("run", SMALL, "--out", checkpoint, option)
+    for words in (["verify"], ["verify", SMALL], ["list"], ["list", "--runs"]):
+        wrong = refused(*words, "--out", checkpoint)
+        assert f"got {checkpoint}, which is a file" in wrong
+    assert f"got {checkpoint}, which is a file" in refused("gather", checkpoint)
+    assert "out must be a file in a folder" in refused("demo", "--out", checkpoint / "page.html")
+    assert "which is a folder" in refused("demo", "--out", tmp_path)
+    assert "a Python file that exists" in refused("run", tmp_path / "a.py")
+
+
+@pytest.mark.parametrize("name", ["README.md", "verdicts.json", "report.html"])
+def test_a_folder_in_the_place_of_a_report_is_refused_before_anything_is_judged(name, tmp_path):
+    (tmp_path / name).mkdir()
+    answer = refused("verify", "--out", tmp_path)
+    assert f"{tmp_path / name} must be a file, got a folder" in answer
+
+
+def test_files_that_an_experiment_of_ones_own_cannot_use_are_named(tmp_path):
+    mine = tmp_path / "mine.py"
+    text = '"""A claim.\n\nCost: none.\n"""\n'
+    mine.write_text(f"{text}open({str(tmp_path)!r})\n")
+    assert f"{tmp_path} cannot be used (Is a directory)" in refused("run", mine)
+    catalogue = "from pathlib import Path\nfrom toyicl.harness import catalogue\ncatalogue.read"
+    for place, reason in ((tmp_path, "Is a directory"), (tmp_path / "no", "No such file")):
+        mine.write_text(f"{text}{catalogue}(Path({str(place)!r}), {{}})\n")
+        assert f"{place} must be a file of claims, got {reason}" in refused("run", mine)

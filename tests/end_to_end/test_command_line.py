@@ -2,14 +2,17 @@
 
 import importlib.metadata
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import xarray as xr
 from programs import SMALL, SOFTMAX, here, toyicl
 
 from toyicl.cli import training
+from toyicl.demo import build
 from toyicl.harness import atomic_files, runner
 from toyicl.studies.departures import FACTORS
 
@@ -29,6 +32,7 @@ TINY = [
 
 
 NAME = "fig02_one_step"
+FIGURES = Path(__file__).parents[2] / "figures"
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +162,59 @@ def test_verify_reports_what_has_not_been_run(tmp_path):
         f"{count}; {ours} findings: not run {ours}; `toyicl run fig2 --quick` makes first results"
     )
     assert "Figure 16" in printed
+
+
+@pytest.mark.parametrize("lock", [True, False])
+@pytest.mark.parametrize("words", [SOFTMAX, ["demo", "--no-open"]])
+def test_every_command_that_trains_can_do_without_a_lock(tmp_path, monkeypatch, words, lock):
+    asked = []
+
+    def run(*arguments, lock=True, **options):
+        asked.append(lock)
+        return runner.Outcome([], [], [])
+
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(build, "place", lambda runs: None)
+    monkeypatch.setattr(build, "write", lambda out, folder: out)
+    answer = here(*words, *([] if lock else ["--no-lock"]), cwd=tmp_path)
+    assert (answer.returncode, asked) == (0, [lock]), answer.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["fig2"], ["--json"], ["--figures"]])
+def test_verify_writes_nothing_unless_asked(tmp_path, words):
+    assert here("verify", *words, cwd=tmp_path).returncode == 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A folder on a file system that can only be read, with a part of the checked-in results."""
+    place = tmp_path / "runs"
+    shutil.copytree(FIGURES / "von_oswald_2022" / NAME, place / NAME)
+    bind = ["mount", "--bind", str(place), str(place)]
+    try:
+        subprocess.run(bind, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting takes root")
+    subprocess.run(["mount", "-o", "remount,ro,bind", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_folder_that_can_only_be_read_is_verified(read_only):
+    answer = here("verify", "--out", read_only, "--json")
+    assert answer.returncode == 0, answer.stderr
+    verdicts = {record["id"]: record["verdict"] for record in json.loads(answer.stdout)}
+    assert verdicts["VO-2a-1"] == "reproduced"
+    (note,) = answer.stderr.splitlines()
+    assert note.startswith(
+        "toyicl: no report was written: out must be a folder that can be written"
+    )
+    assert here("verify", "fig2", "--out", read_only).returncode == 0
+    for words in (["verify", "--html"], ["run", "fig2"], ["draw", "fig2"]):
+        wrong = here(*words, "--out", read_only)
+        assert (wrong.returncode, wrong.stdout) == (2, "")
+        assert "out must be a folder that can be written" in wrong.stderr
 
 
 def test_verify_prints_the_tables_of_figures_alone(tmp_path):

@@ -149,6 +149,18 @@ def test_a_folder_is_used_without_a_lock_on_request(tmp_path, monkeypatch):
     assert warnings == []
 
 
+def test_a_folder_is_locked_where_its_holder_cannot_be_noted(tmp_path):
+    (tmp_path / ".lock-holder").mkdir()
+    with (
+        atomic_files.locked(tmp_path, print),
+        pytest.raises(BadInput, match="no other process is using"),
+        atomic_files.locked(tmp_path, print),
+    ):
+        pass
+    with atomic_files.locked(tmp_path, print):
+        pass
+
+
 def test_what_is_raised_in_a_locked_folder_is_raised_as_it_is(tmp_path):
     with pytest.raises(OSError, match="mine"), atomic_files.locked(tmp_path, print):
         raise OSError("mine")

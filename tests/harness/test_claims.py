@@ -109,6 +109,8 @@ def test_entries_by_toyicl_are_findings(tmp_path):
             "A-1",
             r"^claim A-1: increases and decreases compare",
         ),
+        (ENTRY.replace('work = "W"\n', ""), "A-1", r"mine\.toml must be a TOML file .*: 'work'$"),
+        (ENTRY.replace("[A-1]", "[A-1"), "A-1", r"mine\.toml must be a TOML file"),
         (ENTRY + 'author = "me"\n', "A-1", r"^claim A-1: author must be one of paper, critic"),
     ],
 )
@@ -174,7 +176,9 @@ def test_a_record_has_mean_interval_range_and_values(close):
     np.testing.assert_allclose(record["interval"], [1 - half, 1 + half], rtol=1e-6)
 
 
-@pytest.mark.parametrize("values", [[np.inf, 1.0, 1.0], [np.nan] * 3, [1.0, 1.0, 1.0]])
+@pytest.mark.parametrize(
+    "values", [[np.inf, 1.0, 1.0], [np.nan] * 3, [1.0, 1.0, 1.0], [1e308, 1.5e308, 1e308]]
+)
 @pytest.mark.parametrize("statement", [a_claim(), a_claim("increases"), a_finding()])
 def test_a_record_is_strict_json_and_open_ends_are_null(statement, values):
     record = statement.judge(results(values))
@@ -182,8 +186,26 @@ def test_a_record_is_strict_json_and_open_ends_are_null(statement, values):
     assert read == record
     if isinstance(statement, Claim) and statement.relation == "increases":
         assert read["band"] == [0.0, None]
-    bad = not np.isfinite(values).all()
-    assert (record["verdict"] in ("not reproduced", "fails")) == bad
+    finite = np.isfinite(values).all()
+    if finite:
+        assert read["measured"] == pytest.approx(np.mean(np.array(values) / 1e300) * 1e300)
+    else:
+        assert record["verdict"] in ("not reproduced", "fails")
+    if values == [1.0, 1.0, 1.0]:
+        assert record["verdict"] in ("reproduced", "holds")
+
+
+def test_an_interval_whose_ends_exceed_the_largest_number_is_null():
+    record = a_claim().judge(results([1e308, -1e308, 1.0]))
+    assert (record["verdict"], record["interval"]) == ("inconclusive", None)
+    assert json.loads(json.dumps(record, allow_nan=False))["spread"] == [-1e308, 1e308]
+
+
+@pytest.mark.parametrize("floor", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("make", [a_claim, a_finding])
+def test_an_exact_value_must_be_finite(make, floor):
+    with pytest.raises(BadInput, match="floor must be a finite number or None, got"):
+        make(floor=floor)
 
 
 def test_seeds_on_their_plateau_are_named_with_their_loss_and_left_out():

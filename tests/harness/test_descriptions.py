@@ -66,6 +66,16 @@ def test_objectives_and_large_arrays_are_told_apart():
     assert len(json.dumps(described(many))) < 2000
 
 
+def test_numbers_that_are_not_finite_are_described_as_text():
+    first, second = (
+        described(Job(Architecture(), [value, np.array([value])], FULL.training))
+        for value in (float("nan"), float("inf"))
+    )
+    assert json.loads(json.dumps(first, allow_nan=False)) == first
+    assert continues(first, first)
+    assert not continues(first, second)
+
+
 def test_values_that_cannot_be_compared_are_not_described():
     scale = 2.0
 

@@ -1,17 +1,23 @@
 """Runs on disk: what is saved comes back, whole or not at all."""
 
+import fcntl
 import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 import xarray as xr
 
+from toyicl.core import strict_json
 from toyicl.core.errors import BadInput
 from toyicl.core.random_numbers import GENERATOR
-from toyicl.harness import atomic_files, checkpoints, provenance
+from toyicl.harness import atomic_files, checkpoints, outputs, provenance
 from toyicl.harness import results as harness_results
 from toyicl.harness.checkpoints import Checkpoint
+from toyicl.harness.claims import Finding
 from toyicl.harness.provenance import changed_since, differences, identity_of, moved_since
 from toyicl.harness.results import describe, load_results, save_results
 from toyicl.tasks.linear import LinearRegression
@@ -27,6 +33,7 @@ RESULTS = xr.Dataset(
 )
 
 
+FIGURES = Path(__file__).parents[2] / "figures"
 FILES = ["results.nc", "results.nc.sha256"]
 
 
@@ -69,6 +76,14 @@ def test_no_changed_byte_gives_wrong_results(tmp_path):
     assert unused < 5
 
 
+def test_results_are_read_without_a_lock(tmp_path):
+    """HDF5 locks what it opens, which a file system without locks refuses, as a locked file does."""
+    save_results(RESULTS, tmp_path)
+    with (tmp_path / harness_results.RESULTS).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        xr.testing.assert_identical(load_results(tmp_path, pytest.fail), RESULTS)
+
+
 def test_results_of_another_format_are_refused(tmp_path):
     save_results(RESULTS.assign_attrs(format=99), tmp_path)
     with pytest.raises(BadInput, match="must have been written in format 2, got 99"):
@@ -104,19 +119,46 @@ def saved_again(folder, change):
 
 
 @pytest.mark.parametrize("digest", ["stale", "missing"])
-def test_results_saved_again_with_another_attribute_load_with_a_note(tmp_path, digest):
+def test_results_saved_again_with_further_attributes_and_variables_load_with_a_note(
+    tmp_path, digest
+):
     save_results(VARIED, tmp_path)
-    saved_again(tmp_path, lambda results: results.assign_attrs(remark="mine"))
+
+    def annotated(results):
+        return results.assign(ratio=results.loss / 2).assign_attrs(remark="mine")
+
+    saved_again(tmp_path, annotated)
     if digest == "missing":
         (tmp_path / "results.nc.sha256").unlink()
     notes = []
-    xr.testing.assert_identical(
-        load_results(tmp_path, notes.append), VARIED.assign_attrs(remark="mine")
-    )
+    xr.testing.assert_identical(load_results(tmp_path, notes.append), annotated(VARIED))
     (note,) = notes
     assert "was saved again" in note
     save_results(load_results(tmp_path), tmp_path)
     load_results(tmp_path, lambda note: pytest.fail(note))
+
+
+@pytest.mark.parametrize(
+    "encoding", [{"zlib": True, "complevel": 4}, {"chunksizes": (1, 1)}, {"shuffle": True}]
+)
+def test_results_saved_again_in_another_encoding_load(tmp_path, encoding):
+    save_results(VARIED, tmp_path)
+    path = tmp_path / harness_results.RESULTS
+    results = xr.load_dataset(path, engine="h5netcdf")
+    path.unlink()
+    results.to_netcdf(path, engine="h5netcdf", encoding={"loss": encoding})
+    xr.testing.assert_identical(load_results(tmp_path), VARIED)
+
+
+def test_checked_in_results_load_after_xarray_has_saved_them_again(tmp_path):
+    """Also those of versions that did not name the variables that a digest covers."""
+    for path in sorted(FIGURES.rglob(harness_results.RESULTS))[:3]:
+        results, notes = load_results(path.parent, pytest.fail), []
+        folder = tmp_path / path.parent.name
+        folder.mkdir()
+        xr.load_dataset(path, engine="h5netcdf").to_netcdf(folder / path.name, engine="h5netcdf")
+        xr.testing.assert_identical(load_results(folder, notes.append), results)
+        assert len(notes) == 1
 
 
 @pytest.mark.parametrize(
@@ -125,6 +167,7 @@ def test_results_saved_again_with_another_attribute_load_with_a_note(tmp_path, d
         lambda results: results.assign_attrs(settings="[]"),
         lambda results: results.assign(loss=results.loss + 1e-12),
         lambda results: results.drop_vars("count"),
+        lambda results: results.drop_vars("count").assign(other=results["count"]),
         lambda results: results.assign_coords(step=[0, 200]),
         lambda results: results.rename(count="counts"),
         lambda results: results.isel(seed=[0]),
@@ -140,7 +183,7 @@ def test_results_saved_again_with_other_contents_are_refused(tmp_path, change):
 
 def test_a_folder_in_the_place_of_results_is_an_error_that_names_it(tmp_path):
     (tmp_path / harness_results.RESULTS).mkdir()
-    with pytest.raises(BadInput, match=r"results\.nc must be a file of results, got a folder"):
+    with pytest.raises(BadInput, match=r"results\.nc must be a file, got a folder"):
         load_results(tmp_path)
 
 
@@ -164,6 +207,36 @@ def test_an_identity_holds_what_has_to_be_equal():
     assert identity["seeds"] == [0, 1]
     assert identity["precision"] == "float64"
     assert differences(identity, identity) == []
+
+
+@dataclass(frozen=True)
+class Unchecked:
+    """Settings of an experiment of one's own, whose values nothing checks."""
+
+    most: float = float("inf")
+    values: np.ndarray = field(default_factory=lambda: np.array([[float("nan"), 1.0]]))
+
+
+def strict(text):
+    return json.loads(text, parse_constant=pytest.fail)
+
+
+def test_numbers_that_are_not_finite_are_text_in_everything_that_is_saved(tmp_path):
+    identity = provenance.identity("name", Unchecked(), 1, {"most": [1.0, -float("inf")]})
+    assert identity["settings"] == {"most": "inf", "values": [["nan", 1.0]]}
+    assert identity == provenance.identity("name", Unchecked(), 1, {"most": [1.0, -float("inf")]})
+    checkpoints.save(tmp_path, Checkpoint(identity, [], {"a": ARRAYS}))
+    (about,) = tmp_path.rglob("about.json")
+    assert strict(about.read_text())["identity"] == identity
+    attributes = provenance.attributes(identity, [provenance.origin("")], False, "toyicl")
+    assert strict(attributes["settings"]) == identity["settings"]
+    results = RESULTS.expand_dims(most=[1.0, -float("inf")]).assign_attrs(attributes)
+    assert identity_of(results) == provenance.completed(identity)
+    falls = Finding("A", "a", lambda results: results.loss, (0.0, 1.0), source="s")
+    experiment = SimpleNamespace(claims=[falls])
+    places = [record["point"] for record in outputs.judge(experiment, results)]
+    assert places == [{"most": 1.0}, {"most": "-inf"}]
+    strict(strict_json.text(places))
 
 
 def test_differences_name_the_field_and_both_values():

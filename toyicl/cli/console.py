@@ -1,7 +1,6 @@
 """The terminal: progress bars, warnings, verdicts, and interrupts."""
 
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from toyicl.core import strict_json
 from toyicl.core.errors import BadInput, Unfinished
 from toyicl.harness.verdicts import FAILURES, NOT_RUN
 
@@ -99,7 +99,7 @@ def exit_status(error: BadInput | Unfinished) -> int:
 
 def print_json(document: Any) -> None:
     """Print one JSON document, without the infinities and NaN that JSON does not have."""
-    print(json.dumps(document, indent=1, allow_nan=False))
+    print(strict_json.text(document, indent=1))
 
 
 def print_verdicts(records: Sequence[Mapping[str, Any]]) -> None:

@@ -20,9 +20,10 @@ def gather(command: Gather, interrupts: InterruptHandler) -> int:
 
     if not command.parts:
         raise BadInput("parts must be folders of runs, got none")
-    missing = [str(folder) for folder in command.parts if not Path(folder).is_dir()]
-    if missing:
-        raise BadInput(f"parts must be folders of runs, got {missing[0]}, which does not exist")
+    for folder in map(Path, command.parts):
+        if not folder.is_dir():
+            problem = "is a file" if folder.exists() else "does not exist"
+            raise BadInput(f"parts must be folders of runs, got {folder}, which {problem}")
     training.prepare_devices()
     found = gathering.find([Path(folder) for folder in command.parts])
     codes = [_gather_run(command, folders, interrupts) for folders in found.values()]

@@ -3,14 +3,17 @@
 Nothing here imports JAX before a command needs it, so that `toyicl list` and help are quick.
 """
 
+import contextlib
 import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from toyicl.cli import commands, gathering, saved, training
 from toyicl.cli.console import InterruptHandler, exit_status
 from toyicl.cli.options import Demo, Departures, Draw, Floors, Gather, List, Run, Verify
+from toyicl.core import strict_json
 from toyicl.core.errors import BadInput, Unfinished
 
 ALIASES = {"probe": "departures"}
@@ -33,6 +36,9 @@ def main(words: Sequence[str] | None = None, interrupts: InterruptHandler | None
     except (BadInput, Unfinished) as error:
         print(f"toyicl: {error}", file=sys.stderr)
         sys.exit(exit_status(error))
+    except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
+        print(f"toyicl: {error.filename} cannot be used ({error.strerror})", file=sys.stderr)
+        sys.exit(2)
 
 
 def carry_out(words: Sequence[str], interrupts: InterruptHandler) -> int:
@@ -75,6 +81,7 @@ def list_factors() -> int:
 
 def floors(command: Floors) -> int:
     """Print the exact losses and step sizes of the references."""
+    import numpy as np
     from tqdm import tqdm
 
     from toyicl import theory
@@ -90,6 +97,13 @@ def floors(command: Floors) -> int:
     )
     require_size("steps", command.steps)
     depths = tqdm(range(1, command.steps + 1), unit="step", disable=None, leave=False)
-    values = theory.floors(task, depths)
+    values: dict[str, Any] = {}
+    with contextlib.suppress(OverflowError, ZeroDivisionError), np.errstate(all="ignore"):
+        values = theory.floors(task, depths)
+    if not values or not strict_json.is_finite(values):
+        raise BadInput(
+            "input_range and noise must give losses and step sizes that double precision can "
+            f"represent, got {command.input_range} and {command.noise}"
+        )
     (print_json if command.json else print_floors)(values)
     return 0

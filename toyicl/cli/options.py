@@ -109,6 +109,8 @@ class Departures:
     """Folder of the runs; results are written into a folder named after the factors there."""
     fresh: bool = False
     """Start over, instead of resuming the run in the folder."""
+    lock: bool = True
+    """Lock the folder of the run against other processes; --no-lock for file systems without locks."""
 
 
 @dataclass(frozen=True)
@@ -173,3 +175,5 @@ class Demo:
     """The file to write."""
     open: bool = True
     """Open it in the browser."""
+    lock: bool = True
+    """Lock the folder of a run trained for the page; --no-lock for file systems without locks."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 def list_experiments(command: List) -> int:
     """Print every experiment; imports no JAX."""
+    if command.out.exists():
+        _require_folder(command.out)
     for listing in experiment.listings():
         alias = f" ({listing.alias})" if listing.alias else ""
         print(f"{listing.name}{alias}")
@@ -42,11 +44,10 @@ def list_runs(command: List) -> int:
     """Print every run in a folder: what it is, where it comes from, and how far it is."""
     from toyicl.harness.results import describe
 
-    if not command.out.is_dir():
-        if command.out == RUNS:
-            print("No runs yet; `toyicl run fig2 --quick` makes the first.")
-            return 0
-        raise _no_folder(command.out)
+    if command.out == RUNS and not RUNS.exists():
+        print("No runs yet; `toyicl run fig2 --quick` makes the first.")
+        return 0
+    _require_folder(command.out)
     for folder in sorted(path for path in command.out.iterdir() if path.is_dir()):
         for line in describe(folder):
             print(line)
@@ -76,12 +77,17 @@ def draw(command: Draw) -> int:
 def verify(command: Verify) -> int:
     """Judge claims from saved results, and write a report where one is asked for.
 
-    1 if a claim is not reproduced or refuted, if a finding fails, or if the results of an experiment
-    cannot be read or judged.
+    A folder that can only be read is verified, without a report; `html` asks for one, and such a folder
+    is then refused. 1 if a claim is not reproduced or refuted, if a finding fails, or if the results of
+    an experiment cannot be read or judged.
     """
-    from toyicl.harness import report
+    from toyicl.harness import atomic_files, report
 
     _require_consistent(command)
+    if command.out is not None and not command.experiments:
+        report.require_places(command.out)
+    if command.out is not None and command.html:
+        atomic_files.prepare_folder(command.out)
     chapters, unreadable = _chapters(command)
     records = [record for chapter in chapters for record in chapter.verdicts]
     failed = unreadable or any(record["verdict"] in FAILURES for record in records)
@@ -97,17 +103,32 @@ def verify(command: Verify) -> int:
         print_figures(report.records(chapters, _rows())["figures"])
         print(_counted(records))
     if command.out is not None:
-        for path in report.write(chapters, _rows(), command.out, html=command.html):
-            report_note(f"wrote {path}")
+        _write_report(command, chapters, command.out)
     return int(failed)
+
+
+def _write_report(command: Verify, chapters: "Sequence[Chapter]", out: Path) -> None:
+    """Write the report; in a folder that can only be read, what was printed has to do."""
+    from toyicl.harness import report
+
+    try:
+        paths = report.write(chapters, _rows(), out, html=command.html)
+    except BadInput as error:
+        report_note(f"no report was written: {error}")
+        return
+    for path in paths:
+        report_note(f"wrote {path}")
 
 
 def _require_consistent(command: Verify) -> None:
     """Raises BadInput for options that exclude each other."""
-    if command.out is not None and not command.out.is_dir():
-        raise _no_folder(command.out)
-    if command.html and command.out is None:
-        raise BadInput("html needs --out, the folder that the report is written into")
+    if command.out is not None:
+        _require_folder(command.out)
+    if command.html and (command.out is None or command.experiments):
+        raise BadInput(
+            "html needs --out, the folder that the report is written into, and all experiments, "
+            "without names"
+        )
     if command.figures and (command.experiments or command.json):
         raise BadInput("figures needs all experiments, without names and without --json")
 
@@ -200,5 +221,7 @@ def former_place(out: Path, listing: Listing) -> Path | None:
     return folder if former and folder != experiment.place(out, listing) else None
 
 
-def _no_folder(out: Path) -> BadInput:
-    return BadInput(f"out must be a folder of runs, got {out}, which does not exist")
+def _require_folder(out: Path) -> None:
+    if not out.is_dir():
+        problem = "is a file" if out.exists() else "does not exist"
+        raise BadInput(f"out must be a folder of runs, got {out}, which {problem}")

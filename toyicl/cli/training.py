@@ -223,6 +223,7 @@ def departures(command: Departures, words: Sequence[str], interrupts: InterruptH
         quick=command.quick,
         command=shlex.join(["toyicl", *_without_place(words)]),
         fresh=command.fresh,
+        lock=command.lock,
         spread=AcrossRuns(),
         console=TerminalConsole(interrupts),
     )
@@ -238,7 +239,7 @@ def demo(command: Demo, interrupts: InterruptHandler) -> int:
     if folder is None:
         folder = RUNS / CLASSROOM
         report_note(f"there is no run to show; training quick settings into {folder}")
-        _train_quick(CLASSROOM, QUICK_SEEDS, folder, interrupts)
+        _train_quick(CLASSROOM, QUICK_SEEDS, folder, interrupts, lock=command.lock)
     page = write(command.out, folder)
     print(f"wrote {page}")
     if command.open and not webbrowser.open(page.resolve().as_uri()):
@@ -246,7 +247,9 @@ def demo(command: Demo, interrupts: InterruptHandler) -> int:
     return 0
 
 
-def _train_quick(name: str, seeds: int, folder: Path, interrupts: InterruptHandler) -> None:
+def _train_quick(
+    name: str, seeds: int, folder: Path, interrupts: InterruptHandler, *, lock: bool
+) -> None:
     """Run an experiment with its quick settings, into a folder."""
     from toyicl.harness import runner
     from toyicl.training.placement import AcrossRuns
@@ -260,6 +263,7 @@ def _train_quick(name: str, seeds: int, folder: Path, interrupts: InterruptHandl
         seeds=seeds,
         quick=True,
         command=f"toyicl run {name} --quick --seeds {seeds}",
+        lock=lock,
         spread=AcrossRuns(),
         console=TerminalConsole(interrupts),
     )

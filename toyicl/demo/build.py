@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from toyicl.core import strict_json
 from toyicl.core.datasets import part
 from toyicl.core.errors import BadInput
 from toyicl.harness import atomic_files, outputs, report
@@ -83,7 +84,7 @@ def verdicts(folder: Path) -> dict[str, Any]:
     Both are empty if there are none.
     """
     path = folder / report.RECORDS
-    if not path.exists():
+    if not path.is_file():
         return {"figures": [], "experiments": []}
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -93,7 +94,7 @@ def render(data: Mapping[str, Any]) -> str:
     text = (PAGE / "page.html").read_text(encoding="utf-8")
     parts = {
         "style": (PAGE / "style.css").read_text(encoding="utf-8"),
-        "data": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        "data": strict_json.text(data, separators=(",", ":")).replace("<", "\\u003c"),
         "script": "".join((PAGE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS),
         "made": html.escape(data["made"]),
     }

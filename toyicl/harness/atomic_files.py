@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import filelock
@@ -37,6 +37,22 @@ def prepare_folder(folder: Path) -> None:
         raise BadInput(
             f"out must be a folder that can be written, got {folder} ({reason})"
         ) from error
+
+
+def require_kinds(folder: Path, files: Sequence[str], folders: Sequence[str] = ()) -> None:
+    """Check that nothing in a folder has the name of a file and is a folder, or the reverse.
+
+    The folder need not exist. Raises BadInput also where it is a file, or would be inside one.
+    """
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    if not nearest.is_dir():
+        raise BadInput(f"out must be a folder, got {folder}; {nearest} is a file")
+    for path in (folder / name for name in files):
+        if path.is_dir():
+            raise BadInput(f"{path} must be a file, got a folder")
+    for path in (folder / name for name in folders):
+        if path.exists() and not path.is_dir():
+            raise BadInput(f"{path} must be a folder, got a file")
 
 
 @contextlib.contextmanager
@@ -82,8 +98,11 @@ def _lock(folder: Path, held: contextlib.ExitStack, warn: Callable[[str], None])
             "other process should use it now"
         )
         return
-    holder.write_text(str(os.getpid()), encoding="utf-8")
-    held.callback(holder.unlink, missing_ok=True)
+    with contextlib.suppress(
+        OSError
+    ):  # the file is a help for others, and the lock does without it
+        holder.write_text(str(os.getpid()), encoding="utf-8")
+        held.callback(holder.unlink, missing_ok=True)
 
 
 def save_with_digest(content: bytes, path: Path) -> None:

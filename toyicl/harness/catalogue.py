@@ -28,9 +28,17 @@ def read(catalogue: Path, values: Mapping[str, Value]) -> tuple[Claim | Finding,
 
 
 def entries(catalogue: Path) -> dict[str, dict[str, Any]]:
-    """The entries of a catalogue by id, each with its work and its author."""
-    content = tomllib.loads(catalogue.read_text(encoding="utf-8"))
-    head = {"work": content["work"], "author": content.get("author", "paper")}
+    """The entries of a catalogue by id, each with its work and its author.
+
+    Raises BadInput if it is not a TOML file with an entry `work`.
+    """
+    try:
+        content = tomllib.loads(catalogue.read_text(encoding="utf-8"))
+        head = {"work": content["work"], "author": content.get("author", "paper")}
+    except OSError as error:
+        raise BadInput(f"{catalogue} must be a file of claims, got {error.strerror}") from error
+    except (ValueError, KeyError) as error:  # of TOML, of UTF-8, or without the work
+        raise BadInput(f"{catalogue} must be a TOML file with the entry work: {error}") from error
     return {name: head | entry for name, entry in content.items() if name not in HEAD}
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from toyicl.core import strict_json
 from toyicl.core.errors import BadInput
 from toyicl.harness import atomic_files
 from toyicl.harness.experiment import CHECKPOINT
@@ -122,7 +123,7 @@ def _write(path: Path, checkpoint: Checkpoint) -> None:
         "descriptions": dict(checkpoint.descriptions),
         "names": names,
     }
-    (path / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
+    (path / ABOUT).write_text(strict_json.text(about, indent=1), encoding="utf-8")
     if names:
         arrays = {
             str(i): checkpoint.states[training][name] for i, (training, name) in enumerate(names)

@@ -6,6 +6,7 @@ interval of the measured value (`intervals`) and, for equality, from the margin 
 """
 
 import math
+import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -23,7 +24,7 @@ from toyicl.harness.evaluation import (
     finite,
     names_checked,
 )
-from toyicl.harness.intervals import student
+from toyicl.harness.intervals import Interval, student
 from toyicl.harness.margins import MARGINS, half_width
 from toyicl.harness.verdicts import Region, Verdict
 
@@ -72,6 +73,10 @@ class Statement(ABC):
     note: str = ""
     """Remarks on the verdict."""
 
+    def __post_init__(self) -> None:
+        if self.floor is not None and not math.isfinite(self.floor):
+            raise BadInput(f"{self.id}: floor must be a finite number or None, got {self.floor}")
+
     def judge(
         self, results: "xr.Dataset | None", whole: "xr.Dataset | None" = None
     ) -> dict[str, Any]:
@@ -111,7 +116,7 @@ class Statement(ABC):
             "plateau_losses": found.plateau_losses(),
             **self._measured(found),
             **verdict._asdict(),
-            "interval": None if verdict.interval is None else list(verdict.interval),
+            "interval": _representable(verdict.interval),
         }
 
     def evaluate(self, results: "xr.Dataset", whole: "xr.Dataset | None" = None) -> Evaluated:
@@ -165,7 +170,7 @@ class Statement(ABC):
         samples = found.samples(dims) if dims else []
         total = math.prod(found.values.sizes[dim] for dim in dims)
         return {
-            "measured": math.fsum(numbers) / len(numbers) if numbers else None,
+            "measured": statistics.mean(numbers) if numbers else None,  # which does not overflow
             "spread": [min(numbers), max(numbers)] if numbers else None,
             "values": [finite(value) for value in samples[0].values] if len(samples) == 1 else None,
             "seeds": [min(len(sample.values) for sample in samples), total] if samples else None,
@@ -195,6 +200,7 @@ class Claim(Statement):
     author: Literal["paper", "critic", "later paper"] = "paper"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         compared = self.reference is not None
         rules = {
             f"relation must be one of {', '.join(RELATIONS)}": self.relation in RELATIONS,
@@ -299,6 +305,7 @@ class Finding(Statement):
     paper: str = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         low, high = self.band
         if not low <= high:
             raise BadInput(f"finding {self.id}: band must be (low, high), got {self.band}")
@@ -331,6 +338,11 @@ class Finding(Statement):
 
     def _description(self) -> dict[str, Any]:
         return super()._description() | {"author": OURS}
+
+
+def _representable(interval: Interval | None) -> list[float] | None:
+    """The ends of an interval; None also if they exceed the largest number."""
+    return None if interval is None or not all(map(math.isfinite, interval)) else list(interval)
 
 
 def _was_cut(found: Evaluated) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from toyicl.core import strict_json
 from toyicl.harness.trainings import Declared
 
 Description = dict[str, Any]
@@ -50,12 +51,14 @@ def _training(training: Declared, seeds: Sequence[int]) -> Description | None:
         }
     except _NotDescribed:
         return None
-    return json.loads(json.dumps(plain))  # as it will be read back
+    return json.loads(strict_json.text(plain))  # as it will be read back
 
 
 def _plain(value: Any) -> Any:
     """A value for JSON, with the names of classes; raises _NotDescribed where that is not possible."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, float):
+        return strict_json.number(value)
+    if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, type | FunctionType):
         return _name(value)
@@ -75,7 +78,7 @@ def _array(array: np.ndarray) -> Any:
     """The entries of an array, or their digest if there are many."""
     kind = f"{array.dtype.name} {array.shape}"
     if array.size <= MOST_ENTRIES:
-        return [kind, array.tolist()]
+        return [kind, _plain(array.tolist())]
     return [kind, hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()]
 
 

@@ -19,7 +19,7 @@ class Interval(NamedTuple):
 def student(values: Sequence[float]) -> Interval:
     """Student's t interval of the mean of at least two independent, normally distributed values."""
     count = len(values)
-    mean, deviation = statistics.fmean(values), statistics.stdev(values)
+    mean, deviation = statistics.mean(values), statistics.stdev(values)
     half = _quantile(count - 1) * deviation / math.sqrt(count)
     return Interval(mean - half, mean + half)
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import xarray as xr
 
+from toyicl.core import strict_json
 from toyicl.core.errors import BadInput, Unfinished
 from toyicl.harness import atomic_files, sweeps
 from toyicl.harness.experiment import RESULTS, Experiment
-from toyicl.harness.results import CLAIMS, FIGURE, load_results, require_results
+from toyicl.harness.results import CLAIMS, FIGURE, load_results, require_places, require_results
 from toyicl.plots import figures
 
 
@@ -22,6 +23,8 @@ def redraw(
     Raises BadInput if there are none or the folder is in use, and Unfinished if they cannot be saved.
     """
     require_results(folder)
+    require_places(folder)
+    atomic_files.prepare_folder(folder)
     with atomic_files.locked(folder, warn, lock=lock):
         results = load_results(folder, warn)
         try:
@@ -55,7 +58,7 @@ def write(
     experiment: Experiment, results: xr.Dataset, folder: Path, verdicts: list[dict[str, Any]]
 ) -> list[Path]:
     """Write the verdicts and the figure; returns the files."""
-    text = json.dumps(verdicts, indent=1, allow_nan=False) + "\n"
+    text = strict_json.text(verdicts, indent=1) + "\n"
     claims = atomic_files.save_text(text, folder / CLAIMS)
     sweep = swept(results)
     with figures.style():

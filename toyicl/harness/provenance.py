@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from toyicl.core import strict_json
 from toyicl.core.random_numbers import GENERATOR
 from toyicl.harness.checkpoints import FORMAT
 from toyicl.training.loop import listed
@@ -43,7 +44,7 @@ def identity(
         "experiment": name,
         "settings": as_plain(settings),
         "seeds": list(listed(seeds)),
-        "sweep": sweep,
+        "sweep": {path: as_plain(values) for path, values in sweep.items()},
         "precision": precision,
         "numerics": {
             **{name: jax.config.values[name] for name in NUMERICS},
@@ -51,7 +52,7 @@ def identity(
             "random_numbers": GENERATOR if precision == "float32" else UNRECORDED["random_numbers"],
         },
     }
-    return json.loads(json.dumps(entries))  # as it will be read back
+    return json.loads(strict_json.text(entries))  # as it will be read back
 
 
 def differences(there: Any, here: Any, path: str = "") -> list[str]:
@@ -124,19 +125,19 @@ def attributes(
     return {
         "format": FORMAT,
         "experiment": identity["experiment"],
-        "settings": json.dumps(identity["settings"], sort_keys=True),
-        "seeds": json.dumps(identity["seeds"]),
-        "sweep": json.dumps(identity["sweep"]),
+        "settings": strict_json.text(identity["settings"], sort_keys=True),
+        "seeds": strict_json.text(identity["seeds"]),
+        "sweep": strict_json.text(identity["sweep"]),
         "precision": identity["precision"],
-        "numerics": json.dumps(identity["numerics"]),
+        "numerics": strict_json.text(identity["numerics"]),
         "level": "quick" if quick else "full",
         "command": command,
-        "versions": json.dumps(last["versions"]),
+        "versions": strict_json.text(last["versions"]),
         "device": last["device"],
         "shard": last["shard"],
         "revision": last["revision"],
         "tree": last["tree"],
-        "origins": json.dumps(origins),
+        "origins": strict_json.text(origins),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -174,15 +175,18 @@ def completed(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_plain(settings: Any) -> Any:
-    """Settings as nested dictionaries, lists, numbers and strings, for JSON."""
+    """Settings as nested dictionaries, lists, numbers and strings, for JSON.
+
+    Numbers that are not finite are strings, such as "inf".
+    """
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
         fields = dataclasses.fields(settings)
         return {field.name: as_plain(getattr(settings, field.name)) for field in fields}
     if isinstance(settings, tuple | list):
         return [as_plain(entry) for entry in settings]
     if isinstance(settings, np.ndarray | np.generic | jax.Array):
-        return np.asarray(settings).tolist()
-    return settings
+        return as_plain(np.asarray(settings).tolist())
+    return strict_json.number(settings) if isinstance(settings, float) else settings
 
 
 def source_digest() -> str:

@@ -1,7 +1,6 @@
 """The report on all experiments: a verdict on every figure and every claim, with their commands."""
 
 import itertools
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any, NamedTuple
 import xarray as xr
 from markdown_it import MarkdownIt
 
+from toyicl.core import strict_json
+from toyicl.core.errors import Unfinished
 from toyicl.harness import atomic_files, figure_rows, report_tables
 from toyicl.harness.claims import OURS
 from toyicl.harness.experiment import Listing
@@ -73,15 +74,32 @@ def write(
 
     README.md, which code hosts render where the folder is opened; verdicts.json, what the teaching page
     shows of it; and with `html` the same report as report.html. `rows` are those of the table of
-    figures.
+    figures. Raises BadInput if the folder cannot be written, and Unfinished if there is no room.
     """
+    require_places(folder)
     text = markdown(chapters, rows, folder)
-    plain = json.dumps(records(chapters, rows), indent=1, allow_nan=False) + "\n"
+    plain = strict_json.text(records(chapters, rows), indent=1) + "\n"
     contents = {MARKDOWN: text, RECORDS: plain}
     if html:
         contents[PAGE] = page(text)
     atomic_files.prepare_folder(folder)
-    return [atomic_files.save_text(content, folder / name) for name, content in contents.items()]
+    try:
+        return [
+            atomic_files.save_text(content, folder / name) for name, content in contents.items()
+        ]
+    except OSError as error:
+        raise Unfinished(
+            f"the report could not be saved in {folder} ({error.strerror or error}); rerun the same "
+            "command once there is room"
+        ) from error
+
+
+def require_places(folder: Path) -> None:
+    """Check that a report can be put into a folder: that none of its files is a folder there.
+
+    Raises BadInput, which names the file; nothing is written.
+    """
+    atomic_files.require_kinds(folder, [MARKDOWN, RECORDS, PAGE])
 
 
 def page(text: str) -> str:

@@ -9,7 +9,7 @@ from toyicl.harness import checkpoints, outputs, provenance
 from toyicl.harness.checkpoints import Checkpoint
 from toyicl.harness.descriptions import Description, continues
 from toyicl.harness.experiment import RESULTS
-from toyicl.harness.results import load_results
+from toyicl.harness.results import load_results, require_places
 
 
 def earlier(
@@ -28,9 +28,10 @@ def earlier(
     have more seeds than the earlier one. It may also have other settings, if all trainings of the
     earlier run are trainings of this one: then they are reused, unless a quick run would replace the
     results of one that is not. `warn` is called with a sentence if they are, and for each damaged
-    checkpoint. Raises BadInput if the folder holds a run with other settings, and Damaged if it holds
-    nothing but damaged checkpoints.
+    checkpoint. Raises BadInput if the folder holds a run with other settings, or a folder in the place
+    of one of a run's files, and Damaged if it holds nothing but damaged checkpoints.
     """
+    require_places(folder)
     if fresh:
         return None
     kept = checkpoints.load(folder, warn)

@@ -1,7 +1,6 @@
 """Running an experiment: train, measure, save, judge and draw, for one point or a sweep."""
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import xarray as xr
 
+from toyicl.core import strict_json
 from toyicl.core.errors import BadInput, Unfinished
 from toyicl.harness import (
     atomic_files,
@@ -140,7 +140,7 @@ def run(
             return Outcome([], [], diverged)
         attributes = {
             **provenance.attributes(identity, origins, quick, command),
-            "seconds": json.dumps(seconds),
+            "seconds": strict_json.text(seconds),
             "cut": cut_sentence(experiment.full, grid.base, len(seeds)),
             "trainings": trainings.described(declared),
         }

@@ -20,6 +20,8 @@ PANEL = (4.2, 3.0)
 """Width and height of a panel, in inches."""
 COLORS = 128
 """Number of colours in the palette of a PNG: a dozen for lines, the others for antialiasing."""
+SUFFIXES = (".png", ".svg")
+"""Formats that a figure is saved in."""
 STYLE = Path(__file__).with_name("paper.mplstyle")
 MODEL, REFERENCE, THIRD, FOURTH = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 """Colours of the trained model, its reference, and two further curves, which differ in line style."""
@@ -185,7 +187,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
     The PNG has a palette, so that figures of many panels are small enough for a repository.
     """
-    png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
+    png, svg = (stem.with_suffix(suffix) for suffix in SUFFIXES)
     pixels = io.BytesIO()
     figure.savefig(pixels, format="png")
     picture = Image.open(pixels).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)

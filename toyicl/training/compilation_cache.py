@@ -1,5 +1,6 @@
 """The persistent cache of compiled programs, and their release within a process."""
 
+import builtins
 import contextlib
 import gc
 import hashlib
@@ -8,6 +9,8 @@ import platform
 import re
 import time
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ CACHE_BYTES = 2**30
 """Size to which the folder of compiled programs is reduced at each start, least recently used first."""
 PROGRAM, ACCESS_TIME = "-cache", "-atime"
 """Ends of the names of the two files of an entry; JAX writes the second only if it limits the size."""
+PROBLEM = "Error (reading|writing) persistent compilation cache entry"
+"""How JAX's warnings about its cache begin, as a regular expression."""
 
 
 def keep_compiled() -> None:
@@ -24,19 +29,21 @@ def keep_compiled() -> None:
 
     Each kind of CPU has its own folder, since programs of one may not run on another that shares the
     home folder. Must be called before JAX's first compilation. JAX_COMPILATION_CACHE_DIR takes
-    precedence; if JAX_COMPILATION_CACHE_MAX_SIZE is set, JAX limits the size of the folder.
+    precedence; if JAX_COMPILATION_CACHE_MAX_SIZE is set, JAX limits the size of the folder. Several
+    processes may use a folder at the same time; see `CacheRepair`.
     """
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
+    given = jax.config.values["jax_compilation_cache_dir"]
+    if given is not None:
+        if "://" not in given:  # the folder is not on another machine
+            _repair_when_needed(Path(given))
         return
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = caches / "toyicl" / kind_of_cpu()
-    if jax.config.values["jax_compilation_cache_max_size"] == -1:
+    if not _is_limited():
         # JAX's own limit reads the whole folder for each program that it adds. With thousands of
         # programs this takes several times as long as compiling, so it is done once at each start.
         remove_oldest(folder, CACHE_BYTES)
-    else:
-        add_access_times(folder)
-    _repair_on_warnings(folder)
+    _repair_when_needed(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
@@ -89,25 +96,54 @@ def _remove(paths: list[Path]) -> None:
             path.unlink()
 
 
-def _repair_on_warnings(folder: Path) -> None:
-    """From now on, repair the cache when JAX warns that it cannot use it, and drop the warning.
+@dataclass(frozen=True)
+class CacheRepair:
+    """A `warnings.showwarning` that repairs a cache where JAX warns that it cannot use it.
 
-    A killed process or a full disk leaves half a program, which JAX would neither read nor replace. It
-    is removed, so that the program is compiled and kept again.
+    JAX writes a program in its place, where a process that was killed, or a full disk, leaves a part of
+    it. JAX would neither read that part nor replace it. It is removed, so that the program is compiled
+    and kept again. Another process may read the part while the program is being written; it then
+    compiles the program itself, which is all that a conflict of processes costs. A missing access time,
+    with which JAX could write nothing more, is added. Such warnings are not shown, all others are.
     """
-    shown = warnings.showwarning
 
-    def show(message: Warning | str, *more: Any, **options: Any) -> None:
-        pattern = r"Error (reading|writing) persistent compilation cache entry for '(\w+)'"
-        found = re.match(pattern, str(message))
+    folder: Path
+    shown: Callable[..., None]
+    """The function that shows other warnings."""
+
+    def __call__(self, message: Warning | str, *more: Any, **options: Any) -> None:
+        """Repair the cache, or show the warning if it is about something else."""
+        found = re.match(rf"{PROBLEM} for '([\w-]+)': (\w+)", str(message))
         if found is None:
-            shown(message, *more, **options)
-        elif found[1] == "reading":
-            _remove(list(folder.glob(f"{found[2]}-*")))
-        elif jax.config.values["jax_compilation_cache_max_size"] != -1:
-            add_access_times(folder)
+            self.shown(message, *more, **options)
+        elif found[1] == "reading" and not _is_of_file_system(found[3]):
+            _remove(list(self.folder.glob(f"{found[2]}-*")))
+        elif found[1] == "writing" and _is_limited():
+            add_access_times(self.folder)
 
-    warnings.showwarning = show
+
+def _is_of_file_system(error: str) -> bool:
+    """Whether an error, by the name of its type, says nothing about what an entry contains."""
+    kind = getattr(builtins, error, None)
+    return error == "Timeout" or (isinstance(kind, type) and issubclass(kind, OSError))
+
+
+def _is_limited() -> bool:
+    """Whether JAX limits the size of the cache."""
+    return jax.config.values["jax_compilation_cache_max_size"] != -1
+
+
+def _repair_when_needed(folder: Path) -> None:
+    """Repair a cache now, and from now on whenever JAX warns that it cannot use it.
+
+    Each such warning is handled, also if warnings are errors otherwise.
+    """
+    if _is_limited():
+        add_access_times(folder)
+    warnings.filterwarnings("always", message=PROBLEM)
+    own = warnings.showwarning
+    if not (isinstance(own, CacheRepair) and own.folder == folder):
+        warnings.showwarning = CacheRepair(folder, own)
 
 
 def kind_of_cpu() -> str:
