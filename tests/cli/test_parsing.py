@@ -188,3 +188,23 @@ def test_a_setting_is_named_as_the_user_wrote_it(words, name):
 def test_a_swept_setting_is_named_by_its_path():
     with pytest.raises(BadInput, match=r"^second\.rate must be a finite number above 0, got 0\.0$"):
         with_values(TwoRates(), {"second.rate": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["inner.rate=0:1:1000000000000"], "COUNT of at most 10000, got '0:1:1000000000000'"),
+        (
+            ["inner.rate=0:1:200", "size=1:100:100"],
+            "sweep must have at most 10000 points, got 20000",
+        ),
+    ],
+)
+def test_more_points_than_can_be_run_are_refused(words, message):
+    with pytest.raises(BadInput, match=message):
+        parse_sweep(Outer(), words)
+
+
+def test_values_are_not_made_before_they_are_counted():
+    with pytest.raises(BadInput, match="values must have a COUNT of at most"):
+        parse_values("0:1:1000000000000000")

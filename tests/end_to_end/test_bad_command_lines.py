@@ -1,5 +1,6 @@
 """Command lines that cannot be carried out: one clear line, and nothing is written."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,78 @@ def test_bad_departures_are_one_clear_line(words, expected, tmp_path):
     assert answer.stderr.startswith("toyicl: ")
     assert answer.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine with 8 GB of memory."""
+    for module in ("toyicl.core.config", "toyicl.harness.memory"):
+        monkeypatch.setattr(f"{module}.available", lambda: 8e9)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fig2", "--settings.training.batch-size=99999999999"], "training.batch_size must be"),
+        (["fig2", "--settings.training.batch-size=999999999"], "training.batch_size 999,999,999"),
+        (["fig2", "--settings.task.dim=100000"], "with dim 100000 and"),
+        (["fig2", "--settings.task.context-size=50000000"], "context_size 50000000"),
+        (["fig2", "--settings.model.key-size=2000000000"], "model.key_size must"),
+        (
+            ["fig2", "--settings.training.snapshot-every=1", "--settings.training.steps=100000000"],
+            "",
+        ),
+        (["fig2", "--settings.evaluation-episodes=2000000000"], "evaluation_episodes must be"),
+        (
+            ["fig2", "--settings.task.dim=9000", "--settings.evaluation-episodes=1"],
+            "task.dim 9,000",
+        ),
+        (["fig2", "--seeds=1000000000"], "seeds 1,000,000,000"),
+        (["fig2", "--seeds=99999999999"], "seeds must be below"),
+        (["fig8", "--settings.model.mlp-size=20000000"], "an estimate of"),
+        (["fig7", "--settings.model.depth=2000000000"], "model.depth must be"),
+        (["fig1", "--settings.depth=2000000000"], "depth must be"),
+        (["fig3b", "--settings.robust-episodes=2000000000"], "robust_episodes must be"),
+        (["fig4", "--settings.curve-points=2000000000"], "curve_points must be"),
+        (["fig9", "--settings.random-layers=2000000000"], "random_layers must be"),
+        (["fig10", "--settings.many-episodes=2000000000"], "many_episodes must be"),
+        (["fig12", "--settings.limit-episodes=2000000000"], "limit_episodes must be"),
+        (["fig13", "--settings.spectrum-tasks=2000000000"], "spectrum_tasks must be"),
+        (["fig15", "--settings.block-tasks=2000000000"], "block_tasks must be"),
+        (["prop1", "--settings.depth=2000000000"], "depth must be"),
+        (["prop2", "--settings.width=2000000"], "width must be"),
+        (["prop3", "--settings.tokens=2000000"], "tokens must be"),
+        (["attention_cost", "--settings.points=2000000"], "points must be"),
+        (["context_order", "--settings.permutations=2000000000"], "permutations must be"),
+        (["views", "--settings.steps=2000000000"], "steps must be"),
+        (["dual_form", "--settings.epochs=2000000000"], "epochs must be"),
+        (["attention_maps", "--settings.queries=2000000000"], "queries must be"),
+        (["untaught", "--settings.evaluation-episodes=2000000000"], "evaluation_episodes must be"),
+    ],
+)
+def test_what_does_not_fit_into_memory_is_refused_with_an_estimate(
+    words, expected, tmp_path, machine
+):
+    answer = here("run", *words, "--quick", cwd=tmp_path)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert expected in answer.stderr
+    assert answer.stderr.count("\n") == 1
+    if "seeds must be below" not in expected:
+        assert re.search(r" 8 GB here", answer.stderr)
+        assert " or more" in answer.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_memory_of_a_sweep_is_that_of_all_its_points(tmp_path, machine):
+    words = [
+        "run",
+        "fig2",
+        "--dry-run",
+        "--settings.training.snapshot-every=1",
+        "--settings.sizes=5",
+    ]
+    large = "--settings.task.dim=40"
+    assert here(*words, large, cwd=tmp_path).returncode == 0
+    answer = here(*words, large, "--sweep=task.input_range=1:2:40", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert "must fit into memory" in answer.stderr

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LABELLED = ("critic", "later paper")
 """Authors that are named before their statements."""
+MOST_CHARACTERS = 200
+"""Length to which the message of an error of another library is cut."""
 LINE_EVERY = 30.0
 """Seconds between two lines of progress where standard error is not a terminal."""
 
@@ -90,6 +92,18 @@ class TerminalConsole:
 def report_note(sentence: str) -> None:
     """Print a sentence for the user to standard error."""
     print(f"toyicl: {sentence}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def memory_reported() -> Iterator[None]:
+    """Turn an error of Python or XLA for want of memory into Unfinished, which is one line."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = " ".join(str(error).split())[:MOST_CHARACTERS]
+        raise Unfinished(f"there was not enough memory ({reason or 'MemoryError'})") from error
 
 
 def exit_status(error: BadInput | Unfinished) -> int:

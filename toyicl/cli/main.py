@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from toyicl.cli import commands, gathering, saved, training
-from toyicl.cli.console import InterruptHandler, exit_status
+from toyicl.cli.console import InterruptHandler, exit_status, memory_reported
 from toyicl.cli.options import Demo, Departures, Draw, Floors, Gather, List, Run, Verify
 from toyicl.core.errors import BadInput, Unfinished
 
@@ -24,7 +24,8 @@ def main(words: Sequence[str] | None = None, interrupts: InterruptHandler | None
     """
     words = list(sys.argv[1:] if words is None else words)
     try:
-        code = carry_out(words, interrupts or InterruptHandler())
+        with memory_reported():
+            code = carry_out(words, interrupts or InterruptHandler())
         sys.stdout.flush()
         sys.exit(code)
     except BrokenPipeError:  # the reader of the output has closed it, as `toyicl list | head` does

@@ -20,7 +20,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from toyicl.core.config import require, require_choice, require_size
+from toyicl.core.config import require, require_choice, require_size, require_whole
 from toyicl.tasks.linear import QUANTILES, LinearRegression
 
 COORDINATE_MOMENTS: dict[str, Callable[[int], float]] = {
@@ -73,7 +73,7 @@ def gram_spectrum(task: LinearRegression, tasks: int = 100_000, seed: int = 0) -
     """
     input_moments(task)
     require_size("tasks", tasks)
-    require_size("seed", seed, least=0)
+    require_whole("seed", seed, least=0)
     spectrum = _unit_spectrum(task.dim, task.context_size, task.input_distribution, tasks, seed)
     padding = ((0, 0), (task.dim - spectrum.shape[1], 0))
     return np.pad(spectrum * float(task.input_range) ** 2, padding)
