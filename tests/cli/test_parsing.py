@@ -152,6 +152,16 @@ def test_a_bad_command_is_reported_in_tyro_s_words_without_its_frame(words, mess
     assert "\u2502" not in str(caught.value)
 
 
+def test_options_are_suggested_without_their_help_texts():
+    with pytest.raises(BadInput) as caught:
+        parse_command({"two": Outer}, ["two", "--inner.rte=1"])
+    message = str(caught.value).splitlines()
+    assert message[0] == "Unrecognized options: --inner.rte=1"
+    assert message[1].startswith("Perhaps you meant: --inner.rate FLOAT")
+    assert message[2] == "For full helptext, run toyicl two --help"
+    assert all(len(line) < 100 and "default" not in line for line in message)
+
+
 @settings
 class Rate:
     """A checked number."""

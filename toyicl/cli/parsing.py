@@ -272,12 +272,24 @@ def _errors() -> Iterator[None]:
 
 
 def _without_frame(text: str) -> str:
-    """The text in the frame that tyro draws, a line for each of its first sections."""
+    """The text in the frame that tyro draws, a line for each of its first sections.
+
+    The help texts of options that it lists are left out: they can be many times as long as the message.
+    """
     rows = [line.strip("\u256d\u256e\u2570\u256f\u2502 ") for line in text.splitlines()]
-    sections = [""]
+    sections: list[list[str]] = [[]]
     for row in rows:
         if row.startswith("\u2500"):
-            sections.append("")
+            sections.append([])
         elif row:
-            sections[-1] = f"{sections[-1]} {row}".strip()
-    return "\n".join([section for section in sections if section][:MOST_LINES])
+            sections[-1].append(row)
+    return "\n".join([_in_one_line(section) for section in sections if section][:MOST_LINES])
+
+
+def _in_one_line(section: Sequence[str]) -> str:
+    """A section of a message; of one that lists options, its heading and the options."""
+    heading, *rows = section
+    options = [row for row in rows if row.startswith("-")]
+    if heading.endswith(":") and options:
+        return f"{heading} {', '.join(options)}"
+    return " ".join(section)
