@@ -397,7 +397,9 @@ def test_verify_reports_a_quick_run_that_it_ignores(tmp_path):
     short = [SMALL, "--settings.training.steps=40", "--seeds=1"]
     assert here("run", *short, "--out", "figures", cwd=tmp_path).returncode == 0
     alone = here("verify", SMALL, cwd=tmp_path)
-    assert here("run", *short, "--quick", cwd=tmp_path).returncode == 0
+    quick = here("run", *short, "--quick", cwd=tmp_path)
+    assert quick.returncode == 0
+    assert "training.steps 40 instead of 200" in quick.stdout
     beside = here("verify", SMALL, cwd=tmp_path)
     assert alone.stderr == ""
     passed = "runs/small is a quick run, which --out runs judges"

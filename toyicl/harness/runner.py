@@ -74,6 +74,8 @@ class Outcome(NamedTuple):
     verdicts: list[dict[str, Any]]
     diverged: list[str]
     """A sentence for each seed whose loss was not finite."""
+    cut: str = ""
+    """What the run did otherwise than at full settings, as a sentence; empty if nothing."""
 
 
 def run(
@@ -279,4 +281,4 @@ def _saved(
             f"results could not be saved in {folder} ({error.strerror or error}); the training is "
             "kept; rerun the same command once there is room"
         ) from error
-    return Outcome(files, verdicts, diverged)
+    return Outcome(files, verdicts, diverged, str(results.attrs["cut"]))
