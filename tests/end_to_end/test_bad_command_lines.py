@@ -20,6 +20,8 @@ def test_the_program_exits_with_what_went_wrong(tmp_path):
     [
         (["run", "fug2"], "did you mean fig2?"),
         (["run", "nowhere.py"], "a Python file that exists, got 'nowhere.py'"),
+        (["run", "x" * 300 + ".py"], "File name too long"),
+        (["draw", "x" * 300], "File name too long"),
         (["run"], "experiment must be named"),
         (["run", "fig2", "--settings.task.dmi=3"], "--settings.task.dim INT"),
         (["run", "fig2", "--settings.task.dmi=3"], "toyicl run fig02_one_step --help"),
@@ -79,6 +81,8 @@ def test_the_program_exits_with_what_went_wrong(tmp_path):
             ["run", "fig2", "--settings.training.clip-norm=fast"],
             "--settings.training.clip-norm",
         ),
+        (["floors", "--dim=0"], "toyicl: dim must be a whole number of at least 1, got 0"),
+        (["floors", "--noise=-1"], "toyicl: noise must be a finite number of at least 0, got -1"),
         (["floors", "--steps=0"], "steps must be a whole number of at least 1, got 0"),
         (["probe", "--axis=attention.softmx"], "factor must be one of attention.softmax, "),
         (["flors"], "list, run, gather, departures, draw, verify, floors"),
@@ -172,13 +176,15 @@ def machine(monkeypatch):
         (["views", "--settings.steps=2000000000"], "steps must be"),
         (["dual_form", "--settings.epochs=2000000000"], "epochs must be"),
         (["attention_maps", "--settings.queries=2000000000"], "queries must be"),
+        (["floors", "--dim=200000", "--context-size=200000"], "context_size must be"),
         (["untaught", "--settings.evaluation-episodes=2000000000"], "evaluation_episodes must be"),
     ],
 )
 def test_what_does_not_fit_into_memory_is_refused_with_an_estimate(
     words, expected, tmp_path, machine
 ):
-    answer = here("run", *words, "--quick", cwd=tmp_path)
+    run = [] if words[0] == "floors" else ["run", "--quick"]
+    answer = here(*run, *words, cwd=tmp_path)
     assert (answer.returncode, answer.stdout) == (2, "")
     assert expected in answer.stderr
     assert answer.stderr.count("\n") == 1
@@ -201,3 +207,15 @@ def test_the_memory_of_a_sweep_is_that_of_all_its_points(tmp_path, machine):
     answer = here(*words, large, "--sweep=task.input_range=1:2:40", cwd=tmp_path)
     assert answer.returncode == 2
     assert "must fit into memory" in answer.stderr
+
+
+@pytest.mark.parametrize("content", [b"\xff\x00", b'"""A claim."""\nif:\n', b"\x00"])
+def test_a_file_that_is_not_python_is_one_clear_line(content, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_bytes(content)
+    answer = here("run", path, cwd=tmp_path)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.startswith(
+        f"toyicl: experiment must be a Python file, got {str(path)!r}: "
+    )
+    assert answer.stderr.count("\n") == 1

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 
 from toyicl.cli import commands, gathering, saved, training
-from toyicl.cli.console import InterruptHandler, exit_status, memory_reported
+from toyicl.cli.console import InterruptHandler, exit_status, machine_errors
 from toyicl.cli.options import Demo, Departures, Draw, Floors, Gather, List, Run, Verify
-from toyicl.core.errors import BadInput, Unfinished
+from toyicl.core.errors import BadInput, BadSetting, Unfinished
 
 ALIASES = {"probe": "departures"}
 """Former names of commands."""
@@ -24,7 +24,7 @@ def main(words: Sequence[str] | None = None, interrupts: InterruptHandler | None
     """
     words = list(sys.argv[1:] if words is None else words)
     try:
-        with memory_reported():
+        with machine_errors():
             code = carry_out(words, interrupts or InterruptHandler())
         sys.stdout.flush()
         sys.exit(code)
@@ -83,12 +83,15 @@ def floors(command: Floors) -> int:
     from toyicl.core.config import require_size
     from toyicl.tasks.linear import LinearRegression
 
-    task = LinearRegression(
-        dim=command.dim,
-        context_size=command.context_size,
-        input_range=command.input_range,
-        label_noise=command.noise or None,
-    )
+    try:
+        task = LinearRegression(
+            dim=command.dim,
+            context_size=command.context_size,
+            input_range=command.input_range,
+            label_noise=command.noise or None,
+        )
+    except BadSetting as error:
+        raise BadInput(error.under(error.field.replace("label_noise", "noise"))) from None
     require_size("steps", command.steps)
     depths = tqdm(range(1, command.steps + 1), unit="step", disable=None, leave=False)
     values = theory.floors(task, depths)

@@ -90,9 +90,14 @@ def listings() -> list[Listing]:
 def describe(path: Path) -> Listing:
     """What an experiment file states in its docstring.
 
-    Raises BadInput unless the docstring starts with a claim and has a line "Cost: ...".
+    Raises BadInput unless the file can be read and parsed, and its docstring starts with a claim and
+    has a line "Cost: ...".
     """
-    lines = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=path.name)
+    except (OSError, SyntaxError, ValueError) as error:  # also text that is not UTF-8
+        raise BadInput(f"experiment must be a Python file, got {str(path)!r}: {error}") from None
+    lines = (ast.get_docstring(tree) or "").splitlines()
     claim = lines[0] if lines else ""
     cost, alias = (_entry(lines, name) for name in ("Cost", "Alias"))
     if not path.stem.isidentifier():
