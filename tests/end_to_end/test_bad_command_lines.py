@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from programs import SOFTMAX, here, toyicl
+from programs import SMALL, SOFTMAX, here, toyicl
 
 
 def test_the_program_exits_with_what_went_wrong(tmp_path):
@@ -219,3 +219,16 @@ def test_a_file_that_is_not_python_is_one_clear_line(content, tmp_path):
         f"toyicl: experiment must be a Python file, got {str(path)!r}: "
     )
     assert answer.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(["demo", "--no-open", "--out=\udcff.html"], 0), (["run", "\udcff/small.py"], 2)],
+)
+def test_a_path_that_is_no_text_is_printed(words, code, tmp_path):
+    (tmp_path / "\udcff").mkdir()
+    (tmp_path / "\udcff" / "small.py").write_bytes(SMALL.read_bytes())
+    answer = toyicl(*words, cwd=tmp_path, LC_ALL="C.UTF-8")
+    assert answer.returncode == code
+    assert "\\udcff" in (answer.stderr if code else answer.stdout)
+    assert answer.stderr.count("\n") == (1 if code else 0)

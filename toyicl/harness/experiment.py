@@ -126,6 +126,8 @@ def find(name: str) -> Listing:
         path = Path(name)
         if not path.is_file():
             raise BadInput(f"experiment must be a name or a Python file that exists, got {name!r}")
+        if not _is_text(str(path.resolve())):
+            raise BadInput(f"experiment must be a file whose path is UTF-8 text, got {name!r}")
         return describe(path)
     known = listings()
     for listing in known:
@@ -136,6 +138,15 @@ def find(name: str) -> Listing:
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     rule = "a name that `toyicl list` shows, or the path of an experiment file"
     raise BadInput(f"experiment must be {rule}, got {name!r}{hint}")
+
+
+def _is_text(path: str) -> bool:
+    """Whether a path can be encoded; JAX fails on code in other files."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def place(out: Path, listing: Listing) -> Path:
