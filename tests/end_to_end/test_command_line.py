@@ -405,3 +405,9 @@ def test_verify_reports_a_quick_run_that_it_ignores(tmp_path):
     passed = "runs/small is a quick run, which --out runs judges"
     assert beside.stderr == f"toyicl: small: judged figures/small; {passed}\n"
     assert beside.stdout == alone.stdout
+
+
+def test_a_limit_on_seeds_may_be_any_number(tmp_path):
+    words = ["run", "fig2", "--quick", "--dry-run", "--seeds=1", "--settings.sizes=5"]
+    answer = here(*words, "--settings.size-max-seeds=2000000000", cwd=tmp_path)
+    assert (answer.returncode, answer.stderr) == (0, "")

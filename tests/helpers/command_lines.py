@@ -224,7 +224,7 @@ def names(most, pool=NAMES):
 def planned(name):
     """A dry run of an experiment with some of its settings."""
     own = st.one_of(settings_of(name), settings_of(name), sweep_of(name), options_of("run"))
-    return joined(st.just(["run", name]), some(own, 4, least=1), st.just(["--dry-run"]))
+    return joined(st.just(["run", name]), some(own, 4, least=1), st.just(["--quick", "--dry-run"]))
 
 
 SMALL_RUN = joined(
@@ -237,7 +237,7 @@ SOME_RUNS = joined(
     st.just(["run"]), names(3), some(options_of("run"), 2), st.just(["--quick", "--dry-run"])
 )
 FLOORS = joined(
-    st.just(["floors"]),
+    st.just(["floors", "--dim=2", "--context-size=3"]),  # spectra of larger tasks take seconds
     some(options_of("floors"), 3),
     st.sampled_from([["--steps=1"], ["--steps=0"]]),
 )

@@ -7,6 +7,7 @@ addition.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -77,7 +78,7 @@ def _estimates(
 ) -> list[Estimate]:
     """What each training of a group needs; learners and activations have one size in all of them."""
     job = group[0].job
-    run = jax.eval_shape(loop.begin, job, 0)
+    run = jax.eval_shape(partial(loop.begin, job), 0)
     learner = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(run.learner))
     found = []
     largest: int | None = None
