@@ -43,6 +43,8 @@ LONGEST = (
     "test_results",
     "test_same_numbers",
     "test_compilation_cache",
+    "test_fuzzed_command_lines",
+    "test_bad_command_lines",
 )
 """Files of tests that take longest."""
 

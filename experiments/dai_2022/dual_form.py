@@ -23,12 +23,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl.core.config import require_positive, require_size
+from toyicl.core.config import require_memory, require_positive, require_size
 from toyicl.core.datasets import Variables, dataset
 from toyicl.finetuning import dual_form
 from toyicl.harness import catalogue
 from toyicl.harness.evaluation import Value
 from toyicl.plots import figures, panels
+from toyicl.tasks.linear import episode_size, require_episodes
 from toyicl.tasks.prompts import Classification, require_each_class
 from toyicl.training.loop import Histories
 
@@ -47,8 +48,10 @@ class Settings:
     """Learning rate of the training."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "epochs"):
-            require_size(name, getattr(self, name))
+        require_episodes("episodes", self.episodes, self.task)
+        require_size("epochs", self.epochs)
+        repeated = self.epochs * self.episodes * episode_size(self.task)
+        require_memory("epochs", self.epochs, repeated)
         require_positive("learning_rate", self.learning_rate)
 
 

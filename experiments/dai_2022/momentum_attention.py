@@ -25,7 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl.analysis import metrics
-from toyicl.core.config import require, require_different, require_not_negative, require_size
+from toyicl.core.config import require, require_different, require_not_negative
 from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation
 from toyicl.finetuning.evaluation import FinetuningStudy
@@ -33,6 +33,7 @@ from toyicl.harness import catalogue, claim_values
 from toyicl.harness.evaluation import Value
 from toyicl.models.causal import CausalTransformer
 from toyicl.plots import figures, panels
+from toyicl.tasks.linear import require_episodes
 from toyicl.tasks.prompts import Prompt
 from toyicl.training.loop import Histories, Job
 
@@ -54,7 +55,7 @@ class Settings(FinetuningStudy):
         for eta in (*self.etas, self.previous):
             require_not_negative("etas", eta)
         require(0.0 in self.etas, "etas", "such that they include 0, vanilla attention", self.etas)
-        require_size("evaluation_episodes", self.evaluation_episodes)
+        require_episodes("evaluation_episodes", self.evaluation_episodes, self.task)
 
 
 FULL = Settings(max_seeds=2)

@@ -27,7 +27,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl.analysis import metrics
-from toyicl.core.config import require_different, require_size
+from toyicl.core.config import require_different, require_memory, require_size
 from toyicl.core.datasets import dataset
 from toyicl.finetuning import evaluation, similarity
 from toyicl.finetuning.evaluation import KINDS, FinetuningStudy
@@ -38,6 +38,9 @@ from toyicl.studies import update_comparison
 from toyicl.studies.departure_sweep import STAGES
 from toyicl.studies.update_comparison import DIMS, METHODS, PUBLISHED_NAME
 from toyicl.training.loop import Histories
+
+NOISE_PAIRS = 64
+"""Pairs of noises whose similarity is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ class Settings(FinetuningStudy):
             require_size("draws", count)
         require_different("draws", self.draws)
         require_size("noise_width", self.noise_width)
+        require_memory("noise_width", self.noise_width, 3 * NOISE_PAIRS * self.noise_width)
 
 
 FULL = Settings()
@@ -81,7 +85,7 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
         update_comparison.similarity_at, history, rates, sets[:1]
     )
     noise = similarity.noise_similarity(
-        jax.random.key(0), NOISE_RATIO, settings.noise_width, pairs=64
+        jax.random.key(0), NOISE_RATIO, settings.noise_width, pairs=NOISE_PAIRS
     )
     return dataset(
         {name: (("seed", "stage", *DIMS[name]), values) for name, values in found.items()},

@@ -28,7 +28,7 @@ from toyicl.models.transformer import Architecture
 from toyicl.plots import panels, sweep_panels
 from toyicl.studies import departure_sweep
 from toyicl.tasks.dynamics import Dynamics
-from toyicl.tasks.linear import LinearRegression, Task
+from toyicl.tasks.linear import LinearRegression, Task, require_episodes
 from toyicl.tasks.recall import Mixture, Recall
 from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
@@ -46,6 +46,10 @@ class Settings:
     """The training on each task."""
     evaluation_episodes: int = 5000
     """Held-out episodes of each task."""
+
+    def __post_init__(self) -> None:
+        for task in self.tasks().values():  # sizes that are not allowed are refused here
+            require_episodes("evaluation_episodes", self.evaluation_episodes, task)
 
     def tasks(self) -> dict[str, Task]:
         """The four tasks by name."""

@@ -25,7 +25,7 @@ from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.analysis.cost_scaling import crossing, operations, slope
-from toyicl.core.config import require_size
+from toyicl.core.config import require_memory, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode
 from toyicl.harness import catalogue
@@ -33,7 +33,7 @@ from toyicl.harness.evaluation import Value
 from toyicl.models.attention import read_by_scatter, read_by_scores, read_linear, read_softmax
 from toyicl.models.construction import softmax_heads
 from toyicl.plots import figures, panels
-from toyicl.tasks.linear import LinearRegression
+from toyicl.tasks.linear import LinearRegression, require_episodes
 from toyicl.training.loop import Histories
 
 
@@ -51,8 +51,12 @@ class Settings:
     """Number of episodes on which losses are measured."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "points", "episodes"):
-            require_size(name, getattr(self, name))
+        for name in ("width", "points"):
+            size = getattr(self, name)
+            require_size(name, size)
+            require_memory(name, size, size**2)  # of scores, and of the scatter matrix
+        require_memory("points", self.points, self.points * self.width)
+        require_episodes("episodes", self.episodes, self.task)
 
 
 FULL = Settings()

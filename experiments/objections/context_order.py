@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from toyicl import theory
 from toyicl.analysis import metrics
-from toyicl.core.config import require_size
+from toyicl.core.config import require_memory, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, Learner
 from toyicl.harness import catalogue, claim_values
@@ -29,7 +29,7 @@ from toyicl.harness.evaluation import Value
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import figures, panels
 from toyicl.studies.alignment import thinned
-from toyicl.tasks.linear import LinearRegression
+from toyicl.tasks.linear import LinearRegression, require_episodes
 from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
@@ -54,8 +54,10 @@ class Settings:
     """Number of permutations of each context."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "permutations"):
-            require_size(name, getattr(self, name))
+        require_episodes("episodes", self.episodes, self.task)
+        require_size("permutations", self.permutations)
+        orders = self.permutations * self.episodes * self.task.context_size
+        require_memory("permutations", self.permutations, orders)
 
 
 FULL = Settings()

@@ -23,13 +23,14 @@ from matplotlib.figure import Figure
 from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
-from toyicl.core.config import require_positive, require_size
+from toyicl.core.config import require_memory, require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, Learner
 from toyicl.harness import catalogue, claims
 from toyicl.models.construction import gradient_descent_circuits, with_circuits
+from toyicl.models.layers import LAYER_NUMBERS
 from toyicl.plots import figures, panels
-from toyicl.tasks.linear import LinearRegression
+from toyicl.tasks.linear import LinearRegression, require_episodes
 from toyicl.training.loop import Histories
 
 
@@ -47,8 +48,9 @@ class Settings:
     """Largest number of layers of GD++."""
 
     def __post_init__(self) -> None:
-        require_size("episodes", self.episodes)
+        require_episodes("episodes", self.episodes, self.task)
         require_size("depth", self.depth, least=2)
+        require_memory("depth", self.depth, self.depth * LAYER_NUMBERS)
         require_positive("curvature", self.curvature)
 
 

@@ -23,15 +23,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl.analysis.cost_scaling import slope
-from toyicl.core.config import require, require_positive, require_size
+from toyicl.core.config import require, require_memory, require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, predict
 from toyicl.harness import catalogue
 from toyicl.harness.evaluation import Value
 from toyicl.models.attention import read_softmax
 from toyicl.models.construction import softmax_heads, subtracted_heads
+from toyicl.models.layers import LAYER_NUMBERS
 from toyicl.plots import panels
-from toyicl.tasks.linear import LinearRegression
+from toyicl.tasks.linear import LinearRegression, require_episodes
 from toyicl.training.loop import Histories
 
 
@@ -51,8 +52,12 @@ class Settings:
     """Number of queries of one context to which an affine function is fitted."""
 
     def __post_init__(self) -> None:
-        require_size("episodes", self.episodes)
+        require_episodes("episodes", self.episodes, self.task)
         require_size("depth", self.depth)
+        require_memory("depth", self.depth, self.depth * LAYER_NUMBERS)
+        require_size("queries", self.queries)
+        numbers = self.episodes * self.queries * (self.task.dim + self.task.outputs)
+        require_memory("queries", self.queries, numbers)
         least = self.task.dim + 2
         require(
             self.queries >= least, "queries", f"at least {least}, dim + 2, for a fit", self.queries

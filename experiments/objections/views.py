@@ -23,12 +23,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl.core.config import require_positive, require_size
+from toyicl.core.config import require_memory, require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode
 from toyicl.harness import catalogue, claims
 from toyicl.plots import panels
-from toyicl.tasks.linear import LinearRegression
+from toyicl.tasks.linear import LinearRegression, require_episodes
 from toyicl.training.loop import Histories
 
 
@@ -46,8 +46,10 @@ class Settings:
     """Number of steps."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "steps"):
-            require_size(name, getattr(self, name))
+        require_episodes("episodes", self.episodes, self.task)
+        require_size("steps", self.steps)
+        answers = 3 * self.steps * self.task.outputs * self.episodes
+        require_memory("steps", self.steps, answers)
         require_positive("learning_rate", self.learning_rate)
 
 

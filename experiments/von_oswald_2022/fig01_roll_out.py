@@ -15,9 +15,10 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl.core.config import require, require_positive, require_size
+from toyicl.core.config import require, require_memory, require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.harness import catalogue, claim_values
+from toyicl.models.layers import LAYER_NUMBERS
 from toyicl.plots import panels, reference_panels
 from toyicl.studies.alignment import Study, alignment, best_references
 from toyicl.studies.roll_outs import roll_outs
@@ -38,6 +39,7 @@ class Settings(Study):
         super().__post_init__()
         require_positive("damping", self.damping)
         require_size("depth", self.depth)
+        require_memory("depth", self.depth, self.depth * LAYER_NUMBERS)
         require(self.model.depth == 1, "model.depth", "1 to be repeated", self.model.depth)
 
 

@@ -32,6 +32,7 @@ from toyicl.studies.alignment import DeepStudy, alignment, released_loss
 from toyicl.studies.deep_references import TUNED, deep_references, tuned_gdpp
 from toyicl.studies.shifts import shifts
 from toyicl.studies.weights import interpolation
+from toyicl.tasks.linear import require_episodes
 from toyicl.training import recipes
 from toyicl.training.loop import Histories, History, Job
 from toyicl.training.step import Training
@@ -53,8 +54,8 @@ class Settings(DeepStudy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("released_max_seeds", "robust_episodes"):
-            require_size(name, getattr(self, name))
+        require_size("released_max_seeds", self.released_max_seeds)
+        require_episodes("robust_episodes", self.robust_episodes, self.task)
 
 
 FULL = Settings()

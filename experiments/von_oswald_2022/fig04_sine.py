@@ -28,6 +28,7 @@ from toyicl.harness import catalogue, claim_values
 from toyicl.models.feature_descent import MetaLearner
 from toyicl.models.transformer import Architecture
 from toyicl.plots import panels, reference_panels
+from toyicl.tasks.linear import require_episodes
 from toyicl.tasks.sine import SineRegression
 from toyicl.training.loop import Histories, History, Job
 from toyicl.training.step import Build, Training
@@ -53,6 +54,10 @@ class Settings:
     """Number of held-out episodes, the same for both."""
     curve_points: int = 100
     """Number of queries at which the learned functions of one episode are drawn."""
+
+    def __post_init__(self) -> None:
+        require_episodes("evaluation_episodes", self.evaluation_episodes, self.task)
+        require_episodes("curve_points", self.curve_points, self.task)
 
 
 FULL = Settings()

@@ -33,7 +33,7 @@ from toyicl.harness import catalogue, claim_values
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import figures, panels, reference_panels
 from toyicl.studies.alignment import Study, alignment, best_references, released_loss, thinned
-from toyicl.tasks.linear import LinearRegression
+from toyicl.tasks.linear import LinearRegression, require_episodes
 from toyicl.training import recipes
 from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
@@ -69,9 +69,9 @@ class Settings(Study):
             "released_max_seeds",
             "close_max_seeds",
             "linear_max_seeds",
-            "sensitivity_episodes",
         ):
             require_size(name, getattr(self, name))
+        require_episodes("sensitivity_episodes", self.sensitivity_episodes, self.task)
 
 
 LOOK_EVERY, LOOK_UP_TO = 150, 12_000

@@ -23,9 +23,10 @@ from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.analysis.weights import implied_step
-from toyicl.core.config import require_size
+from toyicl.core.config import require_memory, require_size
 from toyicl.core.datasets import Variables, dataset, part, side_by_side
 from toyicl.harness import catalogue
+from toyicl.models.layers import LAYER_NUMBERS
 from toyicl.models.transformer import Transformer
 from toyicl.plots import panels
 from toyicl.studies.alignment import Study, alignment, best_references
@@ -47,9 +48,13 @@ class Settings(Study):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("most_heads", "random_layers"):
-            require_size(name, getattr(self, name))
+        require_size("most_heads", self.most_heads)
+        require_size("random_layers", self.random_layers)
         require_size("depth", self.depth, least=2)
+        weights = self.most_heads * (self.task.dim + self.task.outputs) ** 2
+        require_memory("random_layers", self.random_layers, self.random_layers * weights)
+        require_memory("most_heads", self.most_heads, self.most_heads * LAYER_NUMBERS)
+        require_memory("depth", self.depth, self.depth * LAYER_NUMBERS)
 
 
 FULL = Settings()

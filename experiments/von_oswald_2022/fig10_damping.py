@@ -19,12 +19,14 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl.core.config import require, require_different, require_size
+from toyicl.core.config import require, require_different, require_memory, require_size
 from toyicl.core.datasets import dataset
 from toyicl.harness import catalogue, claim_values
+from toyicl.models.layers import LAYER_NUMBERS
 from toyicl.plots import panels, reference_panels
 from toyicl.studies.alignment import Study, alignment, best_references
 from toyicl.studies.roll_outs import roll_outs
+from toyicl.tasks.linear import require_episodes
 from toyicl.training.loop import Histories
 from toyicl.training.step import Training
 
@@ -43,8 +45,9 @@ class Settings(Study):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_different("dampings", self.dampings)
-        for name in ("depth", "many_episodes"):
-            require_size(name, getattr(self, name))
+        require_size("depth", self.depth)
+        require_memory("depth", self.depth, self.depth * LAYER_NUMBERS)
+        require_episodes("many_episodes", self.many_episodes, self.task)
         require(self.model.depth == 1, "model.depth", "1 to be repeated", self.model.depth)
 
 

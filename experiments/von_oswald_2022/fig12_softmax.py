@@ -17,7 +17,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl.analysis import metrics
-from toyicl.core.config import require, require_positive, require_size
+from toyicl.core.config import require, require_positive
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import catalogue, claim_values
 from toyicl.models.construction import subtracted_heads
@@ -25,6 +25,7 @@ from toyicl.models.transformer import Architecture
 from toyicl.plots import panels, reference_panels
 from toyicl.studies.alignment import Study, alignment, best_references
 from toyicl.studies.shifts import shifts
+from toyicl.tasks.linear import require_episodes
 from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
@@ -52,7 +53,7 @@ class Settings(Study):
         kind = self.model.attention
         require(kind == "softmax", "model.attention", "softmax in this experiment", kind)
         require_positive("small_logit", self.small_logit)
-        require_size("limit_episodes", self.limit_episodes)
+        require_episodes("limit_episodes", self.limit_episodes, self.task)
 
 
 BEST_HEAD, BEST_STEP = 0.29122, 0.206229

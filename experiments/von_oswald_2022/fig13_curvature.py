@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import theory
-from toyicl.core.config import require_different, require_size
+from toyicl.core.config import require_different, require_memory, require_size
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import catalogue
 from toyicl.models.transformer import Architecture
@@ -53,6 +53,10 @@ class Settings(Study):
         require_different("sizes", self.sizes)
         for size in self.sizes:
             require_size("sizes", size)
+        require_size("spectrum_size", self.spectrum_size)
+        require_size("spectrum_tasks", self.spectrum_tasks)
+        eigenvalues = self.spectrum_tasks * self.task.dim
+        require_memory("spectrum_tasks", self.spectrum_tasks, eigenvalues)
 
 
 FULL = Settings()

@@ -30,6 +30,7 @@ from toyicl.plots import panels, reference_panels
 from toyicl.studies.alignment import Study, alignment, best_references
 from toyicl.studies.saddles import known_saddles
 from toyicl.tasks.fixed_set import FixedSet
+from toyicl.tasks.linear import require_episodes
 from toyicl.training.loop import Histories, History, Job
 from toyicl.training.step import Training
 
@@ -57,6 +58,7 @@ class Settings(Study):
         super().__post_init__()
         for name in ("heads_min_seeds", "block_tasks", "block_max_seeds", "escape_min_seeds"):
             require_size(name, getattr(self, name))
+        require_episodes("block_tasks", self.block_tasks, self.task)
 
 
 HEADS = (1, 2)

@@ -15,13 +15,14 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl.core.config import require_different, require_size
+from toyicl.core.config import require_different
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import catalogue, claim_values
 from toyicl.plots import panels, reference_panels
 from toyicl.studies.alignment import Study, alignment, best_references
 from toyicl.studies.shifts import shifts
 from toyicl.tasks.fixed_set import FixedSet
+from toyicl.tasks.linear import require_episodes
 from toyicl.training.loop import Histories, Job
 from toyicl.training.step import Training
 
@@ -37,7 +38,7 @@ class Settings(Study):
         super().__post_init__()
         require_different("counts", self.counts)
         for count in self.counts:
-            require_size("counts", count)
+            require_episodes("counts", count, self.task)
 
 
 FULL = Settings()

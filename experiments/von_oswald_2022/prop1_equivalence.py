@@ -21,13 +21,14 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl.algorithms.gradient_descent import GradientDescent
-from toyicl.core.config import require_positive, require_size
+from toyicl.core.config import require_memory, require_positive, require_size
 from toyicl.core.episode import Episode
 from toyicl.harness import catalogue
 from toyicl.models.construction import gradient_descent_transformer
+from toyicl.models.layers import LAYER_NUMBERS
 from toyicl.models.transformer import Transformer
 from toyicl.plots import figures
-from toyicl.tasks.linear import LinearRegression
+from toyicl.tasks.linear import LinearRegression, require_episodes
 from toyicl.training.loop import Histories
 
 
@@ -46,7 +47,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         require_size("depth", self.depth)
-        require_size("episodes", self.episodes)
+        require_memory("depth", self.depth, self.depth * LAYER_NUMBERS)
+        require_episodes("episodes", self.episodes, self.task)
         require_positive("learning_rate", self.learning_rate)
 
 

@@ -18,16 +18,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
-from toyicl.core.config import require_positive, require_size
+from toyicl.core.config import require_memory, require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Learner
 from toyicl.harness import catalogue
 from toyicl.models.construction import gradient_descent_transformer
 from toyicl.models.feature_descent import FeatureDescent
-from toyicl.models.layers import Embedding
+from toyicl.models.layers import LAYER_NUMBERS, Embedding
 from toyicl.models.transformer import Transformer
 from toyicl.plots import panels
-from toyicl.tasks.linear import LinearRegression
+from toyicl.tasks.linear import LinearRegression, require_episodes
 from toyicl.training.loop import Histories
 
 
@@ -49,8 +49,12 @@ class Settings:
     """Largest number of layers of GD++."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "width", "depth"):
+        for name in ("width", "depth"):
             require_size(name, getattr(self, name))
+        require_episodes("episodes", self.episodes, self.task)
+        features = self.width * max(self.episodes * self.task.context_size, 4 * self.width)
+        require_memory("width", self.width, features)
+        require_memory("depth", self.depth, self.depth * LAYER_NUMBERS)
         for name in ("learning_rate", "curvature"):
             require_positive(name, getattr(self, name))
 

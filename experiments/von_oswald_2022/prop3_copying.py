@@ -20,7 +20,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl.core.config import require_positive, require_size
+from toyicl.core.config import require_memory, require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.harness import catalogue
 from toyicl.models.attention import read_linear, read_softmax
@@ -42,6 +42,9 @@ class Settings:
     def __post_init__(self) -> None:
         require_size("tokens", self.tokens, least=2)
         require_size("content", self.content)
+        size, largest = self.tokens + self.content, max(self.tokens, self.content)
+        name = "tokens" if self.tokens == largest else "content"
+        require_memory(name, largest, 2 * size**2)
         require_positive("sharpness", self.sharpness)
 
 

@@ -152,6 +152,16 @@ def test_a_bad_command_is_reported_in_tyro_s_words_without_its_frame(words, mess
     assert "\u2502" not in str(caught.value)
 
 
+def test_options_are_suggested_without_their_help_texts():
+    with pytest.raises(BadInput) as caught:
+        parse_command({"two": Outer}, ["two", "--inner.rte=1"])
+    message = str(caught.value).splitlines()
+    assert message[0] == "Unrecognized options: --inner.rte=1"
+    assert message[1].startswith("Perhaps you meant: --inner.rate FLOAT")
+    assert message[2] == "For full helptext, run toyicl two --help"
+    assert all(len(line) < 100 and "default" not in line for line in message)
+
+
 @settings
 class Rate:
     """A checked number."""
@@ -188,3 +198,23 @@ def test_a_setting_is_named_as_the_user_wrote_it(words, name):
 def test_a_swept_setting_is_named_by_its_path():
     with pytest.raises(BadInput, match=r"^second\.rate must be a finite number above 0, got 0\.0$"):
         with_values(TwoRates(), {"second.rate": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["inner.rate=0:1:1000000000000"], "COUNT of at most 10000, got '0:1:1000000000000'"),
+        (
+            ["inner.rate=0:1:200", "size=1:100:100"],
+            "sweep must have at most 10000 points, got 20000",
+        ),
+    ],
+)
+def test_more_points_than_can_be_run_are_refused(words, message):
+    with pytest.raises(BadInput, match=message):
+        parse_sweep(Outer(), words)
+
+
+def test_values_are_not_made_before_they_are_counted():
+    with pytest.raises(BadInput, match="values must have a COUNT of at most"):
+        parse_values("0:1:1000000000000000")

@@ -1,5 +1,6 @@
 """Command lines that cannot be carried out: one clear line, and nothing is written."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,11 @@ def test_the_program_exits_with_what_went_wrong(tmp_path):
     [
         (["run", "fug2"], "did you mean fig2?"),
         (["run", "nowhere.py"], "a Python file that exists, got 'nowhere.py'"),
+        (["run", "x" * 300 + ".py"], "File name too long"),
+        (["draw", "x" * 300], "File name too long"),
         (["run"], "experiment must be named"),
-        (["run", "fig2", "--settings.task.dmi=3"], "--settings.task.dim"),
+        (["run", "fig2", "--settings.task.dmi=3"], "--settings.task.dim INT"),
+        (["run", "fig2", "--settings.task.dmi=3"], "toyicl run fig02_one_step --help"),
         (["run", "fig2", "--settings.task.dim=0"], "task.dim must be a whole number of at least 1"),
         (["run", "fig2", "--settings.task.context-size=0"], "task.context_size must be"),
         (["run", "fig2", "--settings.model.key-size=0"], "model.key_size must be a whole number"),
@@ -77,6 +81,8 @@ def test_the_program_exits_with_what_went_wrong(tmp_path):
             ["run", "fig2", "--settings.training.clip-norm=fast"],
             "--settings.training.clip-norm",
         ),
+        (["floors", "--dim=0"], "toyicl: dim must be a whole number of at least 1, got 0"),
+        (["floors", "--noise=-1"], "toyicl: noise must be a finite number of at least 0, got -1"),
         (["floors", "--steps=0"], "steps must be a whole number of at least 1, got 0"),
         (
             ["floors", "--input-range=1e200", "--json"],
@@ -191,3 +197,105 @@ def test_files_that_an_experiment_of_ones_own_cannot_use_are_named(tmp_path):
     for place, reason in ((tmp_path, "Is a directory"), (tmp_path / "no", "No such file")):
         mine.write_text(f"{text}{catalogue}(Path({str(place)!r}), {{}})\n")
         assert f"{place} must be a file of claims, got {reason}" in refused("run", mine)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine with 8 GB of memory."""
+    for module in ("toyicl.core.config", "toyicl.harness.memory"):
+        monkeypatch.setattr(f"{module}.available", lambda: 8e9)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fig2", "--settings.training.batch-size=99999999999"], "training.batch_size must be"),
+        (["fig2", "--settings.training.batch-size=999999999"], "training.batch_size 999,999,999"),
+        (["fig2", "--settings.task.dim=100000"], "with dim 100000 and"),
+        (["fig2", "--settings.task.context-size=50000000"], "context_size 50000000"),
+        (["fig2", "--settings.model.key-size=2000000000"], "model.key_size must"),
+        (
+            ["fig2", "--settings.training.snapshot-every=1", "--settings.training.steps=100000000"],
+            "",
+        ),
+        (["fig2", "--settings.evaluation-episodes=2000000000"], "evaluation_episodes must be"),
+        (
+            ["fig2", "--settings.task.dim=9000", "--settings.evaluation-episodes=1"],
+            "task.dim 9,000",
+        ),
+        (["fig2", "--seeds=1000000000"], "seeds 1,000,000,000"),
+        (["fig2", "--seeds=99999999999"], "seeds must be below"),
+        (["fig8", "--settings.model.mlp-size=20000000"], "an estimate of"),
+        (["fig7", "--settings.model.depth=2000000000"], "model.depth must be"),
+        (["fig1", "--settings.depth=2000000000"], "depth must be"),
+        (["fig3b", "--settings.robust-episodes=2000000000"], "robust_episodes must be"),
+        (["fig4", "--settings.curve-points=2000000000"], "curve_points must be"),
+        (["fig9", "--settings.random-layers=2000000000"], "random_layers must be"),
+        (["fig10", "--settings.many-episodes=2000000000"], "many_episodes must be"),
+        (["fig12", "--settings.limit-episodes=2000000000"], "limit_episodes must be"),
+        (["fig13", "--settings.spectrum-tasks=2000000000"], "spectrum_tasks must be"),
+        (["fig15", "--settings.block-tasks=2000000000"], "block_tasks must be"),
+        (["prop1", "--settings.depth=2000000000"], "depth must be"),
+        (["prop2", "--settings.width=2000000"], "width must be"),
+        (["prop3", "--settings.tokens=2000000"], "tokens must be"),
+        (["attention_cost", "--settings.points=2000000"], "points must be"),
+        (["context_order", "--settings.permutations=2000000000"], "permutations must be"),
+        (["views", "--settings.steps=2000000000"], "steps must be"),
+        (["dual_form", "--settings.epochs=2000000000"], "epochs must be"),
+        (["attention_maps", "--settings.queries=2000000000"], "queries must be"),
+        (["floors", "--dim=200000", "--context-size=200000"], "context_size must be"),
+        (["untaught", "--settings.evaluation-episodes=2000000000"], "evaluation_episodes must be"),
+    ],
+)
+def test_what_does_not_fit_into_memory_is_refused_with_an_estimate(
+    words, expected, tmp_path, machine
+):
+    run = [] if words[0] == "floors" else ["run", "--quick"]
+    answer = here(*run, *words, cwd=tmp_path)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert expected in answer.stderr
+    assert answer.stderr.count("\n") == 1
+    if "seeds must be below" not in expected:
+        assert re.search(r" 8 GB here", answer.stderr)
+        assert " or more" in answer.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_memory_of_a_sweep_is_that_of_all_its_points(tmp_path, machine):
+    words = [
+        "run",
+        "fig2",
+        "--dry-run",
+        "--settings.training.snapshot-every=1",
+        "--settings.sizes=5",
+    ]
+    large = "--settings.task.dim=40"
+    assert here(*words, large, cwd=tmp_path).returncode == 0
+    answer = here(*words, large, "--sweep=task.input_range=1:2:40", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert "must fit into memory" in answer.stderr
+
+
+@pytest.mark.parametrize("content", [b"\xff\x00", b'"""A claim."""\nif:\n', b"\x00"])
+def test_a_file_that_is_not_python_is_one_clear_line(content, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_bytes(content)
+    answer = here("run", path, cwd=tmp_path)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.startswith(
+        f"toyicl: experiment must be a Python file, got {str(path)!r}: "
+    )
+    assert answer.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(["demo", "--no-open", "--out=\udcff.html"], 0), (["run", "\udcff/small.py"], 2)],
+)
+def test_a_path_that_is_no_text_is_printed(words, code, tmp_path):
+    (tmp_path / "\udcff").mkdir()
+    (tmp_path / "\udcff" / "small.py").write_bytes(SMALL.read_bytes())
+    answer = toyicl(*words, cwd=tmp_path, LC_ALL="C.UTF-8")
+    assert answer.returncode == code
+    assert "\\udcff" in (answer.stderr if code else answer.stdout)
+    assert answer.stderr.count("\n") == (1 if code else 0)

@@ -454,9 +454,17 @@ def test_verify_reports_a_quick_run_that_it_ignores(tmp_path):
     short = [SMALL, "--settings.training.steps=40", "--seeds=1"]
     assert here("run", *short, "--out", "figures", cwd=tmp_path).returncode == 0
     alone = here("verify", SMALL, cwd=tmp_path)
-    assert here("run", *short, "--quick", cwd=tmp_path).returncode == 0
+    quick = here("run", *short, "--quick", cwd=tmp_path)
+    assert quick.returncode == 0
+    assert "training.steps 40 instead of 200" in quick.stdout
     beside = here("verify", SMALL, cwd=tmp_path)
     assert alone.stderr == ""
     passed = "runs/small is a quick run, which --out runs judges"
     assert beside.stderr == f"toyicl: small: judged figures/small; {passed}\n"
     assert beside.stdout == alone.stdout
+
+
+def test_a_limit_on_seeds_may_be_any_number(tmp_path):
+    words = ["run", "fig2", "--quick", "--dry-run", "--seeds=1", "--settings.sizes=5"]
+    answer = here(*words, "--settings.size-max-seeds=2000000000", cwd=tmp_path)
+    assert (answer.returncode, answer.stderr) == (0, "")

@@ -189,3 +189,17 @@ def test_a_class_without_examples_is_refused_before_anything_is_measured():
     few = replace(one.full, task=replace(one.full.task, context_size=2))
     with pytest.raises(BadInput, match=r"task\.context_size must be large enough"):
         one.measure(few, {})
+
+
+def test_quick_figure_2_changes_steps_batches_and_sizes_alone():
+    one = experiment.load(experiment.find("fig2"))
+    full, quick = one.full, one.quick
+    restored = {
+        name: replace(
+            getattr(quick, name),
+            steps=getattr(full, name).steps,
+            batch_size=getattr(full, name).batch_size,
+        )
+        for name in ("training", "size_training")
+    }
+    assert replace(quick, **restored, sizes=full.sizes) == full

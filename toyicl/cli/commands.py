@@ -43,6 +43,9 @@ def parse(words: Sequence[str]) -> tuple[Any, experiment.Experiment | None]:
         return parsing.parse_command(kinds, words), loaded
     except BadSetting as error:
         raise BadInput(parsing.name_as_given(error, default, words)) from None
+    except parsing.BadUsage as error:  # the help without a name does not list the settings
+        message = str(error).replace("toyicl run --help", f"toyicl run {loaded.name} --help")
+        raise parsing.BadUsage(message) from None
 
 
 def _only_experiment(words: Sequence[str]) -> experiment.Experiment | None:

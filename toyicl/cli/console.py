@@ -1,6 +1,7 @@
 """The terminal: progress bars, warnings, verdicts, and interrupts."""
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 
 LABELLED = ("critic", "later paper")
 """Authors that are named before their statements."""
+UNUSABLE = tuple(
+    getattr(errno, name)
+    for name in ("ENOENT", "ENOTDIR", "EISDIR", "ENAMETOOLONG", "ELOOP", "EACCES", "EPERM", "EROFS")
+)
+"""Errors of the operating system about a path, which another path would not have."""
+MOST_CHARACTERS = 200
+"""Length to which the message of an error of another library is cut."""
 LINE_EVERY = 30.0
 """Seconds between two lines of progress where standard error is not a terminal."""
 
@@ -90,6 +98,28 @@ class TerminalConsole:
 def report_note(sentence: str) -> None:
     """Print a sentence for the user to standard error."""
     print(f"toyicl: {sentence}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def machine_errors() -> Iterator[None]:
+    """Turn errors of the machine into errors of one line each.
+
+    A path that cannot be used is BadInput. Want of memory, and other errors of files, such as a full
+    disk, are Unfinished.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno not in UNUSABLE:
+            raise Unfinished(f"a file could not be read or written: {error}") from error
+        raise BadInput(f"{error.filename} cannot be used ({error.strerror})") from error
+    except Exception as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = " ".join(str(error).split())[:MOST_CHARACTERS]
+        raise Unfinished(f"there was not enough memory ({reason or 'MemoryError'})") from error
 
 
 def exit_status(error: BadInput | Unfinished) -> int:

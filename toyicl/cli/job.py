@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from toyicl.cli.console import exit_status, report_note
+from toyicl.cli.console import exit_status, machine_errors, report_note
 from toyicl.cli.options import FIGURES, Run
 from toyicl.core.errors import BadInput, Interrupted, Unfinished
 from toyicl.harness import experiment
@@ -56,7 +56,8 @@ def run_each(
             continue
         _report_position(name, position, len(members), finished, estimates)
         try:
-            codes.append(run_one(member))
+            with machine_errors():
+                codes.append(run_one(member))
             finished += 1
         except Interrupted:
             raise

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from toyicl.cli import commands, gathering, saved, training
-from toyicl.cli.console import InterruptHandler, exit_status
+from toyicl.cli.console import InterruptHandler, exit_status, machine_errors
 from toyicl.cli.options import Demo, Departures, Draw, Floors, Gather, List, Run, Verify
 from toyicl.core import strict_json
-from toyicl.core.errors import BadInput, Unfinished
+from toyicl.core.errors import BadInput, BadSetting, Unfinished
 
 ALIASES = {"probe": "departures"}
 """Former names of commands."""
@@ -27,7 +27,8 @@ def main(words: Sequence[str] | None = None, interrupts: InterruptHandler | None
     """
     words = list(sys.argv[1:] if words is None else words)
     try:
-        code = carry_out(words, interrupts or InterruptHandler())
+        with machine_errors():
+            code = carry_out(words, interrupts or InterruptHandler())
         sys.stdout.flush()
         sys.exit(code)
     except BrokenPipeError:  # the reader of the output has closed it, as `toyicl list | head` does
@@ -36,9 +37,6 @@ def main(words: Sequence[str] | None = None, interrupts: InterruptHandler | None
     except (BadInput, Unfinished) as error:
         print(f"toyicl: {error}", file=sys.stderr)
         sys.exit(exit_status(error))
-    except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
-        print(f"toyicl: {error.filename} cannot be used ({error.strerror})", file=sys.stderr)
-        sys.exit(2)
 
 
 def carry_out(words: Sequence[str], interrupts: InterruptHandler) -> int:
@@ -89,12 +87,15 @@ def floors(command: Floors) -> int:
     from toyicl.core.config import require_size
     from toyicl.tasks.linear import LinearRegression
 
-    task = LinearRegression(
-        dim=command.dim,
-        context_size=command.context_size,
-        input_range=command.input_range,
-        label_noise=command.noise or None,
-    )
+    try:
+        task = LinearRegression(
+            dim=command.dim,
+            context_size=command.context_size,
+            input_range=command.input_range,
+            label_noise=command.noise or None,
+        )
+    except BadSetting as error:
+        raise BadInput(error.under(error.field.replace("label_noise", "noise"))) from None
     require_size("steps", command.steps)
     depths = tqdm(range(1, command.steps + 1), unit="step", disable=None, leave=False)
     values: dict[str, Any] = {}

@@ -35,7 +35,8 @@ class Run:
     """Number of seeds: 0, 1, ... More seeds can be added later by the same command. FIRST:END trains
     the seeds FIRST to END - 1 alone, as a part that `toyicl gather` joins with others."""
     quick: bool = False
-    """Start from the experiment's quick settings instead of its full ones."""
+    """Start from the experiment's quick settings instead of its full ones. The run states each
+    setting that differs, and so does the caption of its figure."""
     dry_run: bool = False
     """List what would be trained, with the number of runs and parameters and an estimate of the cost,
     and train nothing."""

@@ -13,8 +13,11 @@ import tyro
 import tyro.extras
 
 from toyicl.core.errors import BadInput, BadSetting
+from toyicl.core.nesting import nested
 
 Class = TypeVar("Class")
+MOST_POINTS = 10_000
+"""Largest number of values of a setting, and of points of a sweep, which have their own trainings."""
 MOST_LINES = 3
 """Most lines of a message about a command line that cannot be parsed."""
 
@@ -51,7 +54,7 @@ def name_as_given(error: BadSetting, settings: Any, words: Sequence[str]) -> str
     """
     if error.owner is None:
         return str(error)
-    places = [path for path, value in _nested(settings) if isinstance(value, error.owner)]
+    places = [path for path, value in nested(settings) if isinstance(value, error.owner)]
     options = [
         word.partition("=")[0].removeprefix("--settings.").replace("-", "_")
         for word in words
@@ -65,22 +68,13 @@ def name_as_given(error: BadSetting, settings: Any, words: Sequence[str]) -> str
     return str(error)
 
 
-def _nested(settings: Any, before: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings and all settings within them, with their paths, such as "size_training."."""
-    yield before, settings
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from _nested(value, f"{before}{field.name}.")
-
-
 def parse_sweep(settings: Any, words: Sequence[str]) -> dict[str, list[Any]]:
     """The values of each swept setting by its path, from words such as task.input_range=0.5,1,2.
 
     FIRST:LAST:COUNT means evenly spaced numbers, as in `parse_values`.
 
     Raises BadInput for a setting that does not exist or is not a single value, and for values that are
-    missing, alike, or of the wrong kind.
+    missing, alike, of the wrong kind, or too many.
     """
     sweep: dict[str, list[Any]] = {}
     for word in words:
@@ -98,6 +92,9 @@ def parse_sweep(settings: Any, words: Sequence[str]) -> dict[str, list[Any]]:
         if twice:
             raise BadInput(f"sweep of {path} must have values that differ, got {twice[0]!r} twice")
         sweep[path] = values
+    points = math.prod(map(len, sweep.values()))
+    if points > MOST_POINTS:
+        raise BadInput(f"sweep must have at most {MOST_POINTS} points, got {points}")
     return sweep
 
 
@@ -106,6 +103,8 @@ def parse_seeds(text: str) -> range:
 
     Raises BadInput for anything else, and where that is no seed.
     """
+    from toyicl.core.config import LARGEST_SIZE
+
     first, colon, end = text.partition(":")
     try:
         seeds = range(int(first), int(end)) if colon else range(int(text))
@@ -116,14 +115,16 @@ def parse_seeds(text: str) -> range:
             "seeds must be a whole number of at least 1, or FIRST:END with 0 <= FIRST < END for the "
             f"seeds FIRST to END - 1, got {text!r}"
         )
+    if seeds.stop > LARGEST_SIZE:
+        raise BadInput(f"seeds must be below {LARGEST_SIZE}, got {text!r}")
     return seeds
 
 
 def parse_values(text: str) -> tuple[float, ...]:
     """Numbers from FIRST:LAST:COUNT, both ends included, or from VALUE,VALUE,...
 
-    Raises BadInput for anything else, for numbers that are not finite, and for a COUNT of 1 that would
-    leave LAST out.
+    Raises BadInput for anything else, for numbers that are not finite, for more than `MOST_POINTS` of
+    them, and for a COUNT of 1 that would leave LAST out.
     """
     rule = (
         "values must be FIRST:LAST:COUNT, with a COUNT of at least 2, or VALUE,VALUE,..., of finite "
@@ -133,12 +134,16 @@ def parse_values(text: str) -> tuple[float, ...]:
         if ":" in text:
             first, last, count = text.split(":")
             size = int(count)
+            if size > MOST_POINTS:
+                raise BadInput(f"values must have a COUNT of at most {MOST_POINTS}, got {text!r}")
             if size == 1 and float(first) != float(last):
                 raise ValueError  # LAST would be left out
             step = (float(last) - float(first)) / max(size - 1, 1)
             values = [float(first) + step * index for index in range(size)]
         else:
             values = [float(part) for part in text.split(",")]
+    except BadInput:
+        raise
     except ValueError:
         raise BadInput(rule) from None
     if not values or not all(math.isfinite(value) for value in values):
@@ -165,7 +170,7 @@ def _under_path(error: BadSetting, settings: Any, path: str) -> str:
         return str(error)
     holders = [
         before
-        for before, value in _nested(settings)
+        for before, value in nested(settings)
         if path.startswith(before) and isinstance(value, error.owner)
     ]
     return error.under(holders[-1] + error.field) if holders else str(error)
@@ -267,12 +272,24 @@ def _errors() -> Iterator[None]:
 
 
 def _without_frame(text: str) -> str:
-    """The text in the frame that tyro draws, a line for each of its first sections."""
+    """The text in the frame that tyro draws, a line for each of its first sections.
+
+    The help texts of options that it lists are left out: they can be many times as long as the message.
+    """
     rows = [line.strip("\u256d\u256e\u2570\u256f\u2502 ") for line in text.splitlines()]
-    sections = [""]
+    sections: list[list[str]] = [[]]
     for row in rows:
         if row.startswith("\u2500"):
-            sections.append("")
+            sections.append([])
         elif row:
-            sections[-1] = f"{sections[-1]} {row}".strip()
-    return "\n".join([section for section in sections if section][:MOST_LINES])
+            sections[-1].append(row)
+    return "\n".join([_in_one_line(section) for section in sections if section][:MOST_LINES])
+
+
+def _in_one_line(section: Sequence[str]) -> str:
+    """A section of a message; of one that lists options, its heading and the options."""
+    heading, *rows = section
+    options = [row for row in rows if row.startswith("-")]
+    if heading.endswith(":") and options:
+        return f"{heading} {', '.join(options)}"
+    return " ".join(section)

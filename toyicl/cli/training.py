@@ -184,7 +184,7 @@ def print_outcome(outcome: "runner.Outcome", quick: bool) -> int:
     """Print verdicts, files and diverged seeds of a run; 1 if a training diverged."""
     print_verdicts(outcome.verdicts)
     if quick and outcome.verdicts:
-        print("Quick settings: fewer steps and episodes; these verdicts are indicative.")
+        print(f"Quick settings; these verdicts are indicative. {outcome.cut}".rstrip())
     for path in outcome.files:
         print(f"wrote {path}")
     for sentence in outcome.diverged:

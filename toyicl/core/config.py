@@ -21,11 +21,15 @@ import jax
 import numpy as np
 
 from toyicl.core.errors import BadSetting
+from toyicl.core.memory import amount, available, number_size
 
 NUMBERS = (int, float, np.integer, np.floating)
 """Types of numbers, whose values are checked."""
 ARRAYS = (np.ndarray, jax.Array)
 """Types of arrays, possibly traced. A scale may be an array, whose values are not checked."""
+
+LARGEST_SIZE = 2**31 - 1
+"""Largest size, and largest seed: XLA counts with integers of 32 bits."""
 
 Class = TypeVar("Class")
 
@@ -96,10 +100,36 @@ def require(allowed: bool, name: str, rule: str, value: Any, *, owner: type | No
         raise BadSetting(name, rule, value, owner)
 
 
-def require_size(name: str, value: Any, least: int = 1) -> None:
-    """Check that a size is a whole number of at least `least`."""
+def require_whole(name: str, value: Any, least: int = 1) -> None:
+    """Check that a number, such as a seed, is whole, at least `least`, and at most `LARGEST_SIZE`."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     require(whole and value >= least, name, f"a whole number of at least {least}", value)
+    require(value <= LARGEST_SIZE, name, f"at most {LARGEST_SIZE}", value)
+
+
+def require_size(name: str, value: Any, least: int = 1) -> None:
+    """Check a size as `require_whole` does, and that so many numbers would fit into memory."""
+    if isinstance(value, int | np.integer) and value >= least:
+        require_memory(name, value, int(value))
+    require_whole(name, value, least)
+
+
+def require_memory(name: str, value: Any, numbers: int, **others: int) -> None:
+    """Check that so many numbers, which a setting with some value needs at once, fit into memory.
+
+    Sizes multiply, so that a wrong digit can ask for more memory than there is. XLA then aborts the
+    process, or the operating system ends it. `numbers` should be a lower bound, so that nothing is
+    refused that fits. Raises BadSetting with the estimate, with the memory that there is, and with
+    `others`, the sizes that it depends on as well.
+    """
+    needed = numbers * number_size()
+    if needed > available():
+        sizes = " and ".join(f"{size} {number}" for size, number in others.items())
+        rule = (
+            f"small enough for memory, which is {amount(available())} here, where an estimated "
+            f"{amount(needed)} or more is needed" + (f" with {sizes}" if sizes else "")
+        )
+        require(False, name, rule, value)
 
 
 def require_positive(name: str, value: Any) -> None:

@@ -13,7 +13,13 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
-from toyicl.core.config import named_in_errors, require_different, require_positive, require_size
+from toyicl.core.config import (
+    named_in_errors,
+    require_different,
+    require_memory,
+    require_positive,
+    require_size,
+)
 from toyicl.finetuning import similarity as similarity_measures
 from toyicl.finetuning.updates import ExampleObjective, ParameterFilter, Search, finetune, search
 from toyicl.models.attention import linear_weights, softmax_weights
@@ -54,6 +60,9 @@ class FinetuningStudy:
         require_size("tasks", self.tasks, least=2)
         require_size("queries", self.queries)
         require_size("max_seeds", self.max_seeds)
+        points = (self.task.context_size + self.queries) * (self.task.dim + self.task.outputs)
+        largest = "tasks" if self.tasks > self.queries else "queries"
+        require_memory(largest, getattr(self, largest), 2 * self.tasks * points)
         require_different("rates", self.rates)
         for rate in self.rates:
             require_positive("rates", rate)

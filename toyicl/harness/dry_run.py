@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -142,7 +143,7 @@ def _planned(
     group: Sequence[Declared], seeds: Sequence[int], states: dict[str, NamedArrays]
 ) -> tuple[PlannedTraining, ...]:
     """The planned trainings of a group; one step costs the same in all of them."""
-    run: Any = jax.eval_shape(loop.begin, group[0].job, 0)
+    run: Any = jax.eval_shape(partial(loop.begin, group[0].job), 0)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(run.learner, nnx.Param)))
     cost = operations(one_step, run)
     return tuple(

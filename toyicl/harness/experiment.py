@@ -90,9 +90,14 @@ def listings() -> list[Listing]:
 def describe(path: Path) -> Listing:
     """What an experiment file states in its docstring.
 
-    Raises BadInput unless the docstring starts with a claim and has a line "Cost: ...".
+    Raises BadInput unless the file can be read and parsed, and its docstring starts with a claim and
+    has a line "Cost: ...".
     """
-    lines = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=path.name)
+    except (OSError, SyntaxError, ValueError) as error:  # also text that is not UTF-8
+        raise BadInput(f"experiment must be a Python file, got {str(path)!r}: {error}") from None
+    lines = (ast.get_docstring(tree) or "").splitlines()
     claim = lines[0] if lines else ""
     cost, alias = (_entry(lines, name) for name in ("Cost", "Alias"))
     if not path.stem.isidentifier():
@@ -121,6 +126,8 @@ def find(name: str) -> Listing:
         path = Path(name)
         if not path.is_file():
             raise BadInput(f"experiment must be a name or a Python file that exists, got {name!r}")
+        if not _is_text(str(path.resolve())):
+            raise BadInput(f"experiment must be a file whose path is UTF-8 text, got {name!r}")
         return describe(path)
     known = listings()
     for listing in known:
@@ -131,6 +138,15 @@ def find(name: str) -> Listing:
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     rule = "a name that `toyicl list` shows, or the path of an experiment file"
     raise BadInput(f"experiment must be {rule}, got {name!r}{hint}")
+
+
+def _is_text(path: str) -> bool:
+    """Whether a path can be encoded; JAX fails on code in other files."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def place(out: Path, listing: Listing) -> Path:

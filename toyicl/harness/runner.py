@@ -18,6 +18,7 @@ from toyicl.harness import (
     checkpoints,
     descriptions,
     dry_run,
+    memory,
     outputs,
     provenance,
     resuming,
@@ -34,7 +35,7 @@ from toyicl.harness.results import load_results, save_results
 from toyicl.harness.trainings import Declared
 from toyicl.training import distributed
 from toyicl.training.loop import History, listed
-from toyicl.training.placement import Spread
+from toyicl.training.placement import AcrossRuns, Spread
 
 
 class Console(Protocol):
@@ -73,6 +74,8 @@ class Outcome(NamedTuple):
     verdicts: list[dict[str, Any]]
     diverged: list[str]
     """A sentence for each seed whose loss was not finite."""
+    cut: str = ""
+    """What the run did otherwise than at full settings, as a sentence; empty if nothing."""
 
 
 def run(
@@ -100,9 +103,8 @@ def run(
     be saved.
     """
     seeds = listed(seeds)
-    declared = trainings.declared(experiment, grid.points, grid.sweep)
+    declared, groups = _declared(experiment, grid, seeds, spread)
     trained = trainings.with_seeds(declared, seeds)
-    groups = trainings.grouped(trained)
     if groups:
         spread.require_work(trainings.most_runs(groups, seeds))
     identity = provenance.identity(experiment.name, grid.base, seeds, grid.sweep)
@@ -163,13 +165,28 @@ def plan(
     Nothing is trained and nothing is written. Raises BadInput for settings that `run` would refuse.
     """
     seeds = listed(seeds)
-    declared = trainings.declared(experiment, grid.points, grid.sweep)
+    declared, groups = _declared(experiment, grid, seeds, AcrossRuns())
     trained = trainings.with_seeds(declared, seeds)
     identity = provenance.identity(experiment.name, grid.base, seeds, grid.sweep)
     described = descriptions.describe(trained, seeds)
     kept = resuming.earlier(folder, identity, described, quick=quick, fresh=fresh, warn=warn)
     states = kept.states if kept else {}
-    return dry_run.plan(experiment.name, trainings.grouped(trained), seeds, states)
+    return dry_run.plan(experiment.name, groups, seeds, states)
+
+
+def _declared(
+    experiment: Experiment, grid: Grid, seeds: Sequence[int], spread: Spread
+) -> tuple[list[Declared], list[list[Declared]]]:
+    """All trainings of a run, and those with seeds to train, in groups of one kind.
+
+    Raises BadInput if they would not fit into memory.
+    """
+    declared = trainings.declared(experiment, grid.points, grid.sweep)
+    memory.require_episodes(declared, grid.points, len(seeds))
+    groups = trainings.grouped(trainings.with_seeds(declared, seeds))
+    at_once = spread.at_once(trainings.most_runs(groups, seeds)) if groups else 0
+    memory.require_room(groups, grid.points, seeds, at_once)
+    return declared, groups
 
 
 def _begin(
@@ -264,4 +281,4 @@ def _saved(
             f"results could not be saved in {folder} ({error.strerror or error}); the training is "
             "kept; rerun the same command once there is room"
         ) from error
-    return Outcome(files, verdicts, diverged)
+    return Outcome(files, verdicts, diverged, str(results.attrs["cut"]))

@@ -15,6 +15,7 @@ from flax import nnx
 from toyicl.core.config import (
     require,
     require_choice,
+    require_memory,
     require_not_negative,
     require_positive,
     require_size,
@@ -30,7 +31,7 @@ from toyicl.models.attention import (
     softmax_weights,
     weighted_sum,
 )
-from toyicl.models.layers import MLP, LayerNorm
+from toyicl.models.layers import LAYER_NUMBERS, MLP, LayerNorm
 from toyicl.tasks.linear import Task
 
 CausalKind = Literal["softmax", "linear"]
@@ -95,6 +96,7 @@ class CausalArchitecture:
         require_choice("attention", self.attention, get_args(CausalKind))
         for name in ("depth", "width", "heads", "mlp_size", "input_tokens"):
             require_size(name, getattr(self, name))
+        require_memory("depth", self.depth, self.depth * LAYER_NUMBERS)
         whole = self.width % self.heads == 0
         require(whole, "heads", f"a divisor of width ({self.width})", self.heads)
         if self.memory is not None:

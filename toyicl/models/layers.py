@@ -18,6 +18,9 @@ from toyicl.core.products import contract
 from toyicl.core.variables import Fixed
 from toyicl.models.attention import Attention, AttentionSettings
 
+LAYER_NUMBERS = 1_000_000
+"""Memory that tracing one layer takes, in numbers of four bytes; measured, and rounded down."""
+
 
 class LayerNorm(nnx.LayerNorm):
     """LayerNorm of rows (..., size), with a learned gain and shift, accurate for large means.

@@ -10,6 +10,7 @@ from toyicl.core.config import (
     require,
     require_choice,
     require_fraction,
+    require_memory,
     require_not_negative,
     require_positive,
     require_size,
@@ -18,7 +19,7 @@ from toyicl.core.config import (
 )
 from toyicl.core.variables import Fixed
 from toyicl.models.attention import AttentionKind, AttentionSettings
-from toyicl.models.layers import Block, Embedding, LayerSettings
+from toyicl.models.layers import LAYER_NUMBERS, Block, Embedding, LayerSettings
 from toyicl.models.tokens import (
     concatenate_last,
     joint_tokens,
@@ -104,6 +105,7 @@ class Architecture:
             rule = "None where layers share their weights"
             require(not self.shared, "first_attention", rule, self.first_attention)
         require_size("depth", self.depth)
+        require_memory("depth", self.depth, self.depth * LAYER_NUMBERS)
         require_size("heads", self.heads)
         for name in ("key_size", "embedding_size", "embedding_mlp_size", "mlp_size"):
             if getattr(self, name) is not None:

@@ -19,7 +19,7 @@ from toyicl.core.datasets import Variables, seed_coordinate
 from toyicl.core.episode import Episode, Learner
 from toyicl.models.transformer import Architecture
 from toyicl.studies.saddles import known_saddles
-from toyicl.tasks.linear import LinearRegression
+from toyicl.tasks.linear import LinearRegression, require_episodes
 from toyicl.training import recipes
 from toyicl.training.loop import History, Job
 from toyicl.training.step import Training
@@ -49,7 +49,7 @@ class Study:
     """Factors on the targets, and Frobenius norms of contexts from other distributions."""
 
     def __post_init__(self) -> None:
-        require_size("evaluation_episodes", self.evaluation_episodes)
+        require_episodes("evaluation_episodes", self.evaluation_episodes, self.task)
         for name in ("scales", "factors"):
             values = getattr(self, name)
             require_different(name, values)

@@ -8,6 +8,7 @@ controls.
 """
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +25,12 @@ from toyicl.core.config import (
     require,
     require_increasing,
     require_positive,
-    require_size,
 )
 from toyicl.core.datasets import seed_coordinate
 from toyicl.core.episode import Episode, Learner, predict
 from toyicl.models.transformer import Architecture
 from toyicl.studies import departures
-from toyicl.tasks.linear import LinearRegression, Task
+from toyicl.tasks.linear import LinearRegression, Task, require_episodes
 from toyicl.theory import gram_spectrum
 from toyicl.theory.step_search import minimise
 from toyicl.training.loop import Histories, History, Job
@@ -43,6 +43,8 @@ STUCK = 0.75
 There its loss is close to that of predicting 0. The best softmax head, which is not gradient descent,
 has a smaller excess. The saddle points of most models of a sweep are not known, so that one rule is
 used for all of them; a linear layer on its first saddle point has an excess of 1 - 1/d."""
+MOST_POINTS = 1000
+"""Largest number of points of a sweep, each of which has trainings of its own."""
 STAGES = ("untrained", "trained")
 """Labels of the dimension `stage`: models before their first step, and after their last."""
 CONTROLLED = (
@@ -83,7 +85,7 @@ class DepartureSweep:
     """Held-out episodes at each point."""
 
     def __post_init__(self) -> None:
-        require_size("evaluation_episodes", self.evaluation_episodes)
+        require_episodes("evaluation_episodes", self.evaluation_episodes, self.task)
         require_positive("tolerance", self.tolerance)
         rule = "different from factor"
         require(self.second_factor != self.factor, "second_factor", rule, self.factor)
@@ -91,6 +93,8 @@ class DepartureSweep:
         require(given, "second_values", "empty without second_factor", self.second_values)
         for values in self.along():
             require_increasing("values", values)
+        points = math.prod(map(len, self.along()))
+        require(points <= MOST_POINTS, "values", f"at most {MOST_POINTS} points", points)
         # Every setup is made here, so that what is not allowed is refused before anything is trained.
         setups = [self.setup(point) for point in self.points()]
         different = all(setup not in setups[:index] for index, setup in enumerate(setups))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from toyicl.core.config import require_size, settings, static
 from toyicl.core.episode import Episode
+from toyicl.tasks.linear import require_episodes
 
 
 @settings
@@ -41,7 +42,7 @@ class Dynamics:
 
         Raises BadInput unless `episodes` is a whole number of at least 1.
         """
-        require_size("episodes", episodes)
+        require_episodes("episodes", episodes, self)
         shape = (1 + self.reflections, self.dim, episodes)
         start, *normals = jax.random.normal(key, shape, jnp.result_type(float))
         units = [normal / jnp.linalg.norm(normal, axis=0, keepdims=True) for normal in normals]

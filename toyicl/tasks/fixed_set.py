@@ -2,9 +2,9 @@
 
 import jax
 
-from toyicl.core.config import ARRAYS, require, require_size, settings, static
+from toyicl.core.config import ARRAYS, require, require_size, require_whole, settings, static
 from toyicl.core.episode import Episode
-from toyicl.tasks.linear import DerivedTask, LinearRegression
+from toyicl.tasks.linear import DerivedTask, LinearRegression, require_episodes
 
 
 @settings
@@ -28,7 +28,7 @@ class FixedSet(DerivedTask):
         super().__post_init__()
         require_size("count", self.count)
         if not isinstance(self.set_seed, ARRAYS):
-            require_size("set_seed", self.set_seed, least=0)
+            require_whole("set_seed", self.set_seed, least=0)
 
     def sample(self, key: jax.Array, episodes: int) -> Episode:
         """Return the whole set, or draw a smaller batch from it; episodes are on the last axis.
@@ -36,7 +36,7 @@ class FixedSet(DerivedTask):
         The key has no effect where `episodes` is the size of the set. Raises BadInput unless
         `episodes` is a whole number between 1 and the size of the set.
         """
-        require_size("episodes", episodes)
+        require_episodes("episodes", episodes, self)
         rule = f"at most the number of episodes in the set, task.count ({self.count})"
         require(episodes <= self.count, "episodes", rule, episodes)
         whole = self.base.sample(jax.random.key(self.set_seed), self.count)

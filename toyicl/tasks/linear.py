@@ -20,6 +20,7 @@ from toyicl.core.config import (
     named_in_errors,
     require,
     require_choice,
+    require_memory,
     require_not_negative,
     require_positive,
     require_size,
@@ -27,6 +28,7 @@ from toyicl.core.config import (
     static,
 )
 from toyicl.core.episode import Episode
+from toyicl.core.products import LONGEST_SUM
 
 InputDistribution = Literal[
     "uniform",
@@ -39,6 +41,9 @@ InputDistribution = Literal[
 ]
 FROBENIUS = "frobenius_"
 """Prefix of the distributions whose contexts are rescaled to a given Frobenius norm."""
+
+COPIES = 2
+"""How often episodes exist at once: as random numbers and as episodes, or as two batches of a loop."""
 
 
 class Task(Protocol):
@@ -130,7 +135,7 @@ class LinearRegression:
         All numbers come from one uniform draw, each distribution by its quantile function, because
         every draw has to be compiled, and drawing takes half the time of a training step of one layer.
         """
-        require_size("episodes", episodes)
+        require_episodes("episodes", episodes, self)
         d, m, n = self.dim, self.outputs, self.context_size
         sizes = {
             "x": n * d,
@@ -200,6 +205,18 @@ class DerivedTask:
         return self.base.context_size
 
 
+def episode_size(task: Task) -> int:
+    """Numbers of one episode of a task: N labelled points, and a query with its label."""
+    return (task.context_size + 1) * (task.dim + task.outputs)
+
+
+def require_episodes(name: str, count: Any, task: Task) -> None:
+    """Check that a number of episodes of a task is a size, and that so many fit into memory."""
+    require_size(name, count)
+    sizes = {"dim": task.dim, "outputs": task.outputs, "context_size": task.context_size}
+    require_memory(name, count, COPIES * count * episode_size(task), **sizes)
+
+
 def _symmetric_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draw from U(-1, 1) without both ends, so that no quantile is infinite."""
     dtype = jnp.result_type(float)
@@ -224,8 +241,10 @@ def _sum_products(x: jax.Array, weights: jax.Array) -> jax.Array:
     """Sum of products over the inputs, which are the last axis but one; episodes stay last.
 
     The loop is unrolled, because XLA's CPU code for a reduction over a middle axis is many times
-    slower.
+    slower. A long sum is not, because it would take long to compile.
     """
+    if weights.shape[-2] > LONGEST_SUM:
+        return jnp.sum(x * weights, axis=-2)
     terms = (x[..., a, :] * weights[..., a, :] for a in range(weights.shape[-2]))
     return functools.reduce(operator.add, terms)
 

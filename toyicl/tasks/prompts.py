@@ -13,9 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toyicl.core.config import require, require_fraction, require_size, settings, static
+from toyicl.core.config import (
+    require,
+    require_fraction,
+    require_size,
+    require_whole,
+    settings,
+    static,
+)
 from toyicl.core.episode import Episode
-from toyicl.tasks.linear import DerivedTask, LinearRegression, Task
+from toyicl.tasks.linear import DerivedTask, LinearRegression, Task, require_episodes
 
 Cost = Callable[[jax.Array, jax.Array], jax.Array]
 """Loss of one answer, given its label: (m,), (m,) -> ()."""
@@ -98,7 +105,7 @@ class Classification:
         require_size("outputs", self.outputs, least=2)
         require_size("context_size", self.context_size)
         require_fraction("prior", self.prior)
-        require_size("prior_seed", self.prior_seed, least=0)
+        require_whole("prior_seed", self.prior_seed, least=0)
 
     def of_size(self, context_size: int) -> "Classification":
         """The same task with another number of demonstrations."""
@@ -109,7 +116,7 @@ class Classification:
 
         Raises BadInput unless `episodes` is a whole number of at least 1.
         """
-        require_size("episodes", episodes)
+        require_episodes("episodes", episodes, self)
         input_key, weight_key = jax.random.split(key)
         dtype, (d, m) = jnp.result_type(float), (self.dim, self.outputs)
         x = jax.random.normal(input_key, (self.context_size + 1, d, episodes), dtype)

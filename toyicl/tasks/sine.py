@@ -16,6 +16,7 @@ from toyicl.core.config import (
     static,
 )
 from toyicl.core.episode import Episode
+from toyicl.tasks.linear import require_episodes
 
 Draws = Literal["independent", "single_key"]
 
@@ -70,7 +71,7 @@ class SineRegression:
 
         Raises BadInput unless `episodes` is a whole number of at least 1.
         """
-        require_size("episodes", episodes)
+        require_episodes("episodes", episodes, self)
         u = jax.random.uniform(key, (self.context_size + 3, episodes), jnp.result_type(float))
         x = self.input_range * (u[3:, None] - 0.5)
         x_query = self.input_range * (u[2:3] - 0.5)

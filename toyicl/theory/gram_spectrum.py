@@ -20,7 +20,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from toyicl.core.config import require, require_choice, require_size
+from toyicl.core.config import require, require_choice, require_memory, require_size, require_whole
 from toyicl.tasks.linear import QUANTILES, LinearRegression
 
 COORDINATE_MOMENTS: dict[str, Callable[[int], float]] = {
@@ -73,7 +73,7 @@ def gram_spectrum(task: LinearRegression, tasks: int = 100_000, seed: int = 0) -
     """
     input_moments(task)
     require_size("tasks", tasks)
-    require_size("seed", seed, least=0)
+    require_whole("seed", seed, least=0)
     spectrum = _unit_spectrum(task.dim, task.context_size, task.input_distribution, tasks, seed)
     padding = ((0, 0), (task.dim - spectrum.shape[1], 0))
     return np.pad(spectrum * float(task.input_range) ** 2, padding)
@@ -265,8 +265,13 @@ def _unit_spectrum(
 def _sample_spectrum(
     dim: int, context_size: int, distribution: str, tasks: int, seed: int
 ) -> np.ndarray:
-    """Eigenvalues of the smaller Gram matrix at input range 1, (tasks, min(N, d)), positive."""
+    """Eigenvalues of the smaller Gram matrix at input range 1, (tasks, min(N, d)), positive.
+
+    Raises BadSetting for a task whose inputs do not fit into memory.
+    """
     chunk = max(1, CHUNK_ENTRIES // (dim * context_size))
+    largest = ("dim", dim) if dim > context_size else ("context_size", context_size)
+    require_memory(*largest, dim * context_size + min(dim, context_size) ** 2)
 
     def eigenvalues(index: int) -> np.ndarray:
         numbers = np.random.default_rng((seed, index))

@@ -76,11 +76,11 @@ def activations(value_of: LossOfParameters, parameters: nnx.State, episodes: Epi
     """Size of all arrays with an axis of episodes that an objective computes, relative to the batch."""
     program = jax.make_jaxpr(value_of)(parameters, episodes)
     batch = episodes.x.shape[-1]
-    computed = sum(value.size for value in _computed(program.jaxpr) if batch in value.shape)
-    return computed / sum(field.size for field in episodes)
+    total = sum(value.size for value in computed(program.jaxpr) if batch in value.shape)
+    return total / sum(field.size for field in episodes)
 
 
-def _computed(program: Jaxpr) -> Iterator[Any]:
+def computed(program: Jaxpr) -> Iterator[Any]:
     """What each equation of a program computes, with those of programs that it calls or repeats."""
     for equation in program.eqns:
         yield from (value.aval for value in equation.outvars)
@@ -88,4 +88,4 @@ def _computed(program: Jaxpr) -> Iterator[Any]:
             equation.params, is_leaf=lambda entry: isinstance(entry, ClosedJaxpr | Jaxpr)
         ):
             if isinstance(entry, ClosedJaxpr | Jaxpr):
-                yield from _computed(entry.jaxpr if isinstance(entry, ClosedJaxpr) else entry)
+                yield from computed(entry.jaxpr if isinstance(entry, ClosedJaxpr) else entry)

@@ -21,6 +21,7 @@ from toyicl.core.config import (
     require_not_negative,
     require_positive,
     require_size,
+    require_whole,
     settings,
     static,
 )
@@ -66,7 +67,7 @@ class Training:
         require_size("batch_size", self.batch_size)
         require_size("snapshot_every", self.snapshot_every)
         if not isinstance(self.steps, jax.Array):
-            require_size("steps", self.steps)
+            require_whole("steps", self.steps)
             rule = f"a multiple of snapshot_every ({self.snapshot_every})"
             require(self.steps % self.snapshot_every == 0, "steps", rule, self.steps)
         require_positive("learning_rate", self.learning_rate)
