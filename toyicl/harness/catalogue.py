@@ -28,10 +28,23 @@ def read(catalogue: Path, values: Mapping[str, Value]) -> tuple[Claim | Finding,
 
 
 def entries(catalogue: Path) -> dict[str, dict[str, Any]]:
-    """The entries of a catalogue by id, each with its work and its author."""
-    content = tomllib.loads(catalogue.read_text(encoding="utf-8"))
+    """The entries of a catalogue by id, each with its work and its author.
+
+    Raises BadInput for a file that is not TOML, and for anything but the work, the author and tables.
+    """
+    try:
+        content = tomllib.loads(catalogue.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{catalogue} must be a TOML file: {error}") from error
+    found = {name: entry for name, entry in content.items() if name not in HEAD}
+    unknown = [name for name, entry in found.items() if not isinstance(entry, dict)]
+    if unknown or "work" not in content:
+        raise BadInput(
+            f"{catalogue} must have a work, may have an author, and has a table for each statement, "
+            f"got {', '.join(unknown) or 'no work'}"
+        )
     head = {"work": content["work"], "author": content.get("author", "paper")}
-    return {name: head | entry for name, entry in content.items() if name not in HEAD}
+    return {name: head | entry for name, entry in found.items()}
 
 
 def _statement(name: str, entry: dict[str, Any], value: Value) -> Claim | Finding:
