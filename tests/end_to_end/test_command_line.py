@@ -341,6 +341,60 @@ def test_an_experiment_file_of_ones_own_runs_by_its_path(tmp_path):
     assert "fails" in wrong.stdout
 
 
+EXECUTED_ONCE = """
+from pathlib import Path
+
+with Path(__file__).with_suffix(".executions").open("a") as file:
+    file.write("x")
+
+
+def trainings(settings):
+    assert isinstance(settings, Settings), type(settings)
+    return {}
+
+
+measure_settings = measure
+
+
+def measure(settings, histories):
+    assert isinstance(settings, Settings), type(settings)
+    return measure_settings(settings, histories)
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--quick", "--settings.two=3"],
+        ["--sweep=three=1,2"],
+        ["--dry-run"],
+        ["prop1", "--dry-run"],
+        ["{path}"],
+    ],
+)
+def test_an_experiment_file_is_executed_once_and_gets_settings_of_its_own_class(tmp_path, words):
+    path = tmp_path / "mine.py"
+    more = MINE.replace("    two: float = 2.0\n", "    two: float = 2.0\n    three: float = 3.0\n")
+    path.write_text(more + EXECUTED_ONCE)
+    answer = here("run", path, *(word.format(path=path) for word in words), "--out", tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert path.with_suffix(".executions").read_text() == "x"
+
+
+def test_two_experiments_with_one_folder_are_refused(tmp_path):
+    paths = [tmp_path / folder / "mine.py" for folder in ("one", "other")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(MINE)
+    answer = here("run", *paths, "--out", tmp_path / "runs")
+    assert answer.returncode == 2
+    assert f"must have different names, so that each has a folder of its own, got {paths[0]}" in (
+        answer.stderr
+    )
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_changed_experiment_file_is_reported_and_a_figure_in_use_is_kept(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(MINE)

@@ -312,6 +312,8 @@ def test_an_unfinished_full_run_next_to_quick_results_is_not_replaced(tmp_path):
     [
         ("jax_threefry_partitionable", False),
         ("jax_default_prng_impl", "rbg"),
+        ("jax_random_seed_offset", 1),
+        ("jax_high_dynamic_range_gumbel", True),
         ("jax_default_matmul_precision", "highest"),
     ],
 )
@@ -336,7 +338,7 @@ def test_a_run_begun_with_other_random_numbers_is_refused(tmp_path, finished, mo
     assert "numerics.random_numbers (jax.random there, another generator here)" in answer.stderr
 
 
-def test_resuming_on_other_devices_is_reported(tmp_path, finished):
+def test_resuming_with_other_parts_on_the_devices_is_reported_and_recorded(tmp_path, finished):
     shutil.copytree(finished, tmp_path / "small")
     answer = here("run", SMALL, *FINISHED, "--out", tmp_path, "--shard=batch")
     assert answer.returncode == 0

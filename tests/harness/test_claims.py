@@ -109,8 +109,9 @@ def test_entries_by_toyicl_are_findings(tmp_path):
             "A-1",
             r"^claim A-1: increases and decreases compare",
         ),
-        (ENTRY.replace('work = "W"\n', ""), "A-1", r"mine\.toml must be a TOML file .*: 'work'$"),
-        (ENTRY.replace("[A-1]", "[A-1"), "A-1", r"mine\.toml must be a TOML file"),
+        (ENTRY.replace("work =", "wrok ="), "A-1", r" must have a work, .*, got wrok$"),
+        ('autor = "critic"\n' + ENTRY, "A-1", r" must have a work, .*, got autor$"),
+        (ENTRY.replace("[A-1]", "[A-1"), "A-1", r" must be a TOML file: "),
         (ENTRY + 'author = "me"\n', "A-1", r"^claim A-1: author must be one of paper, critic"),
     ],
 )
@@ -355,6 +356,29 @@ def test_a_claim_is_about_its_part_whose_training_may_be_shorter():
     first, second = judged(where={"heads": 1}), judged(where={"heads": 2})
     assert (first["measured"], first["plateau_seeds"], first["verdict"]) == (1.0, [1], "holds")
     assert (second["spread"], second["verdict"]) == ([1.0, 1.4], "fails")
+
+
+def test_a_seed_is_left_out_if_one_of_the_models_that_a_value_compares_is_on_its_plateau():
+    """The value has no dimension of models, and the marks have."""
+
+    def ratio(results):
+        return results.loss.sel(heads=1, step=100) / results.loss.sel(heads=2, step=100)
+
+    results = two_parts()
+    for heads in (1, 2):
+        marks = (results.heads == heads) & (results.seed == 1)
+        record = of(ratio).judge(results.assign(on_plateau=marks))
+        assert (record["values"], record["plateau_seeds"]) == ([0.5], [1])
+
+
+def test_marks_of_other_seeds_than_those_of_the_value_are_an_error_if_they_are_named():
+    results = two_parts().assign(other=("other_seed", [True, False]))
+    results = results.assign_coords(other_seed=("other_seed", [0, 1], {"role": "seed"}))
+    message = r"^claim A-7: 'other' \(plateau\) has the dimensions 'other_seed', and .* of 'seed'$"
+    with pytest.raises(evaluation.BrokenClaim, match=message):
+        of(claim_values.final("loss"), plateau="other").judge(results)
+    by_default = of(lambda results: results.other.astype(float)).judge(results)
+    assert by_default["values"] == [1.0, 0.0]
 
 
 def test_seeds_on_their_plateau_count_where_the_claim_is_about_them():

@@ -18,7 +18,7 @@ from toyicl.harness import atomic_files, checkpoints, outputs, provenance
 from toyicl.harness import results as harness_results
 from toyicl.harness.checkpoints import Checkpoint
 from toyicl.harness.claims import Finding
-from toyicl.harness.provenance import changed_since, differences, identity_of, moved_since
+from toyicl.harness.provenance import changed_since, differences, identity_of
 from toyicl.harness.results import describe, load_results, save_results
 from toyicl.tasks.linear import LinearRegression
 
@@ -278,15 +278,6 @@ def test_runs_in_double_precision_have_the_random_numbers_of_jax():
     identity = provenance.identity("name", LinearRegression(), 1, {})
     assert identity["precision"] == "float64"
     assert identity["numerics"]["random_numbers"] == "jax.random"
-
-
-def test_other_devices_are_noticed_and_named():
-    now = provenance.origin("abc", "batch")
-    assert moved_since(now, now) == ""
-    older = {name: value for name, value in now.items() if name != "shard"}
-    assert moved_since(older | {"device": "4 x cpu", "processes": 2}, now) == (
-        "4 x cpu in 2 processes, --shard run there, 2 x cpu, --shard batch here"
-    )
 
 
 def test_a_changed_program_or_experiment_file_is_noticed():

@@ -25,6 +25,18 @@ class Member(NamedTuple):
     """Where its results are written."""
 
 
+def require_own_folders(members: Sequence[Member]) -> None:
+    """Raises BadInput if two experiments would write into the same folder."""
+    paths: dict[Path, Path] = {}
+    for member in members:
+        path = paths.setdefault(member.folder, member.listing.path)
+        if path != member.listing.path:
+            raise BadInput(
+                "experiments must have different names, so that each has a folder of its own, got "
+                f"{path} and {member.listing.path}"
+            )
+
+
 def print_table(command: Run, seeds: range, members: Sequence[Member]) -> int:
     """Print how far each experiment is; the exit status that the worst one would have so far."""
     from toyicl.harness import status

@@ -185,12 +185,12 @@ def _counted(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def chosen(names: Sequence[str]) -> list[Listing]:
-    """The experiments of some names, or all; raises BadInput if none is named."""
+    """The experiments of some names, each once, or all; raises BadInput if none is named."""
     if "all" in names:
         return experiment.listings()
     if not names:
         raise BadInput("experiment must be named, or all; `toyicl list` shows them")
-    return [experiment.find(name) for name in names]
+    return list(dict.fromkeys(experiment.find(name) for name in names))
 
 
 def place_of_results(out: Path | None, listing: Listing) -> Path:

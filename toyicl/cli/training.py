@@ -63,6 +63,7 @@ def run(
         job.Member(listing, one, grid, experiment.place(command.out, listing))
         for listing, one, grid in zip(chosen, loaded, grids, strict=True)
     ]
+    job.require_own_folders(members)
     if command.dry_run and len(members) > 1:
         return job.print_table(command, seeds, members)
     if command.dry_run:

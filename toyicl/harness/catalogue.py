@@ -30,16 +30,24 @@ def read(catalogue: Path, values: Mapping[str, Value]) -> tuple[Claim | Finding,
 def entries(catalogue: Path) -> dict[str, dict[str, Any]]:
     """The entries of a catalogue by id, each with its work and its author.
 
-    Raises BadInput if it is not a TOML file with an entry `work`.
+    Raises BadInput for a file that cannot be read, that is not TOML, or that has anything but the work,
+    the author and tables.
     """
     try:
         content = tomllib.loads(catalogue.read_text(encoding="utf-8"))
-        head = {"work": content["work"], "author": content.get("author", "paper")}
     except OSError as error:
         raise BadInput(f"{catalogue} must be a file of claims, got {error.strerror}") from error
-    except (ValueError, KeyError) as error:  # of TOML, of UTF-8, or without the work
-        raise BadInput(f"{catalogue} must be a TOML file with the entry work: {error}") from error
-    return {name: head | entry for name, entry in content.items() if name not in HEAD}
+    except ValueError as error:  # of TOML or of UTF-8
+        raise BadInput(f"{catalogue} must be a TOML file: {error}") from error
+    found = {name: entry for name, entry in content.items() if name not in HEAD}
+    unknown = [name for name, entry in found.items() if not isinstance(entry, dict)]
+    if unknown or "work" not in content:
+        raise BadInput(
+            f"{catalogue} must have a work, may have an author, and has a table for each statement, "
+            f"got {', '.join(unknown) or 'no work'}"
+        )
+    head = {"work": content["work"], "author": content.get("author", "paper")}
+    return {name: head | entry for name, entry in found.items()}
 
 
 def _statement(name: str, entry: dict[str, Any], value: Value) -> Claim | Finding:

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toyicl.core.errors import Unfinished
@@ -58,12 +58,7 @@ class Evaluated(NamedTuple):
 
     def seed_dims(self) -> tuple[str, ...]:
         """Dimensions of the value that are dimensions of seeds in the results."""
-        return tuple(
-            str(dim)
-            for dim in self.values.dims
-            if dim == "seed"
-            or (dim in self.part.coords and self.part[dim].attrs.get("role") == "seed")
-        )
+        return tuple(str(dim) for dim in self.values.dims if _is_of_seeds(dim, self.part))
 
     def samples(self, over: Sequence[str]) -> list[Sample]:
         """The values that count, as a sample over some dimensions at each point of the others."""
@@ -145,22 +140,42 @@ def evaluate(
     return Evaluated(chosen, values, _stuck(name, plateau, chosen, values))
 
 
+def _is_of_seeds(dim: Hashable, results: "xr.Dataset") -> bool:
+    """Whether a dimension of results is one of seeds."""
+    return dim == "seed" or (dim in results.coords and results[dim].attrs.get("role") == "seed")
+
+
 def _stuck(
     name: str, plateau: str, results: "xr.Dataset", values: "xr.DataArray"
 ) -> "xr.DataArray | None":
-    """Which of the value's seeds never left their plateau; None if the value has no seeds.
+    """Which of the value's seeds never left their plateau; None if the value has no such seeds.
 
-    Raises BrokenClaim if `plateau` is the name of no variable, unless it is the default and no
-    variable of the results has that name.
+    Where seeds are marked along further dimensions, such as several models that the value compares, a
+    seed counts as on its plateau if it is marked at any of their points. Raises BrokenClaim if
+    `plateau` is the name of no variable, or marks other seeds than those of the value. The default
+    name may do both: not all results have plateaus, nor all seeds of results that have them.
     """
     if not plateau:
         return None
-    found = results.get(plateau)
-    if found is None and plateau != DEFAULT_PLATEAU:
+    found, named = results.get(plateau), plateau != DEFAULT_PLATEAU
+    if found is None and named:
         raise BrokenClaim(f"claim {name}: results have no variable {plateau!r} (plateau)")
-    if found is None or not set(found.dims) <= set(values.dims):
+    own = [dim for dim in values.dims if _is_of_seeds(dim, results)]
+    if found is None or not own:
         return None
+    if not set(own) & set(found.dims):
+        if named:
+            raise BrokenClaim(
+                f"claim {name}: {plateau!r} (plateau) has the dimensions {_quoted(found.dims)}, "
+                f"and the value's seeds are those of {_quoted(own)}"
+            )
+        return None
+    found = found.any([dim for dim in found.dims if dim not in values.dims])
     return found.sel({dim: values[dim] for dim in found.dims})  # values may lack some of the seeds
+
+
+def _quoted(names: Iterable[Hashable]) -> str:
+    return ", ".join(repr(str(name)) for name in names)
 
 
 @contextlib.contextmanager

@@ -57,10 +57,10 @@ def read(folder: Path) -> tuple[Row, ...]:
     path = folder / FILE
     if not path.exists():
         return ()
-    content = tomllib.loads(path.read_text(encoding="utf-8"))
     try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
         rows = tuple(Row(figure=name, **entry) for name, entry in content.items())
-    except TypeError as error:
+    except (TypeError, tomllib.TOMLDecodeError) as error:
         raise BadInput(
             f"{path} must have entries with claims, headline and parts: {error}"
         ) from error

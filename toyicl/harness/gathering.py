@@ -10,8 +10,9 @@ import numpy as np
 from toyicl.core.errors import BadInput, Unfinished
 from toyicl.harness import atomic_files, checkpoints, descriptions, provenance, resuming
 from toyicl.harness.checkpoints import Checkpoint, NamedArrays
+from toyicl.harness.environment import moved_since
 from toyicl.harness.experiment import CHECKPOINT
-from toyicl.harness.provenance import changed_since, moved_since
+from toyicl.harness.provenance import changed_since
 from toyicl.harness.trainings import Declared
 
 
@@ -58,9 +59,9 @@ def read(folders: Sequence[Path], warn: Callable[[str], None]) -> list[Part]:
     """The parts in some folders, ordered by their first seeds.
 
     `warn` is called with a sentence for each damaged checkpoint, and where parts come from different
-    programs or devices. Raises Damaged where no undamaged checkpoint is left, and BadInput if the parts
-    are not those of one run: if anything but their seeds differs, or if the seeds of all parts together
-    are not 0, 1, ..., each once.
+    programs or environments. Raises Damaged where no undamaged checkpoint is left, and BadInput if the
+    parts are not those of one run: if anything but their seeds differs, or if the seeds of all parts
+    together are not 0, 1, ..., each once.
     """
     parts = []
     for folder in folders:
@@ -216,7 +217,7 @@ def _require_all_seeds(parts: Sequence[Part]) -> None:
 
 
 def _compare_origins(parts: Sequence[Part], warn: Callable[[str], None]) -> None:
-    """Report parts from another program, or from other devices, than the first one."""
+    """Report parts that another program trained than the first one, or in another environment."""
     first = parts[0]
     for part in parts[1:]:
         then, now = first.checkpoint.origins[-1], part.checkpoint.origins[-1]
@@ -225,8 +226,8 @@ def _compare_origins(parts: Sequence[Part], warn: Callable[[str], None]) -> None
         moved = moved_since(then, now)
         if moved:
             warn(
-                f"{first.folder} and {part.folder} were trained on different devices ({moved}): the "
-                "results may differ in the last digits from those of one run"
+                f"{first.folder} and {part.folder} were trained in different environments ({moved}): "
+                "the results may differ in the last digits from those of one run"
             )
 
 

@@ -2,9 +2,7 @@
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
-import platform
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,6 +17,7 @@ import xarray as xr
 from toyicl.core import strict_json
 from toyicl.core.random_numbers import GENERATOR
 from toyicl.harness.checkpoints import FORMAT
+from toyicl.harness.environment import environment
 from toyicl.training.loop import listed
 
 PACKAGE = Path(__file__).parents[1]
@@ -27,18 +26,18 @@ NUMERICS: dict[str, Any] = {
     "jax_default_prng_impl": "threefry2x32",
     "jax_threefry_partitionable": True,
     "jax_random_seed_offset": 0,
+    "jax_high_dynamic_range_gumbel": False,
     "jax_default_matmul_precision": None,
 }
 """Settings of JAX that change random numbers or products, with their defaults."""
 UNRECORDED: dict[str, Any] = {**NUMERICS, "random_numbers": "jax.random"}
 """Values assumed for runs that did not record them: JAX's defaults, and its own random numbers."""
-PACKAGES = ("toyicl", "jax", "jaxlib", "flax", "optax", "numpy", "xarray", "orbax-checkpoint")
 
 
 def identity(
     name: str, settings: Any, seeds: int | Sequence[int], sweep: dict[str, list[str]]
 ) -> dict[str, Any]:
-    """What makes two runs the same: their results are bit-identical on the same devices."""
+    """What makes two runs the same: their results are bit-identical in the same environment."""
     precision = jnp.result_type(float).name
     entries = {
         "experiment": name,
@@ -68,24 +67,17 @@ def differences(there: Any, here: Any, path: str = "") -> list[str]:
 
 
 def origin(experiment_digest: str, shard: str = "run") -> dict[str, Any]:
-    """Program and machine: source revision, experiment file, versions, devices, and when.
+    """Program and machine: source revision, experiment file, environment, and when.
 
     `shard` is what devices divide among them, "run" or "batch".
     """
     revision, tree = _source_revision()
-    device = jax.devices()[0]
     return {
         "revision": revision,
         "tree": tree,
         "source": source_digest(),
         "experiment_file": experiment_digest,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
-        },
-        "device": f"{jax.device_count()} x {device.device_kind}",
-        "processes": jax.process_count(),
-        "shard": shard,
+        **environment(shard),
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -99,22 +91,6 @@ def changed_since(then: dict[str, Any], now: dict[str, Any]) -> str:
         return f"another revision ({then['revision']})"
     same = then.get("experiment_file", now["experiment_file"]) == now["experiment_file"]
     return "" if same else "another version of the experiment file"
-
-
-def moved_since(then: dict[str, Any], now: dict[str, Any]) -> str:
-    """How the devices differ from those of an origin, as text; empty if they are the same.
-
-    On other devices, or with other parts of the work on each, sums are rounded in another order.
-    """
-    there, here = _devices(then), _devices(now)
-    return "" if there == here else f"{there} there, {here} here"
-
-
-def _devices(origin: dict[str, Any]) -> str:
-    """The devices of an origin as text; origins that do not state what was divided divided runs."""
-    count = origin["processes"]
-    processes = f" in {count} processes" if count > 1 else ""
-    return f"{origin['device']}{processes}, --shard {origin.get('shard', 'run')}"
 
 
 def attributes(

@@ -29,8 +29,9 @@ from toyicl.harness.checkpoint_manager import CheckpointManager
 from toyicl.harness.checkpoints import Checkpoint
 from toyicl.harness.descriptions import Description
 from toyicl.harness.dry_run import Plan
+from toyicl.harness.environment import moved_since
 from toyicl.harness.experiment import Experiment
-from toyicl.harness.provenance import changed_since, cut_sentence, moved_since
+from toyicl.harness.provenance import changed_since, cut_sentence
 from toyicl.harness.results import load_results, save_results
 from toyicl.harness.trainings import Declared
 from toyicl.training import distributed
@@ -217,8 +218,8 @@ def _begin(
     moved = moved_since(kept.origins[-1], origin) if kept.origins else ""
     if moved:
         console.warn(
-            f"resuming a run on other devices ({moved}): the results may differ in the last digits "
-            "from those of a run that was not interrupted"
+            f"resuming a run in another environment ({moved}): the results may differ in the last "
+            "digits from those of a run that was not interrupted"
         )
     return kept
 
