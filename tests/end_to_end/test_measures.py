@@ -74,7 +74,6 @@ ADDED = {
     "other_tasks": {"exact_reference_loss", "exact_zero_loss"},
     "classroom": SADDLES,
     "context_sizes": SADDLES,
-    "fig01_roll_out": SADDLES,
     "fig02_one_step": SADDLES,
     "fig09_weights": SADDLES,
     "fig10_damping": SADDLES,
