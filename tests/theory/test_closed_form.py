@@ -219,6 +219,18 @@ def test_population_loss_of_one_step_is_the_closed_form(rate, sigma, omega):
     assert loss == pytest.approx(theory.gradient_descent_loss(task, rate), EXACT, 1e-12)
 
 
+def test_known_values_for_normal_inputs():
+    """Full squared errors are twice the losses; derived apart from this project's formulas."""
+
+    def normal(dim, size, **changes):
+        return LinearRegression(dim=dim, context_size=size, input_distribution="normal", **changes)
+
+    spread = normal(4, 31, covariance=(0.4, 0.3, 0.2, 0.1))
+    assert 2 * theory.best_step_matrix(spread).loss == pytest.approx(0.13599507, rel=1e-6)
+    assert theory.gd_shared(normal(5, 20), 1).loss == pytest.approx(0.5769231, rel=1e-6)
+    assert 2 * theory.gradient_descent_loss(normal(20, 40), 1.0) == pytest.approx(10.5, EXACT)
+
+
 # Several steps
 
 
