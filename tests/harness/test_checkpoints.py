@@ -1,8 +1,12 @@
 """Checkpoints: they are read back bit-identically or found damaged, and the last good one is used."""
 
 import contextlib
+import errno
+import fcntl
 import json
+import os
 import pickle
+import tempfile
 
 import jax
 import numpy as np
@@ -58,6 +62,21 @@ def test_a_checkpoint_comes_back_to_the_bit(tmp_path):
         own = found.states["a / b"][name]
         assert own.dtype == array.dtype
         assert own.tobytes() == array.tobytes()
+
+
+def test_arrays_are_saved_elsewhere_and_copied_where_files_cannot_be_locked(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    state = {"step": np.arange(3), "loss": np.array([0.5, np.nan])}
+    checkpoints.save(tmp_path, Checkpoint({"seeds": [0]}, [], {"a": state}))
+    kept = checkpoints.load(tmp_path, pytest.fail)
+    for name, array in state.items():
+        np.testing.assert_array_equal(kept.states["a"][name], array)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        checkpoints.save(tmp_path, Checkpoint({"seeds": [0]}, [], {"a": state}))
 
 
 def test_without_checkpoints_there_is_none(tmp_path):

@@ -105,6 +105,18 @@ def _lock(folder: Path, held: contextlib.ExitStack, warn: Callable[[str], None])
         held.callback(holder.unlink, missing_ok=True)
 
 
+def has_locks(folder: Path) -> bool:
+    """Whether the file system of a folder that can be written has locks."""
+    probe = folder / ".lock-probe"
+    try:
+        with filelock.FileLock(probe, timeout=0, fallback_to_soft=False):
+            return True
+    except (NotImplementedError, OSError):
+        return False
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 def save_with_digest(content: bytes, path: Path) -> None:
     """Write a file and, next to it, its digest in a file with the suffix .sha256.
 

@@ -8,6 +8,7 @@ unpickled.
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -128,7 +129,21 @@ def _write(path: Path, checkpoint: Checkpoint) -> None:
         arrays = {
             str(i): checkpoint.states[training][name] for i, (training, name) in enumerate(names)
         }
-        _orbax().save((path / ARRAYS).absolute(), arrays)
+        _save_arrays(path / ARRAYS, arrays)
+
+
+def _save_arrays(path: Path, arrays: NamedArrays) -> None:
+    """Save arrays with Orbax, which locks files while it writes them.
+
+    Where the file system has no locks, they are saved in the folder for temporary files and copied.
+    """
+    if atomic_files.has_locks(path.parent):
+        _orbax().save(path.absolute(), arrays)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        elsewhere = Path(folder).absolute() / path.name
+        _orbax().save(elsewhere, arrays)
+        shutil.copytree(elsewhere, path)
 
 
 def _read(path: Path) -> Checkpoint:
