@@ -6,6 +6,7 @@ are those of a working folder that `furnish` fills.
 """
 
 import dataclasses
+import shutil
 import typing
 
 from hypothesis import strategies as st
@@ -15,101 +16,53 @@ from toyicl.cli.commands import COMMANDS
 from toyicl.core.nesting import nested
 from toyicl.harness import experiment
 
+split = str.split
+
 SHORT = [
-    *("--settings.training.steps=4", "--settings.training.batch-size=4"),
-    *("--settings.training.snapshot-every=2", "--settings.task.dim=2", "--seeds=1"),
-    *("--settings.task.context-size=2", "--settings.model.depth=1", "--settings.model.heads=1"),
-    *("--settings.evaluation-episodes=5", "--settings.model.mlp-size=None"),
+    "--settings.training.steps=4",
+    "--settings.training.batch-size=4",
+    "--settings.training.snapshot-every=2",
+    "--settings.task.dim=2",
+    "--settings.task.context-size=2",
+    "--settings.model.depth=1",
+    "--settings.model.heads=1",
+    "--settings.model.mlp-size=None",
+    "--settings.evaluation-episodes=5",
+    "--seeds=1",
 ]
 """Sizes with which the small experiment takes little more than its compilation."""
-EXPERIMENTS = (
-    *("fig2", "fig4", "fig5", "fig9", "fig15", "prop1", "prop2", "prop3", "probe"),
-    *("dials", "untaught", "clip", "dai_maps", "dai_regression", "dual_form", "views"),
-    *("attention_cost", "context_order", "softmax_identities", str(SMALL)),
-)
+EXPERIMENTS = [
+    *split("fig2 fig4 fig5 fig9 fig15 prop1 prop2 prop3 probe dials untaught clip dai_maps"),
+    *split("dai_regression dual_form views attention_cost context_order softmax_identities"),
+    str(SMALL),
+]
 """Experiments that are planned: among them they have all kinds of settings."""
-NO_PATHS = (
-    *("", ".", "..", "missing", "missing/below", "file.txt", "file.txt/below", "folder", "loop"),
-    *(
-        "file.py",
-        "binary.py",
-        "broken.py",
-        "folder.py",
-        "unnamed.py",
-        "x" * 300,
-        "a\nb",
-        "\u00fc \u2603",
-    ),
-    *("/proc/nowhere", "runs", "damaged", "nested", "--", "-", "~"),
-)
+NO_PATHS = [
+    *split(". .. missing missing/below file.txt file.txt/below folder loop file.py binary.py"),
+    *split("broken.py folder.py unnamed.py /proc/nowhere runs damaged nested -- - ~"),
+    *("", "x" * 300, "a\nb", "\u00fc \u2603"),
+]
 """Paths of the working folder, few of which are what an option expects."""
-NAMES = ("fig2", "fig02_one_step", "fig22", "prop3", "small", "all?", "FIG2", str(SMALL), *NO_PATHS)
-WHOLE = ("1", "2", "3", "4", "7", "8", "+2", "1_0")
-NUMBERS = (*WHOLE, "0.5", "1.0", "1e-3", ".1", "2.", "1e3")
-HUGE = (
-    *("100000", "1000000", "1000000000", "2147483647", "2147483648", "9999999999999999999"),
+NAMES = ["fig2", "fig02_one_step", "fig22", "prop3", "small", "all?", "FIG2", str(SMALL), *NO_PATHS]
+WHOLE = split("1 2 3 4 7 8 +2 1_0")
+NUMBERS = [*WHOLE, *split("0.5 1.0 1e-3 .1 2. 1e3")]
+HUGE = [
+    *split("100000 1000000 1000000000 2147483647 2147483648 9999999999999999999"),
     *("9" * 40, "9" * 5000),
-)
-WRONG = (
-    *(
-        "",
-        " ",
-        "0",
-        "-1",
-        "-0",
-        "nan",
-        "inf",
-        "-inf",
-        "1e400",
-        "-1e-400",
-        "1e308",
-        "5e-324",
-        "0x10",
-    ),
-    *(
-        "None",
-        "True",
-        "false",
-        "x",
-        "\u0663",
-        "\u00b2",
-        "\u2603",
-        "1,2",
-        "1:2",
-        "1 2",
-        "a\nb",
-        "'",
-        "{}",
-    ),
-    *(
-        "%s",
-        "1" * 400,
-        "--",
-        "-",
-        "=",
-        "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"),
-    ),
-)
-RANGES = (
-    *(
-        "0:1:3",
-        "0:1:2",
-        "1:2:1",
-        "0:1:1000000000000",
-        "0:1:20000",
-        "0:inf:3",
-        "1:0:-1",
-        "::",
-        "a:b:c",
-    ),
-    *("1,2", "1,1", "0,0.5,1", "nan,1", "1,,2", ",", "1e300,1e308", "-1e308:1e308:3", "1;2"),
-)
+]
+WRONG = [
+    *split("0 -1 -0 nan inf -inf 1e400 -1e-400 1e308 5e-324 0x10 None True false x"),
+    *split("1,2 1:2 ' {} %s -- - = \u0663 \u00b2 \u2603 \U0001f600"),
+    *("", " ", "1 2", "a\nb", "1" * 400),
+]
+RANGES = [
+    *split("0:1:3 0:1:2 1:2:1 0:1:1000000000000 0:1:20000 0:inf:3 1:0:-1 :: a:b:c"),
+    *split("1,2 1,1 0,0.5,1 nan,1 1,,2 , 1e300,1e308 -1e308:1e308:3 1;2"),
+]
 
 
 def furnish(folder, finished):
     """Fill a working folder; `finished` is the folder of a finished run, which is copied."""
-    import shutil
-
     shutil.copytree(finished, folder / "runs" / "small")
     shutil.copytree(finished, folder / "damaged" / "small")
     (folder / "damaged" / "small" / "results.nc").write_bytes(b"no results")

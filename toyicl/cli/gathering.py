@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from toyicl.cli import commands, training
+from toyicl.cli import commands, saved, training
 from toyicl.cli.console import InterruptHandler, TerminalConsole, report_note
 from toyicl.cli.options import Gather, Run
 from toyicl.core.errors import BadInput
@@ -20,12 +20,11 @@ def gather(command: Gather, interrupts: InterruptHandler) -> int:
 
     if not command.parts:
         raise BadInput("parts must be folders of runs, got none")
-    for folder in map(Path, command.parts):
-        if not folder.is_dir():
-            problem = "is a file" if folder.exists() else "does not exist"
-            raise BadInput(f"parts must be folders of runs, got {folder}, which {problem}")
+    parts = [Path(folder) for folder in command.parts]
+    for folder in parts:
+        saved.require_folder(folder, "parts must be folders of runs")
     training.prepare_devices()
-    found = gathering.find([Path(folder) for folder in command.parts])
+    found = gathering.find(parts)
     codes = [_gather_run(command, folders, interrupts) for folders in found.values()]
     return max(codes)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def list_experiments(command: List) -> int:
     """Print every experiment; imports no JAX."""
     if command.out.exists():
-        _require_folder(command.out)
+        require_folder(command.out)
     for listing in experiment.listings():
         alias = f" ({listing.alias})" if listing.alias else ""
         print(f"{listing.name}{alias}")
@@ -47,7 +47,7 @@ def list_runs(command: List) -> int:
     if command.out == RUNS and not RUNS.exists():
         print("No runs yet; `toyicl run fig2 --quick` makes the first.")
         return 0
-    _require_folder(command.out)
+    require_folder(command.out)
     for folder in sorted(path for path in command.out.iterdir() if path.is_dir()):
         for line in describe(folder):
             print(line)
@@ -123,7 +123,7 @@ def _write_report(command: Verify, chapters: "Sequence[Chapter]", out: Path) -> 
 def _require_consistent(command: Verify) -> None:
     """Raises BadInput for options that exclude each other."""
     if command.out is not None:
-        _require_folder(command.out)
+        require_folder(command.out)
     if command.html and (command.out is None or command.experiments):
         raise BadInput(
             "html needs --out, the folder that the report is written into, and all experiments, "
@@ -221,7 +221,8 @@ def former_place(out: Path, listing: Listing) -> Path | None:
     return folder if former and folder != experiment.place(out, listing) else None
 
 
-def _require_folder(out: Path) -> None:
+def require_folder(out: Path, rule: str = "out must be a folder of runs") -> None:
+    """Raises BadInput, with a rule that names the option, for anything but a folder that exists."""
     if not out.is_dir():
         problem = "is a file" if out.exists() else "does not exist"
-        raise BadInput(f"out must be a folder of runs, got {out}, which {problem}")
+        raise BadInput(f"{rule}, got {out}, which {problem}")

@@ -98,9 +98,8 @@ def _lock(folder: Path, held: contextlib.ExitStack, warn: Callable[[str], None])
             "other process should use it now"
         )
         return
-    with contextlib.suppress(
-        OSError
-    ):  # the file is a help for others, and the lock does without it
+    # The file tells other processes who holds the lock, which does not depend on it.
+    with contextlib.suppress(OSError):
         holder.write_text(str(os.getpid()), encoding="utf-8")
         held.callback(holder.unlink, missing_ok=True)
 
