@@ -46,14 +46,19 @@ SMALL = {
 CHANGES = {
     "attention_maps": {"rates": (0.1,)},
     "classroom": {"softmax_fractions": (0.0, 1.0), "depth": 2},
+    "context_sizes": {"sizes": (3, 4)},
     "cosine_blindness": {"depth": 2},
     "departure_map": {"values": (0.0, 1.0), "second_values": (0.0, 1.0)},
     "dual_form": {"epochs": 1},
     "false_labels": {"rates": (0.1,)},
     "fig01_roll_out": {"depth": 3},
     "fig02_one_step": {"sizes": (3, 4)},
+    "fig09_weights": {"most_heads": 4},
+    "fig10_damping": {"depth": 3},
     "fig13_curvature": {"sizes": (4, 5)},
+    "fig16_fixed_tasks": {"counts": (4, 8)},
     "linearised_finetuning": {"factors": (1.0, 0.1), "rates": (0.1,)},
+    "noisy_labels": {"replaced": (0, 2)},
     "prop1_equivalence": {"depth": 3},
     "prop2_features": {"depth": 2, "width": 5},
     "regression_finetuning": {"rates": (0.1,)},
@@ -67,7 +72,6 @@ CHANGES = {
 SADDLES = {"saddle_loss", "nearest_saddle"}
 ADDED = {
     "classroom": SADDLES,
-    "fig02_one_step": SADDLES,
 }
 """Variables that an experiment has measured since its checked-in results were saved."""
 
