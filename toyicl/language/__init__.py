@@ -1,0 +1,1 @@
+"""Pretrained language models: a Llama-like decoder, loaded from a file, with its activations."""
