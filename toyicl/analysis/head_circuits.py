@@ -98,8 +98,3 @@ def untrained(key: jax.Array, found: HeadCircuits) -> HeadCircuits:
     return HeadCircuits(
         jax.random.normal(left, found.left.shape), jax.random.normal(right, found.right.shape)
     )
-
-
-def at_distance(found: HeadCircuits, rotation: jax.Array) -> HeadCircuits:
-    """Key-query circuits W_K^T R W_Q of tokens whose distance rotates queries by R, (k, k)."""
-    return found._replace(right=rotation @ found.right)

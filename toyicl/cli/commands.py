@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from toyicl.cli import parsing, training
-from toyicl.cli.options import Demo, Departures, Draw, Floors, Gather, List, Run, Verify
+from toyicl.cli.options import Circuits, Demo, Departures, Draw, Floors, Gather, List, Run, Verify
 from toyicl.core.errors import BadInput, BadSetting
 from toyicl.harness import experiment
 
@@ -17,6 +17,7 @@ COMMANDS: dict[str, type] = {
     "draw": Draw,
     "verify": Verify,
     "floors": Floors,
+    "circuits": Circuits,
     "demo": Demo,
 }
 

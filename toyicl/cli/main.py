@@ -12,7 +12,7 @@ from typing import Any
 
 from toyicl.cli import commands, gathering, saved, training
 from toyicl.cli.console import InterruptHandler, exit_status, machine_errors
-from toyicl.cli.options import Demo, Departures, Draw, Floors, Gather, List, Run, Verify
+from toyicl.cli.options import Circuits, Demo, Departures, Draw, Floors, Gather, List, Run, Verify
 from toyicl.core import strict_json
 from toyicl.core.errors import BadInput, BadSetting, Unfinished
 
@@ -60,6 +60,10 @@ def carry_out(words: Sequence[str], interrupts: InterruptHandler) -> int:
             return saved.draw(command)
         case Verify():
             return saved.verify(command)
+        case Circuits():
+            from toyicl.cli.circuits import circuits
+
+            return circuits(command)
         case Demo():
             return training.demo(command, interrupts)
         case _:

