@@ -152,7 +152,8 @@ class Decoder(nnx.Module):
         """The past before the first token."""
         sizes = self.architecture
         shape = (sizes.layers, sizes.key_value_heads, 0, sizes.key_size)
-        return Past(jnp.zeros(shape), jnp.zeros(shape))
+        nothing = jnp.zeros(shape, self.embedding[...].dtype)
+        return Past(nothing, nothing)
 
     def read(self, tokens: jax.Array, past: Past | None = None) -> tuple[Reading, Past]:
         """Activations at tokens (T,), whose past is given, and the past of the tokens after them."""
@@ -197,7 +198,7 @@ class Decoder(nnx.Module):
         )
         scores = jnp.einsum("gjtk,gsk->gjts", grouped, keys) / jnp.sqrt(float(sizes.key_size))
         seen = jnp.arange(keys.shape[1])[None] <= positions[:, None]
-        attention = jax.nn.softmax(jnp.where(seen, scores, -jnp.inf), axis=-1)
+        attention = jax.nn.softmax(jnp.where(seen[None, None], scores, -jnp.inf), axis=-1)
         read = jnp.einsum("gjts,gsk->gjtk", attention, values).reshape(queries.shape)
         attended = jnp.einsum("htk,hwk->tw", read, output)
         return attended, scores.reshape(sizes.heads, *scores.shape[2:]), queries, Past(keys, values)
@@ -214,7 +215,8 @@ class Decoder(nnx.Module):
 
 def rms_norm(rows: jax.Array, gain: jax.Array, epsilon: float) -> jax.Array:
     """Rows (..., n) divided by their root mean square, times a gain (n,)."""
-    return rows * jax.lax.rsqrt(jnp.mean(rows**2, axis=-1, keepdims=True) + epsilon) * gain
+    factor = jax.lax.rsqrt(jnp.mean(rows**2, axis=-1, keepdims=True) + epsilon)
+    return rows * factor * gain.reshape((1,) * (rows.ndim - 1) + gain.shape)
 
 
 def rotate(rows: jax.Array, positions: jax.Array, base: float) -> jax.Array:
@@ -225,8 +227,9 @@ def rotate(rows: jax.Array, positions: jax.Array, base: float) -> jax.Array:
     """
     size = rows.shape[-1]
     rates = base ** (-jnp.arange(0, size, 2) / size)
-    angles = positions[:, None] * rates
-    cosine, sine = jnp.cos(angles), jnp.sin(angles)
+    angles = positions[:, None] * rates[None]
+    angles = angles.reshape((1,) * (rows.ndim - 2) + angles.shape)
+    cosine, sine = (turn(angles).astype(rows.dtype) for turn in (jnp.cos, jnp.sin))
     even, odd = rows[..., 0::2], rows[..., 1::2]
     turned = jnp.stack([even * cosine - odd * sine, even * sine + odd * cosine], axis=-1)
     return turned.reshape(rows.shape)
