@@ -194,7 +194,7 @@ class Decoder(nnx.Module):
         keys = jnp.concatenate([past.keys, rotate(keys, positions, sizes.rotary_base)], axis=1)
         values = jnp.concatenate([past.values, values], axis=1)
         grouped = rotate(queries, positions, sizes.rotary_base).reshape(
-            sizes.key_value_heads, -1, *queries.shape[1:]
+            sizes.key_value_heads, sizes.heads // sizes.key_value_heads, *queries.shape[1:]
         )
         scores = jnp.einsum("gjtk,gsk->gjts", grouped, keys) / jnp.sqrt(float(sizes.key_size))
         seen = jnp.arange(keys.shape[1])[None] <= positions[:, None]
