@@ -58,8 +58,8 @@ CONTROLLED = (
 """Variables that are measured at both stages."""
 
 
-@named_in_errors
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class DepartureSweep:
     """Settings of a sweep along one factor, or over two."""
 
