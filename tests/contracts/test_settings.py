@@ -66,6 +66,7 @@ OF_KIND = {
 TRACED = {
     int: {"array of whole numbers of JAX"},
     float: {"array of whole numbers of JAX", "array of numbers of JAX"},
+    tuple[float, ...]: {"array of whole numbers of JAX", "array of numbers of JAX"},
 }
 """Kinds that the annotation of a leaf of a pytree accepts as well."""
 

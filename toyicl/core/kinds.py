@@ -89,9 +89,17 @@ def _has_entries(value: jax.Array, kinds: Any) -> bool:
 
 
 def _is_tuple(inner: tuple[Any, ...], value: Any, *, traced: bool) -> bool:
-    """Whether a value is a tuple whose entries are of the given kinds; `...` repeats the first one."""
+    """Whether a value is a tuple whose entries are of the given kinds; `...` repeats the first one.
+
+    Numbers that may be traced may also be an array, or a matrix by its rows.
+    """
+    numbers = traced and inner[-1:] == (...,) and inner[0] in SCALARS
+    if numbers and isinstance(value, jax.Array):
+        return _has_entries(value, SCALARS[inner[0]])
     if not isinstance(value, tuple):
         return False
+    if numbers and value and all(isinstance(row, tuple) for row in value):
+        return all(_is_tuple(inner, row, traced=traced) for row in value)
     kinds = (inner[0],) * len(value) if inner[-1:] == (...,) else inner
     same_length = len(kinds) == len(value)
     return same_length and all(
