@@ -160,6 +160,11 @@ def test_the_classes_are_found():
             lambda: LinearRegression(input_range=np.ones(())),
             "LinearRegression.input_range must be a number, got array(1.)",
         ),
+        (
+            lambda: LinearRegression(covariance=np.eye(2)),
+            "LinearRegression.covariance must be a tuple of numbers or None, "
+            "got array([[1., 0.], [0., 1.]])",
+        ),
         (lambda: Mixture(base=3), "Mixture.base must be a LinearRegression, got 3"),
         (lambda: StartFrom(learner=3), "StartFrom.learner must be a Learner, got 3"),
     ],

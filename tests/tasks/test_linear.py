@@ -234,6 +234,7 @@ BAD = [
     ("label_noise", -0.1, "a finite number of at least 0"),
     ("distractors", 11, "a whole number between 0 and context_size (10)"),
     ("distractor_scale", -1.0, "a finite number of at least 0"),
+    ("covariance", (), MATRIX),
     ("covariance", (1.0,), MATRIX),
     ("covariance", (1.0, 0.0), MATRIX),
     ("covariance", (1.0, -1.0), MATRIX),
