@@ -128,7 +128,7 @@ def test_covariance_of_normal_inputs(covariance, matrix):
         np.testing.assert_allclose(np.cov(points), matrix, atol=0.08)
 
 
-@pytest.mark.parametrize("covariance", [(2.0, 0.6, 0.6, 0.5), (2.0, 0.5), MIXED])
+@pytest.mark.parametrize("covariance", [(2.0, 0.6, 0.6, 0.5), (2.0, 0.5), jnp.array(MIXED)])
 def test_a_covariance_may_pass_through_jit(covariance, close):
     task = replace(SMALL, covariance=covariance)
     close(sample(task, 3).x, task.sample(KEY, 3).x)
@@ -234,6 +234,7 @@ BAD = [
     ("label_noise", -0.1, "a finite number of at least 0"),
     ("distractors", 11, "a whole number between 0 and context_size (10)"),
     ("distractor_scale", -1.0, "a finite number of at least 0"),
+    ("covariance", (), MATRIX),
     ("covariance", (1.0,), MATRIX),
     ("covariance", (1.0, 0.0), MATRIX),
     ("covariance", (1.0, -1.0), MATRIX),

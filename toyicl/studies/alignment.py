@@ -30,8 +30,8 @@ References = Mapping[str, Learner]
 """References by their labels, such as "gd"."""
 
 
-@named_in_errors
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Study:
     """Settings of a figure about one model on linear regression."""
 
@@ -65,8 +65,8 @@ class Study:
         return self.task.sample(jax.random.key(2022), self.evaluation_episodes)
 
 
-@named_in_errors
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class DeepStudy(Study):
     """Settings of a figure that compares several layers with GD++, which has no effect at one step."""
 

@@ -120,7 +120,8 @@ class LinearRegression:
             rule = f"a whole number between 0 and context_size ({self.context_size})"
             require(allowed, "distractors", rule, self.distractors)
         entries = jax.tree.leaves(self.covariance)
-        if entries and not any(isinstance(entry, jax.core.Tracer) for entry in entries):
+        traced = any(isinstance(entry, jax.core.Tracer) for entry in entries)
+        if self.covariance is not None and not traced:
             _require_covariance(self.covariance, self.dim)
 
     def scaled(self, factor: float | jax.Array) -> "LinearRegression":
