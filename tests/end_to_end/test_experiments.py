@@ -90,6 +90,8 @@ OPTIONS = {
     "linearised_finetuning": f"{SHORT} {FEW_TASKS} --settings.factors 1 0.1 0.01",
     "preconditioned": f"{SHORT} {FEW}",
     "departure_map": f"{SHORT} {FEW} --settings.values 0 1 --settings.second-values 0 1",
+    "linear_limit": "--settings.points=20000 --settings.episodes=200 --settings.best-sizes 10 640",
+    "growing_context": f"{SHORT} {FEW} --settings.sizes 10 640",
     "prop1_equivalence": "",
     "prop2_features": "--settings.episodes=5",
     "prop3_copying": "",

@@ -57,6 +57,8 @@ CHANGES = {
     "fig10_damping": {"depth": 3},
     "fig13_curvature": {"sizes": (4, 5)},
     "fig16_fixed_tasks": {"counts": (4, 8)},
+    "growing_context": {"sizes": (3, 6)},
+    "linear_limit": {"points": 9000, "best_sizes": (5,)},
     "linearised_finetuning": {"factors": (1.0, 0.1), "rates": (0.1,)},
     "noisy_labels": {"replaced": (0, 2)},
     "prop1_equivalence": {"depth": 3},

@@ -20,9 +20,11 @@ from toyicl.tasks.linear import LinearRegression
 from toyicl.theory.gram_spectrum import require_no_distractors
 
 FARTHEST, SPACING = 9.0, 0.05
-"""Ends of the grid of z, beyond which a normal distribution has mass 1e-19, and its step."""
+"""Ends of the grid of z, beyond which a normal distribution has mass 1e-19, and its largest step."""
 LOG_SPACING = 0.2
 """Step of the grid of u = log t in `head_moments`."""
+LARGEST_EXPONENT = 300.0
+"""Bound on log v, where v^2 is finite and exp(-v) is 0."""
 LENGTHS = 48
 """Nodes of the quadrature over the length of the query."""
 SMALLEST_WEIGHT = 1e-17
@@ -71,13 +73,14 @@ def head_moments(slopes: np.ndarray, points: int) -> HeadMoments:
 
 def _moments_at(slope: float, points: int) -> tuple[float, float]:
     """E (sum_i p_i z_i)^2 and E sum_i p_i^2 at one slope."""
-    z = np.arange(-FARTHEST, FARTHEST + SPACING / 2, SPACING)
+    steep = abs(slope)
+    spacing = min(SPACING, 0.25 / max(steep, 1.0))
+    z = np.arange(-FARTHEST, FARTHEST + spacing / 2, spacing)
     normal = np.exp(-(z**2) / 2)
     normal /= normal.sum()
-    steep = abs(slope)
-    lowest = -20 - steep**2 - math.log(points) / 2
+    lowest = -20 - min(steep, FARTHEST) * steep - math.log(points) / 2
     u = np.arange(lowest, 4 + FARTHEST * steep, LOG_SPACING)
-    v = np.exp(u[:, None] + slope * z)
+    v = np.exp(np.minimum(u[:, None] + slope * z[None], LARGEST_EXPONENT))
     decay = np.exp(-v)
     remaining = decay @ normal
     once, twice = v * decay, v**2 * decay
