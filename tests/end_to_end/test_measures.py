@@ -63,6 +63,7 @@ CHANGES = {
     "noisy_labels": {"replaced": (0, 2)},
     "prop1_equivalence": {"depth": 3},
     "prop2_features": {"depth": 2, "width": 5},
+    "recurrent_learners": {"sizes": (2, 3)},
     "regression_finetuning": {"rates": (0.1,)},
     "token_clip": {"depths": (2, 3), "clips": (1.0,)},
     "single_factors": {"factors": ("attention.softmax", "task.anisotropy")},

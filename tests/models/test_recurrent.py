@@ -87,10 +87,14 @@ def test_initial_weights_scale_with_their_setting(cell):
         RecurrentArchitecture(cell=cell, init_scale=scale)(TASK, jax.random.key(0))
         for scale in (0.25, 1.0)
     )
-    pairs = [(small.readout.kernel, large.readout.kernel)] if cell == "lstm" else [
-        (small.gate, large.gate),
-        (small.output, large.output),
-    ]
+    pairs = (
+        [(small.readout.kernel, large.readout.kernel)]
+        if cell == "lstm"
+        else [
+            (small.gate, large.gate),
+            (small.output, large.output),
+        ]
+    )
     for one, other in pairs:
         np.testing.assert_allclose(2 * one[...], other[...], rtol=1e-6)
 

@@ -87,9 +87,7 @@ class LSTM(nnx.Module):
     affine function of the hidden state after the query. The cell is that of Flax.
     """
 
-    def __init__(
-        self, architecture: RecurrentArchitecture, dim: int, outputs: int, key: jax.Array
-    ):
+    def __init__(self, architecture: RecurrentArchitecture, dim: int, outputs: int, key: jax.Array):
         width, dtype = architecture.width, jnp.result_type(float)
         rngs, kernel = nnx.Rngs(key), _kernel(architecture.init_scale)
         self.cell = nnx.OptimizedLSTMCell(
@@ -131,9 +129,7 @@ class GatedLinearRecurrence(nnx.Module):
     the gated recurrences of Zucchet et al. (2023) can perform linear attention.
     """
 
-    def __init__(
-        self, architecture: RecurrentArchitecture, dim: int, outputs: int, key: jax.Array
-    ):
+    def __init__(self, architecture: RecurrentArchitecture, dim: int, outputs: int, key: jax.Array):
         width, size = architecture.width, dim + outputs
         keys = jax.random.split(key, 4)
         draw = _kernel(architecture.init_scale)

@@ -19,15 +19,15 @@ from toyicl.core.config import require, require_positive, require_size
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory.gram_spectrum import require_no_distractors
 
-FARTHEST, SPACING = 9.0, 0.05
-"""Ends of the grid of z, beyond which a normal distribution has mass 1e-19, and its largest step."""
-LOG_SPACING = 0.2
+FARTHEST, SPACING = 8.5, 0.06
+"""Ends of the grid of z, beyond which a normal distribution has mass 1e-17, and its largest step."""
+LOG_SPACING = 0.3
 """Step of the grid of u = log t in `head_moments`."""
 LARGEST_EXPONENT = 300.0
 """Bound on log v, where v^2 is finite and exp(-v) is 0."""
-LENGTHS = 48
+LENGTHS = 32
 """Nodes of the quadrature over the length of the query."""
-SMALLEST_WEIGHT = 1e-17
+SMALLEST_WEIGHT = 1e-14
 """Nodes of smaller weight are left out."""
 LARGEST_SLOPE = 4.0
 """Upper bound of the search for the best scale, relative to 1 / (tau^2 sqrt(d))."""
@@ -74,7 +74,7 @@ def head_moments(slopes: np.ndarray, points: int) -> HeadMoments:
 def _moments_at(slope: float, points: int) -> tuple[float, float]:
     """E (sum_i p_i z_i)^2 and E sum_i p_i^2 at one slope."""
     steep = abs(slope)
-    spacing = min(SPACING, 0.25 / max(steep, 1.0))
+    spacing = min(SPACING, 0.4 / max(steep, 1.0))
     z = np.arange(-FARTHEST, FARTHEST + spacing / 2, spacing)
     normal = np.exp(-(z**2) / 2)
     normal /= normal.sum()
@@ -120,7 +120,7 @@ def softmax_head_optimum(task: LinearRegression) -> HeadOptimum:
         return _zero(task) - slope**2 / curve
 
     found = minimize_scalar(
-        loss, bounds=(1e-3, LARGEST_SLOPE), method="bounded", options={"xatol": 1e-5}
+        loss, bounds=(1e-3, LARGEST_SLOPE), method="bounded", options={"xatol": 1e-4}
     )
     scale = float(found.x) * unit
     slope, curve = _quadratic(task, scale)
