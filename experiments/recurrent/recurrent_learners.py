@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import xarray as xr
 from flax import nnx
 from matplotlib.axes import Axes
@@ -26,6 +25,7 @@ from toyicl.analysis import metrics
 from toyicl.core.config import named_in_errors, require_different, require_size
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import catalogue
+from toyicl.harness.claim_values import at_stage
 from toyicl.harness.evaluation import Value
 from toyicl.models.recurrent import of_size
 from toyicl.models.transformer import Architecture
@@ -213,26 +213,20 @@ def _training(axes: Axes, results: xr.Dataset) -> None:
     axes.legend()
 
 
-def _trained(name: str, learner: str) -> Value:
-    """A variable of a trained learner, (inputs, seed)."""
-    return lambda results: results[name].sel(stage="trained", learner=learner, drop=True)
-
-
-def _over(learner: str, other: str) -> Value:
-    """The loss of a learner over the mean loss of another one, (inputs, seed)."""
-    return lambda results: (
-        _trained("loss", learner)(results) / _trained("loss", other)(results).mean("seed")
-    )
+def _over_attention(results: xr.Dataset) -> xr.DataArray:
+    """The loss of the LSTM over the mean loss of attention of as many parameters, (inputs, seed)."""
+    losses = results.loss.sel(stage="trained", drop=True)
+    return losses.sel(learner=LSTM, drop=True) / losses.sel(learner=DEEP, drop=True).mean("seed")
 
 
 CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        "RECURRENT-linear": _trained("over_step", LINEAR),
-        "RECURRENT-linear-explained": _trained("unexplained", LINEAR),
-        "RECURRENT-linear-cosine": _trained("model_cosine", LINEAR),
-        "RECURRENT-lstm": _trained("over_step", LSTM),
-        "RECURRENT-lstm-explained": _trained("unexplained", LSTM),
-        "RECURRENT-lstm-attention": _over(LSTM, DEEP),
+        "RECURRENT-linear": at_stage("over_step"),
+        "RECURRENT-linear-explained": at_stage("unexplained"),
+        "RECURRENT-linear-cosine": at_stage("model_cosine"),
+        "RECURRENT-lstm": at_stage("over_step"),
+        "RECURRENT-lstm-explained": at_stage("unexplained"),
+        "RECURRENT-lstm-attention": _over_attention,
     },
 )
