@@ -63,6 +63,8 @@ class Settings:
     """The training at every size."""
     sizes: tuple[int, ...] = (10, 20, 40, 80, 160, 320, 640)
     """Context sizes N."""
+    max_seeds: int = 3
+    """Largest number of seeds of each size."""
     evaluation_episodes: int = 5000
     """Number of held-out pairs of episodes."""
 
@@ -74,6 +76,7 @@ class Settings:
         require_increasing("sizes", self.sizes)
         for size in self.sizes:
             require_size("sizes", size, least=2)
+        require_size("max_seeds", self.max_seeds)
         largest = self.with_size(max(self.sizes))
         require_episodes("evaluation_episodes", self.evaluation_episodes, largest)
 
@@ -93,8 +96,9 @@ QUICK = replace(
 
 def trainings(settings: Settings) -> dict[str, Job]:
     """One training for each context size."""
+    training, most = settings.training, settings.max_seeds
     return {
-        f"{size} points": Job(settings.model, settings.with_size(size), settings.training)
+        f"{size} points": Job(settings.model, settings.with_size(size), training, max_seeds=most)
         for size in settings.sizes
     }
 

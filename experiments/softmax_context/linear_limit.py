@@ -53,7 +53,7 @@ class Settings:
     """Factor on the scores x_i . x_q of the head."""
     sizes: tuple[int, ...] = tuple(PUBLISHED)
     """Context sizes N."""
-    points: int = 40_000_000
+    points: int = 20_000_000
     """Context points that are simulated for each size: points / N episodes, and at most `episodes`."""
     episodes: int = 100_000
     """Largest number of simulated episodes for each size."""
