@@ -17,6 +17,7 @@ from toyicl import algorithms, models
 from toyicl.models.causal import CausalArchitecture
 from toyicl.models.construction import gradient_descent_transformer, softmax_heads
 from toyicl.models.feature_descent import MetaLearner
+from toyicl.models.recurrent import RecurrentArchitecture
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks import LinearRegression
 
@@ -69,6 +70,8 @@ LEARNERS = {
     "separate tokens": model(Architecture(tokens="separate", depth=2, init_scale=1.0)),
     "causal transformer": model(CausalArchitecture(width=8, heads=2, mlp_size=5)),
     "linear causal transformer": model(CausalArchitecture(attention="linear", width=8, heads=2)),
+    "LSTM": model(RecurrentArchitecture(width=4)),
+    "gated linear recurrence": model(RecurrentArchitecture(cell="linear", width=4)),
     "feature descent": model(MetaLearner(width=4, hidden=5)),
     "constructed transformer": lambda: gradient_descent_transformer(
         0.2, CONTEXT_SIZE, DIM, OUTPUTS, depth=2

@@ -33,7 +33,22 @@ if TYPE_CHECKING:  # so that listing experiments needs none of them
 
     from toyicl.training.loop import Histories, Job
 
-GROUPS = ("von_oswald_2022", "objections", "departures", "dai_2022", "teaching")
+GROUPS = (
+    "von_oswald_2022",
+    "objections",
+    "departures",
+    "dai_2022",
+    "softmax_context",
+    "task_diversity",
+    "prior_mean",
+    "labels_alone",
+    "mixed_noise",
+    "preconditioned_depth",
+    "weight_changes",
+    "rank_one",
+    "recurrent",
+    "teaching",
+)
 """Folders of the experiments, in the order in which they are listed."""
 RESULTS, CHECKPOINT = "results.nc", "checkpoint"
 """Names of a run's results, and of the folder of its checkpoint, in the run's folder."""

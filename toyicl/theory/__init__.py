@@ -15,8 +15,16 @@ from toyicl.theory.gram_spectrum import input_moments, population_loss
 from toyicl.theory.optimal_steps import gd_per_step, gd_shared, gdpp_per_layer, gdpp_shared
 from toyicl.theory.reference_losses import bayes_loss, floors, ridge
 from toyicl.theory.saddles import saddle_losses
+from toyicl.theory.softmax_head import (
+    HeadOptimum,
+    softmax_head_distance,
+    softmax_head_limit_ratio,
+    softmax_head_loss,
+    softmax_head_optimum,
+)
 
 __all__ = [
+    "HeadOptimum",
     "Optimum",
     "bayes_loss",
     "best_scalar_step",
@@ -37,5 +45,9 @@ __all__ = [
     "ridge",
     "saddle_losses",
     "single_head_loss",
+    "softmax_head_distance",
+    "softmax_head_limit_ratio",
+    "softmax_head_loss",
+    "softmax_head_optimum",
     "step_matrix_loss",
 ]
