@@ -14,6 +14,8 @@ from flax import nnx
 
 import toyicl
 from toyicl import algorithms, models
+from toyicl.models.attention import AttentionSettings
+from toyicl.models.attention_mlp import AttentionMLP
 from toyicl.models.causal import CausalArchitecture
 from toyicl.models.construction import gradient_descent_transformer, softmax_heads
 from toyicl.models.feature_descent import MetaLearner
@@ -70,6 +72,9 @@ LEARNERS = {
     "causal transformer": model(CausalArchitecture(width=8, heads=2, mlp_size=5)),
     "linear causal transformer": model(CausalArchitecture(attention="linear", width=8, heads=2)),
     "feature descent": model(MetaLearner(width=4, hidden=5)),
+    "attention then MLP": model(
+        AttentionMLP(attention=AttentionSettings(init_scale=1.0), mlp_size=5)
+    ),
     "constructed transformer": lambda: gradient_descent_transformer(
         0.2, CONTEXT_SIZE, DIM, OUTPUTS, depth=2
     ),

@@ -88,6 +88,7 @@ OPTIONS = {
     "fig16_fixed_tasks": f"--settings.training.steps=4 --settings.training.snapshot-every=2 {FEW}",
     "noisy_labels": f"{SHORT} {FEW}",
     "linearised_finetuning": f"{SHORT} {FEW_TASKS} --settings.factors 1 0.1 0.01",
+    "mlp_update": f"{SHORT} {FEW} --settings.step-sizes 0.5 1",
     "preconditioned": f"{SHORT} {FEW}",
     "departure_map": f"{SHORT} {FEW} --settings.values 0 1 --settings.second-values 0 1",
     "prop1_equivalence": "",

@@ -58,6 +58,7 @@ CHANGES = {
     "fig13_curvature": {"sizes": (4, 5)},
     "fig16_fixed_tasks": {"counts": (4, 8)},
     "linearised_finetuning": {"factors": (1.0, 0.1), "rates": (0.1,)},
+    "mlp_update": {"step_sizes": (0.5, 1.0)},
     "noisy_labels": {"replaced": (0, 2)},
     "prop1_equivalence": {"depth": 3},
     "prop2_features": {"depth": 2, "width": 5},
