@@ -18,6 +18,7 @@ from toyicl.models.attention import AttentionSettings
 from toyicl.models.attention_mlp import AttentionMLP
 from toyicl.models.causal import CausalArchitecture
 from toyicl.models.construction import gradient_descent_transformer, softmax_heads
+from toyicl.models.diagonal import DiagonalArchitecture
 from toyicl.models.feature_descent import MetaLearner
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks import LinearRegression
@@ -71,6 +72,7 @@ LEARNERS = {
     "separate tokens": model(Architecture(tokens="separate", depth=2, init_scale=1.0)),
     "causal transformer": model(CausalArchitecture(width=8, heads=2, mlp_size=5)),
     "linear causal transformer": model(CausalArchitecture(attention="linear", width=8, heads=2)),
+    "diagonal layers": model(DiagonalArchitecture(depth=2, init_scale=0.1)),
     "feature descent": model(MetaLearner(width=4, hidden=5)),
     "attention then MLP": model(
         AttentionMLP(attention=AttentionSettings(init_scale=1.0), mlp_size=5)
