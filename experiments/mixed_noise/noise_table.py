@@ -2,7 +2,7 @@
 
 Table 1 of Vladymyrov et al. (2024): linear regression with ten standard normal inputs and weights,
 twenty points, and label noise of a scale sigma ~ U(0, s) that is drawn for each episode. All values are
-the loss minus that of ridge regression with the known sigma. One linear layer is compared with its exact
+losses minus that of ridge regression with the known sigma. One linear layer is compared with its
 optimum. Ridge regression has a constant penalty, that of the estimated noise, or a function of the
 estimate that is trained. Two layers have full or diagonal weights, and are compared with the best two
 steps of GD++, which cannot depend on the noise.
@@ -218,12 +218,8 @@ def _rows(values: dict[str, Value], exact: dict[str, str]) -> panels.Panel:
         noises = results.noise.values
         for (name, value), (color, line) in zip(values.items(), panels.LOOKS, strict=False):
             found = value(results)
-            for _, seed in (
-                found.expand_dims("seed").groupby("seed")
-                if ("seed" not in found.dims)
-                else found.groupby("seed")
-            ):
-                axes.plot(noises, seed.values.ravel(), "o", color=color, markersize=4, alpha=0.7)
+            for seed in found.transpose(..., "noise").values.reshape(-1, len(noises)):
+                axes.plot(noises, seed, "o", color=color, markersize=4, alpha=0.7)
             axes.plot([], [], "o", color=color, label=name)
             if name in exact:
                 axes.plot(noises, results[exact[name]], line, color=color, linewidth=1)

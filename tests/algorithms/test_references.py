@@ -16,6 +16,7 @@ from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentP
 from toyicl.algorithms.ridge import AdaptiveRidge, LeastSquares, Ridge, TunedAdaptiveRidge
 from toyicl.analysis import metrics
 from toyicl.core.episode import predict
+from toyicl.core.errors import BadInput
 from toyicl.tasks.linear import LinearRegression
 
 # Every size is compiled anew: few examples, and a failing one is not searched for a smaller one.

@@ -89,6 +89,7 @@ OPTIONS = {
     "noisy_labels": f"{SHORT} {FEW}",
     "linearised_finetuning": f"{SHORT} {FEW_TASKS} --settings.factors 1 0.1 0.01",
     "mlp_update": f"{SHORT} {FEW} --settings.step-sizes 0.5 1",
+    "noise_table": f"{SHORT} {FEW} {short('two-layer-training')}",
     "preconditioned": f"{SHORT} {FEW}",
     "departure_map": f"{SHORT} {FEW} --settings.values 0 1 --settings.second-values 0 1",
     "prop1_equivalence": "",
@@ -99,9 +100,14 @@ OPTIONS = {
     " --settings.candidate-training.snapshot-every=2 --settings.candidate-training.batch-size=8",
     "other_tasks": f"{SHORT} {FEW}",
     "token_clip": f"{SHORT} {FEW} --settings.depths 2 3 --settings.clips 1 10",
+    "zero_shot_weights": f"{SHORT} {FEW_TASKS}",
     "views": "--settings.episodes=5 --settings.steps=3",
 }
 UNJUDGED = {
+    "noise_table": {
+        f"MIX-{row}-{s}" for row in ("one", "constant", "adaptive", "tuned") for s in (1, 7)
+    }
+    | {f"MIX-{row}-0" for row in ("diagonal", "full")},
     "update_similarity": {"CR-10-1024"},
     "fig06_shifts": {"VO-6-2"},
     "token_clip": {"CLIP-binds"},

@@ -67,6 +67,7 @@ CHANGES = {
     "single_factors": {"factors": ("attention.softmax", "task.anisotropy")},
     "softmax_identities": {"depth": 2, "queries": 6},
     "update_similarity": {"rates": (0.1,), "draws": (64, 1024)},
+    "zero_shot_weights": {"rates": (0.1,)},
     "views": {"steps": 2},
 }
 """Values of settings that only one experiment has, or that it needs."""
