@@ -105,9 +105,8 @@ OPTIONS = {
 }
 UNJUDGED = {
     "noise_table": {
-        f"MIX-{row}-{s}" for row in ("one", "constant", "adaptive", "tuned") for s in (1, 7)
-    }
-    | {f"MIX-{row}-0" for row in ("diagonal", "full")},
+        f"MIX-{row}-{noise}" for row in ("one", "constant", "adaptive", "tuned") for noise in (1, 7)
+    },
     "update_similarity": {"CR-10-1024"},
     "fig06_shifts": {"VO-6-2"},
     "token_clip": {"CLIP-binds"},
