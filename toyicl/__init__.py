@@ -13,7 +13,7 @@ _NAMES = {
     "models.transformer": ("Architecture", "Transformer"),
     "algorithms.gradient_descent": ("GradientDescent", "GradientDescentPlusPlus"),
     "algorithms.token_descent": ("TokenDescent",),
-    "algorithms.ridge": ("AdaptiveRidge", "LeastSquares", "Ridge"),
+    "algorithms.ridge": ("AdaptiveRidge", "LeastSquares", "Ridge", "TunedAdaptiveRidge"),
     "algorithms.iterative": (
         "Chebyshev",
         "ConjugateGradients",

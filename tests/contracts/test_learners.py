@@ -14,8 +14,11 @@ from flax import nnx
 
 import toyicl
 from toyicl import algorithms, models
+from toyicl.models.attention import AttentionSettings
+from toyicl.models.attention_mlp import AttentionMLP
 from toyicl.models.causal import CausalArchitecture
 from toyicl.models.construction import gradient_descent_transformer, softmax_heads
+from toyicl.models.diagonal import DiagonalArchitecture
 from toyicl.models.feature_descent import MetaLearner
 from toyicl.models.recurrent import RecurrentArchitecture
 from toyicl.models.transformer import Architecture, Transformer
@@ -72,7 +75,11 @@ LEARNERS = {
     "linear causal transformer": model(CausalArchitecture(attention="linear", width=8, heads=2)),
     "LSTM": model(RecurrentArchitecture(width=4)),
     "gated linear recurrence": model(RecurrentArchitecture(cell="linear", width=4)),
+    "diagonal layers": model(DiagonalArchitecture(depth=2, init_scale=0.1)),
     "feature descent": model(MetaLearner(width=4, hidden=5)),
+    "attention then MLP": model(
+        AttentionMLP(attention=AttentionSettings(init_scale=1.0), mlp_size=5)
+    ),
     "constructed transformer": lambda: gradient_descent_transformer(
         0.2, CONTEXT_SIZE, DIM, OUTPUTS, depth=2
     ),

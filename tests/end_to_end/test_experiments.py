@@ -88,6 +88,8 @@ OPTIONS = {
     "fig16_fixed_tasks": f"--settings.training.steps=4 --settings.training.snapshot-every=2 {FEW}",
     "noisy_labels": f"{SHORT} {FEW}",
     "linearised_finetuning": f"{SHORT} {FEW_TASKS} --settings.factors 1 0.1 0.01",
+    "mlp_update": f"{SHORT} {FEW} --settings.step-sizes 0.5 1",
+    "noise_table": f"{SHORT} {FEW} {short('two-layer-training')}",
     "preconditioned": f"{SHORT} {FEW}",
     "departure_map": f"{SHORT} {FEW} --settings.values 0 1 --settings.second-values 0 1",
     "linear_limit": "--settings.points=20000 --settings.episodes=200 --settings.best-sizes 10 640",
@@ -101,9 +103,13 @@ OPTIONS = {
     " --settings.candidate-training.snapshot-every=2 --settings.candidate-training.batch-size=8",
     "other_tasks": f"{SHORT} {FEW}",
     "token_clip": f"{SHORT} {FEW} --settings.depths 2 3 --settings.clips 1 10",
+    "zero_shot_weights": f"{SHORT} {FEW_TASKS}",
     "views": "--settings.episodes=5 --settings.steps=3",
 }
 UNJUDGED = {
+    "noise_table": {
+        f"MIX-{row}-{noise}" for row in ("one", "constant", "adaptive", "tuned") for noise in (1, 7)
+    },
     "update_similarity": {"CR-10-1024"},
     "fig06_shifts": {"VO-6-2"},
     "token_clip": {"CLIP-binds"},

@@ -60,6 +60,7 @@ CHANGES = {
     "growing_context": {"sizes": (3, 6)},
     "linear_limit": {"points": 9000, "best_sizes": (5,)},
     "linearised_finetuning": {"factors": (1.0, 0.1), "rates": (0.1,)},
+    "mlp_update": {"step_sizes": (0.5, 1.0)},
     "noisy_labels": {"replaced": (0, 2)},
     "prop1_equivalence": {"depth": 3},
     "prop2_features": {"depth": 2, "width": 5},
@@ -69,6 +70,7 @@ CHANGES = {
     "single_factors": {"factors": ("attention.softmax", "task.anisotropy")},
     "softmax_identities": {"depth": 2, "queries": 6},
     "update_similarity": {"rates": (0.1,), "draws": (64, 1024)},
+    "zero_shot_weights": {"rates": (0.1,)},
     "views": {"steps": 2},
 }
 """Values of settings that only one experiment has, or that it needs."""

@@ -16,7 +16,7 @@ from toyicl.algorithms.kernel import (
     NadarayaWatson,
     NearestNeighbour,
 )
-from toyicl.algorithms.ridge import AdaptiveRidge, LeastSquares, Ridge
+from toyicl.algorithms.ridge import AdaptiveRidge, LeastSquares, Ridge, TunedAdaptiveRidge
 from toyicl.algorithms.token_descent import TokenDescent
 
 __all__ = [
@@ -37,4 +37,5 @@ __all__ = [
     "PreconditionedGradientDescent",
     "Ridge",
     "TokenDescent",
+    "TunedAdaptiveRidge",
 ]

@@ -3,6 +3,7 @@
 from toyicl.tasks.dynamics import Dynamics
 from toyicl.tasks.fixed_set import FixedSet
 from toyicl.tasks.linear import DerivedTask, LinearRegression, Task
+from toyicl.tasks.mixed_noise import MixedNoise
 from toyicl.tasks.nonlinear import TeacherRegression
 from toyicl.tasks.prompts import Classification, SequenceRegression
 from toyicl.tasks.recall import Mixture, Recall
@@ -14,6 +15,7 @@ __all__ = [
     "Dynamics",
     "FixedSet",
     "LinearRegression",
+    "MixedNoise",
     "Mixture",
     "Recall",
     "SequenceRegression",
