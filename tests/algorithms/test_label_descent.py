@@ -1,4 +1,4 @@
-"""Descent on labels against a loop in NumPy, gradient descent, transformers, and its best parameters."""
+"""Descent on labels against a loop, gradient descent, transformers, and its best parameters."""
 
 import jax
 import jax.numpy as jnp
