@@ -35,7 +35,7 @@ from toyicl.core.episode import Learner
 from toyicl.harness import catalogue
 from toyicl.harness.evaluation import Value
 from toyicl.models.construction import layer_circuits, with_circuits
-from toyicl.models.transformer import Architecture, Transformer
+from toyicl.models.transformer import Transformer
 from toyicl.plots import figures, panels
 from toyicl.studies.alignment import Study
 from toyicl.training import recipes

@@ -40,7 +40,7 @@ from toyicl.tasks.linear import LinearRegression
 from toyicl.theory.closed_form import Optimum
 from toyicl.theory.correlated_inputs import input_covariance
 from toyicl.training import recipes
-from toyicl.training.loop import Histories, Job
+from toyicl.training.loop import Histories, History, Job
 from toyicl.training.step import Training
 
 SCALES = (1.0, 1.0, 0.5, 0.25, 1.0)
@@ -107,10 +107,7 @@ def _name(depth: int) -> str:
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Losses of layers and of plain and preconditioned steps, and the matrices of the layers."""
     parts = {
-        depth: _compared(settings, histories[_name(depth)].final, depth).assign_coords(
-            seed=("seed", histories[_name(depth)].seeds, {"role": "seed"})
-        )
-        for depth in settings.depths
+        depth: _compared(settings, histories[_name(depth)], depth) for depth in settings.depths
     }
     return side_by_side(parts, "layers")
 
@@ -139,8 +136,8 @@ def _learner(settings: Settings, name: str, best: Optimum) -> Learner:
     return PreconditionedGradientDescent(rates[:, None, None] * inverse, best.steps)
 
 
-def _compared(settings: Settings, models: Transformer, depth: int) -> xr.Dataset:
-    episodes, dim = settings.episodes(), settings.task.dim
+def _compared(settings: Settings, history: History, depth: int) -> xr.Dataset:
+    models, episodes, dim = history.final, settings.episodes(), settings.task.dim
     known = optima(settings, depth)
     fewer = optima(settings, depth, dropped=1)
     losses = np.asarray(metrics.losses(models, episodes))
@@ -155,6 +152,7 @@ def _compared(settings: Settings, models: Transformer, depth: int) -> xr.Dataset
     ]
     return dataset(
         {
+            "seed": history.seeds,
             "reference": list(known),
             "loss": ("seed", losses),
             "on_plateau": ("seed", losses > (one_less + known["pgd per step"].loss) / 2),
