@@ -47,7 +47,7 @@ class Settings(Study):
         input_distribution="normal",
         covariance=(1.0, 0.5, 0.25, 0.125, 0.0625),
     )
-    training: Training = replace(recipes.FALLING, steps=6000, learning_rate=3e-3)
+    training: Training = replace(recipes.FALLING_FAST, steps=5000, batch_size=256)
     evaluation_episodes: int = 20_000
     sizes: tuple[int, ...] = (10, 20, 50, 100, 200)
     """Numbers of context points for which exact losses are computed."""
@@ -73,9 +73,9 @@ QUICK = replace(
     sizes=(20, 200),
 )
 MODELS = {
-    "1 layer": Architecture(),
-    "2 layers, labels": Architecture(depth=2, update_inputs=False),
-    "2 layers, tokens": Architecture(depth=2),
+    "1 layer": Architecture(init_scale=0.02),
+    "2 layers, labels": Architecture(depth=2, update_inputs=False, init_scale=0.02),
+    "2 layers, tokens": Architecture(depth=2, init_scale=0.02),
 }
 """Models by what their layers update. The last layer is read at the query's label only."""
 
