@@ -69,6 +69,14 @@ QUICK = Settings(
 )
 UPDATED = {"labels": False, "tokens": True}
 """What layers update, and `update_inputs` of their architecture."""
+LINES = {
+    "gd shared": ("GD, one step size", "0.6", ":"),
+    "gd": ("GD", figures.REFERENCE, "--"),
+    "label descent": ("label descent", figures.THIRD, "-."),
+    "gdpp shared": ("GD++, shared", figures.FOURTH, ":"),
+    "gdpp": ("GD++", figures.FOURTH, "-"),
+}
+"""Label, colour and line style of each reference."""
 PARTS = {
     "label scores": "products of labels in scores",
     "mixed": "inputs in values and in scores of labels",
@@ -184,13 +192,12 @@ def draw(results: xr.Dataset) -> Figure:
 def _losses(axes: Axes, results: xr.Dataset) -> None:
     for place, updated in enumerate(UPDATED):
         _points(axes, place, results.sel(updated=updated).loss, results, updated)
-    for number, name in enumerate(results.reference.values):
-        color, line = panels.LOOKS[number % len(panels.LOOKS)]
+    for name, (label, color, line) in LINES.items():
         value = float(results.reference_loss.sel(reference=name))
-        axes.axhline(value, color=color, linestyle=line, label=name, linewidth=1)
+        axes.axhline(value, color=color, linestyle=line, label=label, linewidth=1)
     axes.set_xticks(range(len(UPDATED)), [f"layers on {one}" for one in UPDATED])
-    axes.set(ylabel="loss", ylim=(0, None), xlim=(-0.5, 2.6))
-    axes.legend(loc="center right", fontsize="small")
+    axes.set(ylabel="loss", ylim=(0, None), xlim=(-0.5, 1.5))
+    axes.legend(loc="lower left", fontsize="small", ncols=2)
 
 
 def _without(axes: Axes, results: xr.Dataset) -> None:
@@ -201,11 +208,17 @@ def _without(axes: Axes, results: xr.Dataset) -> None:
     for place, values in enumerate(rows.values()):
         _points(axes, place, values / gd, results, "labels")
     best = float(results.reference_loss.sel(reference="label descent") / gd)
-    axes.axhline(1, color=figures.REFERENCE, linestyle="--", linewidth=1, label="gd")
-    axes.axhline(best, color=figures.THIRD, linestyle="-.", linewidth=1, label="label descent")
+    for value, name in ((1, "gd"), (best, "label descent")):
+        label, color, line = LINES[name]
+        axes.axhline(value, color=color, linestyle=line, linewidth=1, label=label)
     axes.set_xticks(range(len(rows)), list(rows), rotation=25, ha="right", fontsize="small")
-    axes.set(ylabel="loss over that of gd", yscale="log")
+    largest = max(float(values.max()) for values in rows.values()) / float(gd)
+    axes.set(ylabel="loss over that of GD", yscale="log" if largest > SEVERAL else "linear")
     axes.legend(fontsize="small")
+
+
+SEVERAL = 2.0
+"""Ratio of losses from which an axis is logarithmic."""
 
 
 def _points(
