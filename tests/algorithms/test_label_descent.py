@@ -73,10 +73,11 @@ def test_layers_that_update_labels_only_take_its_steps_and_are_read_back():
 
 
 def test_the_best_steps_are_better_than_those_of_gradient_descent(monkeypatch):
-    monkeypatch.setattr(token_descent, "SEARCH_EPISODES", 5000)
-    best = LabelDescent.best(TASK, 2)
-    episodes = TASK.sample(jax.random.key(1), 20_000)
-    plain = GradientDescent.per_step(TASK, 2)
+    monkeypatch.setattr(token_descent, "SEARCH_EPISODES", 10_000)
+    task = LinearRegression(dim=5, context_size=10)
+    best = LabelDescent.best(task, 2)
+    episodes = task.sample(jax.random.key(1), 20_000)
+    plain = GradientDescent.per_step(task, 2)
     ratio = float(loss(best, episodes) / loss(plain, episodes))
-    assert 0.9 < ratio < 0.995
-    assert float(loss(plain, episodes)) == pytest.approx(theory.gd_per_step(TASK, 2).loss, rel=0.05)
+    assert 0.9 < ratio < 0.998
+    assert float(loss(plain, episodes)) == pytest.approx(theory.gd_per_step(task, 2).loss, rel=0.05)

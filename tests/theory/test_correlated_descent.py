@@ -11,7 +11,6 @@ from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentP
 from toyicl.algorithms.iterative import PreconditionedGradientDescent
 from toyicl.core.episode import predict
 from toyicl.tasks.linear import LinearRegression
-from toyicl.theory import correlated_descent
 
 VARIANCES = (1.0, 0.5, 0.25)
 SPREAD = LinearRegression(
@@ -20,14 +19,6 @@ SPREAD = LinearRegression(
 PRIOR = replace(SPREAD, weight_covariance=(1.0, 2.0, 4.0))
 PLAIN = replace(SPREAD, covariance=None)
 TASKS = {"fixed": SPREAD, "rotated": replace(SPREAD, rotated=True), "prior": PRIOR}
-
-
-@pytest.fixture(autouse=True)
-def fewer_contexts(monkeypatch):
-    monkeypatch.setattr(correlated_descent, "CONTEXTS", 5000)
-    correlated_descent._contexts.cache_clear()
-    yield
-    correlated_descent._contexts.cache_clear()
 
 
 def errors_of(learner, task):
