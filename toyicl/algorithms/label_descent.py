@@ -52,8 +52,9 @@ class LabelDescent(nnx.Module):
         """The best K steps, each with its own (h, c): a local optimum on sampled episodes.
 
         The search starts from the best steps of gradient descent, the largest first, and small label
-        weights. On tasks with few points large labels are so rare and have such an effect that the search
-        can fit its sample; gradient descent is returned if its loss is lower on other episodes. Raises BadInput for tasks that `theory.gd_per_step` refuses.
+        weights. On tasks with few points rare large labels have such an effect that the search can fit
+        its sample; gradient descent is returned if its loss is lower on other episodes. Raises BadInput
+        for tasks that `theory.gd_per_step` refuses.
         """
         rates = np.array(theory.gd_per_step(task, steps).learning_rates) / task.context_size
         x, y, *_ = task.sample(jax.random.key(START_KEY), START_EPISODES)
