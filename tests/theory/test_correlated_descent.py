@@ -56,14 +56,14 @@ def test_one_step_is_the_closed_form(task):
 
 
 def test_without_correlation_it_is_the_spectrum_of_isotropic_inputs():
-    for steps in (1, 2, 3):
+    for steps in (1, 2):
         found = (
             theory.correlated_gd(PLAIN, steps),
             theory.correlated_gd(PLAIN, steps, per_step=True),
         )
         exact = theory.gd_shared(PLAIN, steps), theory.gd_per_step(PLAIN, steps)
         for one, other in zip(found, exact, strict=True):
-            assert one.loss == pytest.approx(other.loss, rel=0.04)
+            assert one.loss == pytest.approx(other.loss, rel=0.03)
     curved = theory.correlated_gdpp(PLAIN, 2)
     assert curved.loss == pytest.approx(theory.gdpp_shared(PLAIN, 2).loss, rel=0.04)
 
