@@ -12,6 +12,7 @@ _NAMES = {
     "tasks.linear": ("LinearRegression",),
     "models.transformer": ("Architecture", "Transformer"),
     "algorithms.gradient_descent": ("GradientDescent", "GradientDescentPlusPlus"),
+    "algorithms.label_descent": ("LabelDescent",),
     "algorithms.token_descent": ("TokenDescent",),
     "algorithms.ridge": ("AdaptiveRidge", "LeastSquares", "Ridge", "TunedAdaptiveRidge"),
     "algorithms.iterative": (

@@ -34,6 +34,7 @@ CONSTRUCTED = {
     "HeavyBall": lambda cls: cls(0.2, 0.3, 3),
     "IterativeNewton": lambda cls: cls(0.05, 3),
     "KernelRidge": lambda cls: cls(0.3, 0.1),
+    "LabelDescent": lambda cls: cls(0.05, (0.1, -0.2, 0.3), 3),
     "NadarayaWatson": lambda cls: cls(0.3),
     "PreconditionedGradientDescent": lambda cls: cls(np.eye(DIM) * 0.2, 2),
     "Ridge": lambda cls: cls(0.1),

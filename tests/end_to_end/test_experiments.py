@@ -102,6 +102,9 @@ OPTIONS = {
     "softmax_candidates": f"{SHORT} {FEW} --settings.candidate-training.steps=2"
     " --settings.candidate-training.snapshot-every=2 --settings.candidate-training.batch-size=8",
     "other_tasks": f"{SHORT} {FEW}",
+    "labels_and_inputs": f"{SHORT} {FEW}",
+    "rotated_inputs": f"{SHORT} {FEW}",
+    "one_to_four_layers": f"{SHORT} {FEW}",
     "token_clip": f"{SHORT} {FEW} --settings.depths 2 3 --settings.clips 1 10",
     "zero_shot_weights": f"{SHORT} {FEW_TASKS}",
     "views": "--settings.episodes=5 --settings.steps=3",
@@ -113,6 +116,15 @@ UNJUDGED = {
     "update_similarity": {"CR-10-1024"},
     "fig06_shifts": {"VO-6-2"},
     "token_clip": {"CLIP-binds"},
+    "labels_and_inputs": {
+        f"{name}-K5"
+        for name in ("BLP-steps", "LAB-below", "LAB-descent", "LAB-scores", "LAB-inputs")
+    },
+    "one_to_four_layers": {
+        *(f"AHN-{name}-{depth}" for name in ("gd", "pgd") for depth in (3, 4)),
+        "PRE-layers-3",
+        "PRE-layers-4",
+    },
     "fig13_curvature": {"VO-13-1-N50", "VO-13-1-N100"},
 }
 """Claims that are not judged in runs as short as these."""

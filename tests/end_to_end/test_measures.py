@@ -21,6 +21,7 @@ from toyicl.models.causal import CausalArchitecture
 from toyicl.models.transformer import Architecture
 from toyicl.studies import departure_sweep, update_comparison
 from toyicl.tasks.linear import LinearRegression
+from toyicl.theory import correlated_descent
 from toyicl.training.loop import History
 from toyicl.training.step import Training
 
@@ -67,6 +68,7 @@ CHANGES = {
     "recurrent_learners": {"sizes": (2, 3)},
     "regression_finetuning": {"rates": (0.1,)},
     "token_clip": {"depths": (2, 3), "clips": (1.0,)},
+    "rotated_inputs": {"sizes": (4, 20)},
     "single_factors": {"factors": ("attention.softmax", "task.anisotropy")},
     "softmax_identities": {"depth": 2, "queries": 6},
     "update_similarity": {"rates": (0.1,), "draws": (64, 1024)},
@@ -118,6 +120,7 @@ def less_to_compile():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(departure_sweep, "TUNING_EPISODES", 100)
         patch.setattr(token_descent, "SEARCH_EPISODES", 100)
+        patch.setattr(correlated_descent, "CONTEXTS", 200)
         yield
     methods.clear()
     methods.update(every)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from toyicl.tasks import linear
 from toyicl.tasks.linear import QUANTILES, LinearRegression
 
 KEY = jax.random.key(5)
@@ -134,6 +135,57 @@ def test_a_covariance_may_pass_through_jit(covariance, close):
     close(sample(task, 3).x, task.sample(KEY, 3).x)
 
 
+def test_covariance_of_the_weights():
+    """Labels of the unit vectors are the weights, whose covariance is that of the setting."""
+    task = replace(SMALL, weight_covariance=(2.0, 0.6, 0.6, 0.5), weight_scale=1.5)
+    x, y, *_ = sample(replace(task, context_size=2), 20_000)
+    weights = np.linalg.solve(np.asarray(x).transpose(2, 0, 1), np.asarray(y).transpose(2, 0, 1))
+    typical = np.abs(weights).max(axis=(1, 2)) < 20  # contexts of almost parallel inputs
+    found = np.cov(weights[typical, :, 0].T)
+    np.testing.assert_allclose(found, 2.25 * MIXED, atol=0.1)
+
+
+def test_rotations_are_orthogonal_uniform_and_those_of_a_slow_loop(close):
+    """The columns of O are products of reflections; its entries have the moments of the uniform law."""
+    normal = jax.random.normal(KEY, (3, 3, 20_000))
+    turned = linear._rotated(jnp.broadcast_to(jnp.eye(3)[:, :, None], (3, 3, 20_000)), normal)
+    matrices = np.asarray(turned).transpose(2, 1, 0)  # O, whose columns are the turned unit vectors
+    products = matrices @ matrices.swapaxes(1, 2)
+    np.testing.assert_allclose(products, np.broadcast_to(np.eye(3), products.shape), atol=1e-12)
+    for matrix, draw in zip(matrices[:5], np.moveaxis(np.asarray(normal), -1, 0), strict=False):
+        close(matrix, slow_rotation(draw))
+    np.testing.assert_allclose(matrices.mean(axis=0), 0, atol=0.02)
+    np.testing.assert_allclose((matrices**2).mean(axis=0), 1 / 3, atol=0.02)
+    np.testing.assert_allclose((matrices**4).mean(axis=0), 3 / 15, atol=0.02)
+    assert abs(np.linalg.det(matrices).mean()) < 0.03
+
+
+def slow_rotation(normal):
+    """The product of reflections of rows of normal numbers, each as a matrix."""
+    size, product = len(normal), np.eye(len(normal))
+    for k, row in enumerate(normal):
+        tail = np.where(np.arange(size) >= k, row, 0)
+        mirror = tail - np.linalg.norm(tail) * np.eye(size)[k]
+        reflection = np.eye(size)
+        if np.linalg.norm(mirror) > 0:
+            reflection -= 2 * np.outer(mirror, mirror) / (mirror @ mirror)
+        product = product @ reflection
+    return product
+
+
+def test_a_rotation_turns_all_inputs_of_an_episode_and_keeps_the_draws_of_others():
+    task = replace(SMALL, covariance=(2.0, 0.5))
+    plain, turned = (task.sample(KEY, 6), replace(task, rotated=True).sample(KEY, 6))
+    assert turned.x.shape == plain.x.shape
+    both = [np.concatenate([one.x, one.x_query[None]]) for one in (sample(task, 6), turned)]
+    assert not np.allclose(both[0], both[1])
+    many = replace(task, rotated=True, input_distribution="normal").sample(KEY, 20_000)
+    found = np.cov(np.asarray(many.x_query))
+    np.testing.assert_allclose(found, 1.25 * np.eye(2), atol=0.08)
+    gram = np.einsum("nde,de->ne", many.x, many.x_query)
+    assert np.mean(gram**2) == pytest.approx(2.0**2 + 0.5**2, rel=0.1)  # tr Lambda^2
+
+
 def test_one_input_may_have_a_covariance(close):
     task = LinearRegression(dim=1, context_size=3)
     close(sample(replace(task, covariance=(4.0,)), 5).x, 2 * sample(task, 5).x)
@@ -242,6 +294,8 @@ BAD = [
     ("covariance", (1.0, 2.0, 2.0, 1.0), MATRIX),
     ("covariance", ((1.0, 0.0), (0.0,)), MATRIX),
     ("covariance", (1.0, float("nan")), MATRIX),
+    ("weight_covariance", (1.0, -1.0), MATRIX),
+    ("rotated", 1, "True or False"),
 ]
 
 

@@ -16,6 +16,7 @@ from toyicl.algorithms.kernel import (
     NadarayaWatson,
     NearestNeighbour,
 )
+from toyicl.algorithms.label_descent import LabelDescent
 from toyicl.algorithms.ridge import AdaptiveRidge, LeastSquares, Ridge, TunedAdaptiveRidge
 from toyicl.algorithms.token_descent import TokenDescent
 
@@ -31,6 +32,7 @@ __all__ = [
     "HeavyBall",
     "IterativeNewton",
     "KernelRidge",
+    "LabelDescent",
     "LeastSquares",
     "NadarayaWatson",
     "NearestNeighbour",

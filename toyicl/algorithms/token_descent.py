@@ -65,7 +65,7 @@ class TokenDescent(nnx.Module):
             return cls(best, 0.0, steps)
         starts = [(best * factor,) for factor in RATE_FACTORS]
         build = partial(_without_curvature, steps=steps, token_clip=token_clip)
-        return build(_searched(build, starts, task))
+        return build(searched(build, starts, task))
 
     @classmethod
     def gdpp(cls, task: LinearRegression, steps: int, token_clip: float | None) -> "TokenDescent":
@@ -82,7 +82,7 @@ class TokenDescent(nnx.Module):
             (step * one, curvature * other) for one in RATE_FACTORS for other in CURVATURE_FACTORS
         ]
         build = partial(_shared, steps=steps, token_clip=token_clip)
-        return build(_searched(build, starts, task))
+        return build(searched(build, starts, task))
 
     @classmethod
     def gdpp_per_layer(
@@ -105,7 +105,7 @@ class TokenDescent(nnx.Module):
         )
         build = partial(_per_layer, steps=steps, token_clip=token_clip)
         starts = [(rates, np.array(free.curvatures)), repeated]
-        return build(_searched(build, starts, task))
+        return build(searched(build, starts, task))
 
     @classmethod
     def tuning_start(
@@ -164,7 +164,7 @@ def _per_layer(parameters: Any, steps: int, token_clip: float) -> TokenDescent:
     return TokenDescent(rates, jnp.append(curvatures, 0.0), steps, token_clip=token_clip)
 
 
-def _searched(build: Any, starts: list[Any], task: LinearRegression) -> Any:
+def searched(build: Any, starts: list[Any], task: LinearRegression) -> Any:
     """Parameters of the lowest loss of `build(parameters)`, from the best of some starts.
 
     They are scaled by their start, and the logarithm of the loss is minimised by L-BFGS. With many

@@ -95,8 +95,14 @@ class LinearRegression:
     covariance: tuple[float, ...] | None = None
     """A d x d matrix C, row by row, or its diagonal, d numbers. Inputs are multiplied by the Cholesky
     factor of C, so that normal inputs of scale 1 have the covariance C."""
+    rotated: bool = static(default=False)
+    """Whether all inputs of an episode, the query too, are multiplied by an orthogonal matrix O that is
+    drawn anew, uniformly, in each episode. The covariance of its inputs is then O C O^T."""
     weight_scale: float = 1.0
     """Standard deviation of the entries of W."""
+    weight_covariance: tuple[float, ...] | None = None
+    """A d x d matrix, row by row, or its diagonal, d numbers: the covariance of each row of W, times
+    weight_scale^2. None means the identity. It is not rotated with the inputs."""
     label_noise: float | None = None
     """Standard deviation of the noise on context labels; None draws none. The query has none."""
     distractors: int | None = None
@@ -110,6 +116,8 @@ class LinearRegression:
         require_size("context_size", self.context_size)
         require_choice("input_distribution", self.input_distribution, get_args(InputDistribution))
         require_positive("input_range", self.input_range)
+        is_switch = isinstance(self.rotated, bool)
+        require(is_switch, "rotated", "True or False", self.rotated)
         require_not_negative("weight_scale", self.weight_scale)
         if self.label_noise is not None:
             require_not_negative("label_noise", self.label_noise)
@@ -119,10 +127,11 @@ class LinearRegression:
             allowed = self.distractors in counts and not isinstance(self.distractors, bool)
             rule = f"a whole number between 0 and context_size ({self.context_size})"
             require(allowed, "distractors", rule, self.distractors)
-        entries = jax.tree.leaves(self.covariance)
-        traced = any(isinstance(entry, jax.core.Tracer) for entry in entries)
-        if self.covariance is not None and not traced:
-            _require_covariance(self.covariance, self.dim)
+        for name in ("covariance", "weight_covariance"):
+            matrix = getattr(self, name)
+            traced = any(isinstance(entry, jax.core.Tracer) for entry in jax.tree.leaves(matrix))
+            if matrix is not None and not traced:
+                _require_covariance(name, matrix, self.dim)
 
     def scaled(self, factor: float | jax.Array) -> "LinearRegression":
         """The task with its inputs scaled by a factor, which may be traced."""
@@ -144,6 +153,7 @@ class LinearRegression:
             "weights": m * d,
             "noise": 0 if self.label_noise is None else n * m,
             "distractors": 0 if self.distractors is None else n * m,
+            "rotation": d * d if self.rotated else 0,
         }
         u = _symmetric_uniform(key, (sum(sizes.values()), episodes))
         starts = np.cumsum([0, *sizes.values()])
@@ -157,8 +167,12 @@ class LinearRegression:
         if self.input_distribution.startswith(FROBENIUS):
             scale = self.input_range / jnp.sqrt(jnp.sum(x**2, axis=(0, 1), keepdims=True))
             x, x_query = x * scale, x_query * scale[0]
+        if self.rotated:
+            normal = _normal(part["rotation"]).reshape(d, d, episodes)
+            x, x_query = _rotated(x, normal), _rotated(x_query[None], normal)[0]
 
         weights = self.weight_scale * _normal(part["weights"]).reshape(m, d, episodes)
+        weights = _correlated(weights, self.weight_covariance)
         y = _sum_products(x[:, None], weights[None])
         y_query = _sum_products(x_query[None], weights)
         if self.label_noise is not None:
@@ -174,10 +188,7 @@ class LinearRegression:
         distribution = self.input_distribution.removeprefix(FROBENIUS)
         scale = 1.0 if self.input_distribution.startswith(FROBENIUS) else self.input_range
         x = scale * QUANTILES[distribution](u)
-        if self.covariance is None:
-            return x
-        factor = jnp.linalg.cholesky(_matrix(jnp.asarray(self.covariance, x.dtype), self.dim))
-        return jnp.einsum("ab,...be->...ae", factor, x)
+        return _correlated(x, self.covariance)
 
 
 @named_in_errors
@@ -238,6 +249,35 @@ QUANTILES = {
 """Quantile functions of the input distributions at scale 1, as functions of u ~ U(-1, 1)."""
 
 
+def _correlated(values: jax.Array, covariance: Any) -> jax.Array:
+    """Values (..., d, episodes) multiplied by the Cholesky factor of a covariance, if there is one."""
+    if covariance is None:
+        return values
+    matrix = _matrix(jnp.asarray(covariance, values.dtype), values.shape[-2])
+    return jnp.einsum("ab,...be->...ae", jnp.linalg.cholesky(matrix), values)
+
+
+def _rotated(x: jax.Array, normal: jax.Array) -> jax.Array:
+    """Inputs (rows, d, episodes) multiplied by an orthogonal matrix of each episode.
+
+    The matrix is a product of reflections: the one of `normal[k]`, (d, episodes), maps the unit vector
+    e_k to the direction of the entries k, ..., d - 1 of `normal[k]`, and leaves the entries before
+    them. For independent standard normal numbers the product is uniform over all orthogonal matrices
+    (Diaconis and Shahshahani, 1987). Reflections need no decomposition of a matrix, and keep episodes
+    last.
+    """
+    for k in reversed(range(normal.shape[0])):
+        tail = normal[k, k:]
+        length = jnp.sqrt(jnp.sum(tail**2, axis=0, keepdims=True))
+        mirror = jnp.concatenate([tail[:1] - length, tail[1:]])[None]  # (1, d - k, episodes)
+        square = jnp.sum(mirror**2, axis=1, keepdims=True)
+        seen = square > 0  # not where the direction is that of e_k, which needs no reflection
+        factor = jnp.where(seen, 2 / jnp.where(seen, square, 1), 0)
+        along = factor * jnp.sum(x[:, k:] * mirror, axis=1, keepdims=True)
+        x = jnp.concatenate([x[:, :k], x[:, k:] - along * mirror], axis=1)
+    return x
+
+
 def _sum_products(x: jax.Array, weights: jax.Array) -> jax.Array:
     """Sum of products over the inputs, which are the last axis but one; episodes stay last.
 
@@ -257,12 +297,12 @@ def _matrix(covariance: Any, dim: int) -> Any:
     return covariance.reshape(dim, dim)
 
 
-def _require_covariance(covariance: Any, dim: int) -> None:
+def _require_covariance(name: str, covariance: Any, dim: int) -> None:
     rule = f"{dim} positive numbers, or a symmetric positive definite {dim} x {dim} matrix"
     try:
         matrix = _matrix(np.asarray(covariance, float), dim)
     except (TypeError, ValueError):
-        require(False, "covariance", rule, covariance)
+        require(False, name, rule, covariance)
     symmetric = np.allclose(matrix, matrix.T)
     definite = symmetric and bool(np.all(np.linalg.eigvalsh(matrix) > 0))
-    require(definite, "covariance", rule, covariance)
+    require(definite, name, rule, covariance)

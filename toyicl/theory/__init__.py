@@ -10,6 +10,7 @@ from toyicl.theory.closed_form import (
     predict_zero_loss,
     single_head_loss,
 )
+from toyicl.theory.correlated_descent import correlated_gd, correlated_gdpp
 from toyicl.theory.correlated_inputs import best_scalar_step, best_step_matrix, step_matrix_loss
 from toyicl.theory.gram_spectrum import input_moments, population_loss
 from toyicl.theory.optimal_steps import gd_per_step, gd_shared, gdpp_per_layer, gdpp_shared
@@ -30,6 +31,8 @@ __all__ = [
     "best_scalar_step",
     "best_step_matrix",
     "centred_optimum",
+    "correlated_gd",
+    "correlated_gdpp",
     "excess_loss",
     "floors",
     "gd_per_step",

@@ -54,8 +54,16 @@ def input_moments(task: LinearRegression) -> tuple[float, float]:
     require_choice("task.input_distribution", task.input_distribution, tuple(COORDINATE_MOMENTS))
     rule = "None, as this formula needs independent coordinates"
     require(task.covariance is None, "task.covariance", rule, task.covariance)
+    require_isotropic_weights(task)
+    require(not task.rotated, "task.rotated", "False, as for covariance", task.rotated)
     moment, scale = COORDINATE_MOMENTS[task.input_distribution], float(task.input_range)
     return moment(2) * scale**2, moment(4) * scale**4
+
+
+def require_isotropic_weights(task: LinearRegression) -> None:
+    """Raise BadInput for a task whose weights have a covariance, on which losses would depend."""
+    rule = "None, as this formula needs independent weights"
+    require(task.weight_covariance is None, "task.weight_covariance", rule, task.weight_covariance)
 
 
 def require_no_distractors(task: LinearRegression) -> None:
