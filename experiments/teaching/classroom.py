@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jax
-import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,7 +27,8 @@ from toyicl.models.construction import require_one_linear_layer
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import figures, panels, reference_panels
 from toyicl.studies import departures, mixed_attention
-from toyicl.studies.alignment import Study, alignment, best_references
+from toyicl.studies.alignment import Study, alignment, best_references, where_losses_change
+from toyicl.studies.saddles import stays_near
 from toyicl.studies.weights import circuits, learned_steps
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import Histories, History, Job
@@ -107,7 +106,8 @@ def trainings(settings: Settings) -> dict[str, Job]:
 
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Compare the layers with gradient descent and GD++, and keep their circuits."""
-    history = _where_losses_change(histories["model"], settings)
+    losses = metrics.over_snapshots(metrics.loss, histories["model"].learners, settings.episodes())
+    history = where_losses_change(histories["model"], losses, settings.snapshots)
     one = dataset(
         alignment(settings, history, best_references(settings.task, 1)),
         learned_steps(settings, history.final),
@@ -126,23 +126,6 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
         ),
     ]
     return xr.merge(parts, join="outer", combine_attrs="drop_conflicts")
-
-
-def _where_losses_change(history: History, settings: Settings) -> History:
-    """Snapshots between which the seeds' losses change equally, including the first and the last.
-
-    Half of the distance between two snapshots is their distance in steps, so that the end of the
-    training, where losses hardly change, has some as well.
-    """
-    losses = np.asarray(metrics.over_snapshots(metrics.loss, history.learners, settings.episodes()))
-    changes = abs(np.diff(losses, axis=1)).mean(axis=0)
-    steps = np.diff(history.steps)
-    distances = changes / max(changes.sum(), np.finfo(changes.dtype).tiny) + steps / steps.sum()
-    position = np.concatenate([[0.0], np.cumsum(distances)])
-    wanted = np.linspace(0.0, position[-1], settings.snapshots)
-    kept = np.unique(abs(position[:, None] - wanted).argmin(axis=0))
-    learners = jax.tree.map(lambda leaf: leaf[:, kept], history.learners)
-    return history._replace(learners=learners, steps=history.steps[kept])
 
 
 def _closed_form_losses(task: LinearRegression, models: Transformer) -> list[float]:
@@ -235,15 +218,8 @@ def _on_plateau(results: xr.Dataset) -> xr.DataArray:
 
     The first saddle point is the one next to predicting 0, `theory.saddle_losses`.
     """
-    saddle = results.saddle_loss.sel(saddle=1)
-    near = abs(results.loss / saddle - 1) < NEAR
-    stays = near.copy()
-    for seed in range(results.sizes["seed"]):
-        edges = np.flatnonzero(np.diff(near[seed].values.astype(int), prepend=0, append=0))
-        for first, end in zip(edges[::2], edges[1::2], strict=True):
-            duration = results.step[end - 1] - results.step[first]
-            stays[seed, first:end] = bool(duration >= PLATEAU_STEPS)
-    return stays
+    level = float(results.saddle_loss.sel(saddle=1))
+    return stays_near(results.loss, level, distance=NEAR, steps=PLATEAU_STEPS)
 
 
 def _roles(results: xr.Dataset) -> xr.DataArray:
@@ -257,11 +233,18 @@ def _roles(results: xr.Dataset) -> xr.DataArray:
 
 
 def _input_keys(results: xr.Dataset) -> xr.DataArray:
-    """Norm of the input block of W_K^T W_Q relative to its label row, median on the plateau."""
+    """Part of the step matrix with inputs as keys and labels as values, relative to the other part.
+
+    The parts are u_y A and u_x a^T of `analysis.weights.implied_step`; the largest ratio of their norms
+    on the plateau.
+    """
     columns = results.key_query.isel(column=slice(-1))
     inputs = (columns.isel(row=slice(-1)) ** 2).sum(["row", "column"]) ** 0.5
     label = (columns.isel(row=-1) ** 2).sum("column") ** 0.5
-    return (inputs / label).where(_on_plateau(results)).median()
+    values = results.value_output.isel(row=-1)
+    of_labels = abs(values.isel(column=-1))
+    of_inputs = (values.isel(column=slice(-1)) ** 2).sum("column") ** 0.5
+    return (of_labels * inputs / (of_inputs * label)).where(_on_plateau(results)).max()
 
 
 CLAIMS = catalogue.read(

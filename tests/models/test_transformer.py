@@ -395,7 +395,7 @@ def test_the_same_key_builds_the_same_model():
 BAD = [
     ("attention", "cosine", "one of linear, softmax, mixed"),
     ("depth", 0, "a whole number of at least 1"),
-    ("depth", 1.5, "a whole number of at least 1"),
+    ("depth", 1.5, "a whole number"),
     ("heads", 0, "a whole number of at least 1"),
     ("key_size", 0, "a whole number of at least 1"),
     ("embedding_size", -1, "a whole number of at least 1"),

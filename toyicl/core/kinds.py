@@ -78,7 +78,8 @@ def is_of_kind(annotation: Any, value: Any, *, traced: bool = False) -> bool:
     if origin is tuple:
         return _is_tuple(inner, value, traced=traced)
     if getattr(annotation, "_is_protocol", False):
-        return all(hasattr(value, name) for name in _members(annotation))
+        instance = not isinstance(value, type)  # a class has the members of its instances
+        return instance and all(hasattr(value, name) for name in _members(annotation))
     kind = origin or annotation
     return kind is Any or not isinstance(kind, type) or isinstance(value, kind)
 

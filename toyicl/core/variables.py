@@ -25,7 +25,7 @@ def require_no_state(learner: Any, role: str = "learner") -> None:
     episode, which cannot advance it. Raises BadInput that names the first such variable, as one of the
     learner with this role.
     """
-    if jax.tree_util.all_leaves([learner]):
+    if not isinstance(learner, nnx.Module) and jax.tree_util.all_leaves([learner]):
         return  # a function, which has no variables
     for path, variable in nnx.to_flat_state(nnx.state(learner)):
         allowed = not isinstance(variable, nnx.Variable) or isinstance(variable, nnx.Param | Fixed)
