@@ -94,7 +94,8 @@ OPTIONS = {
     "departure_map": f"{SHORT} {FEW} --settings.values 0 1 --settings.second-values 0 1",
     "linear_limit": "--settings.points=20000 --settings.episodes=200 --settings.best-sizes 10 640",
     "growing_context": f"{SHORT} {FEW} --settings.sizes 10 640",
-    "recurrent_learners": f"{SHORT} {FEW} --settings.sizes 3 --settings.deep.depth=2",
+    "recurrent_learners": f"{SHORT} {FEW} {short('long-training')} --settings.sizes 3"
+    " --settings.deep.depth=2",
     "prop1_equivalence": "",
     "prop2_features": "--settings.episodes=5",
     "prop3_copying": "",
