@@ -80,7 +80,7 @@ class Settings(Study):
     training: Training = replace(recipes.FALLING_FAST, steps=12_000, batch_size=256)
     depths: tuple[int, ...] = (1, 2, 3, 4)
     """Numbers of layers, and of steps."""
-    evaluation_episodes: int = 20_000
+    evaluation_episodes: int = 100_000
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -144,7 +144,7 @@ def _learner(settings: Settings, name: str, best: Optimum) -> Learner:
     """The learner that takes the steps of an optimum."""
     rates = np.broadcast_to(leja_order(best.learning_rates), (best.steps,))
     if name.startswith("gd"):
-        return GradientDescent(rates, best.steps)
+        return GradientDescent(jnp.asarray(rates), best.steps)
     inverse = np.linalg.inv(input_covariance(settings.task))
     return PreconditionedGradientDescent(rates[:, None, None] * inverse, best.steps)
 
@@ -188,7 +188,7 @@ def _compared(settings: Settings, history: History, depth: int) -> xr.Dataset:
             "reference_loss": ("reference", found),
             "exact_loss": ("reference", _padded([best.loss for best in known.values()])),
             "exact_loss_dropped": ("reference", _padded([best.loss for best in fewer.values()])),
-            "published": ("reference", _padded(np.ravel(published))),
+            "published": ("reference", _padded(list(np.ravel(published)))),
             "matrix_distance": ("seed", _distances(settings, models, depth)),
             "largest_label_weight": ("seed", np.abs(np.asarray(weights)).max(axis=1)),
         }

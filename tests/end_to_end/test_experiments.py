@@ -108,8 +108,7 @@ UNJUDGED = {
     "fig06_shifts": {"VO-6-2"},
     "token_clip": {"CLIP-binds"},
     "labels_and_inputs": {
-        f"{name}-K5"
-        for name in ("BLP-steps", "LAB-below", "LAB-descent", "LAB-scores", "LAB-inputs")
+        f"{name}-K5" for name in ("BLP-steps", "LAB-below", "LAB-descent", "LAB-scores")
     },
     "one_to_four_layers": {
         *(f"AHN-{name}-{depth}" for name in ("gd", "pgd") for depth in (3, 4)),
