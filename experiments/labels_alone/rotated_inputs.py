@@ -120,8 +120,8 @@ def references(task: LinearRegression) -> dict[str, Learner]:
     gammas = (*curved.curvatures, 0.0)
     return {
         "gd, 1 step": GradientDescent(one.learning_rates[0]),
-        "gd, 2 steps": GradientDescent(np.array(two.learning_rates), 2),
-        "gd++, 2 steps": GradientDescentPlusPlus(np.array(curved.learning_rates), gammas, 2),
+        "gd, 2 steps": GradientDescent(two.learning_rates, 2),
+        "gd++, 2 steps": GradientDescentPlusPlus(curved.learning_rates, gammas, 2),
     }
 
 
@@ -137,8 +137,8 @@ def exact(settings: Settings) -> xr.Dataset:
         zero = theory.step_matrix_loss(task, np.zeros((task.dim, task.dim)))
         best: list[Optimum] = [theory.correlated_gd(task, k, per_step=True) for k in (1, 2)]
         curved = theory.correlated_gdpp(task, 2)
-        matrix = theory.best_step_matrix(task)
-        rows.append([found.loss / zero for found in (matrix, *best, curved)])
+        matrix = theory.best_step_matrix(task).loss
+        rows.append([loss / zero for loss in (matrix, *(one.loss for one in (*best, curved)))])
     names = ["best matrix", "gd, 1 step", "gd, 2 steps", "gd++, 2 steps"]
     values = (("size", "method"), np.array(rows))
     return xr.Dataset(

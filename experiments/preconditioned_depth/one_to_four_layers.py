@@ -13,11 +13,13 @@ Alias: ahn
 Cost: eight minutes on one core; quick: a minute.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -26,6 +28,7 @@ from matplotlib.figure import Figure
 from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent, leja_order
 from toyicl.algorithms.iterative import PreconditionedGradientDescent
+from toyicl.algorithms.label_descent import LabelDescent
 from toyicl.analysis import metrics
 from toyicl.analysis.weights import implied_step, label_steps
 from toyicl.core.config import require, require_increasing, require_size
@@ -50,6 +53,16 @@ PUBLISHED = {
     "pgd": (0.164, -0.699, -1.300, -1.827),
 }
 """Logarithms of mean squared errors that Ahn et al. (2023) publish for 1, ..., 4 steps."""
+LABELS = "pgd, labels in scores"
+"""Preconditioned steps whose scores contain labels, `LabelDescent` in isotropic coordinates."""
+LINES = {
+    "gd": ("GD, one step size", figures.MODEL, ":"),
+    "gd per step": ("GD", figures.MODEL, "-"),
+    "pgd": ("preconditioned, one step size", figures.REFERENCE, ":"),
+    "pgd per step": ("preconditioned", figures.REFERENCE, "--"),
+    LABELS: ("with labels in scores", figures.THIRD, "-."),
+}
+"""Label, colour and line style of each reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +77,10 @@ class Settings(Study):
         weight_covariance=tuple(scale**-2 for scale in SCALES),
     )
     model: Architecture = Architecture(update_inputs=False, init_scale=0.02)
-    training: Training = replace(recipes.FALLING_FAST, steps=6000, batch_size=256)
+    training: Training = replace(recipes.FALLING_FAST, steps=12_000, batch_size=256)
     depths: tuple[int, ...] = (1, 2, 3, 4)
     """Numbers of layers, and of steps."""
-    evaluation_episodes: int = 20_000
+    evaluation_episodes: int = 100_000
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,20 +144,36 @@ def _learner(settings: Settings, name: str, best: Optimum) -> Learner:
     """The learner that takes the steps of an optimum."""
     rates = np.broadcast_to(leja_order(best.learning_rates), (best.steps,))
     if name.startswith("gd"):
-        return GradientDescent(rates, best.steps)
+        return GradientDescent(jnp.asarray(rates), best.steps)
     inverse = np.linalg.inv(input_covariance(settings.task))
     return PreconditionedGradientDescent(rates[:, None, None] * inverse, best.steps)
 
 
+def _whitened(learner: Learner, inverse: jax.Array) -> Learner:
+    """A learner that receives inputs multiplied by `inverse`, a square root of Sigma^-1."""
+    return jax.tree_util.Partial(_in_other_coordinates, learner, inverse)
+
+
+def _in_other_coordinates(
+    learner: Learner, inverse: jax.Array, x: jax.Array, y: jax.Array, x_query: jax.Array
+) -> jax.Array:
+    return learner(x @ inverse.T, y, inverse @ x_query)
+
+
+def references(settings: Settings, depth: int) -> dict[str, Learner]:
+    """The best steps, and preconditioned ones whose scores contain labels."""
+    known = {name: _learner(settings, name, best) for name, best in optima(settings, depth).items()}
+    root = np.linalg.cholesky(input_covariance(settings.task))
+    best = LabelDescent.best(settings.isotropic(), depth)
+    return known | {LABELS: _whitened(best, jnp.asarray(np.linalg.inv(root)))}
+
+
 def _compared(settings: Settings, history: History, depth: int) -> xr.Dataset:
     models, episodes, dim = history.final, settings.episodes(), settings.task.dim
-    known = optima(settings, depth)
-    fewer = optima(settings, depth, dropped=1)
+    known, fewer = (optima(settings, depth, dropped) for dropped in (0, 1))
     losses = np.asarray(metrics.losses(models, episodes))
-    found = [
-        float(metrics.loss(_learner(settings, name, best), episodes))
-        for name, best in known.items()
-    ]
+    learners = references(settings, depth)
+    found = [float(metrics.loss(one, episodes)) for one in learners.values()]
     one_less = optima(settings, depth - 1)["pgd per step"].loss if depth > 1 else dim / 2
     _, weights = jax.vmap(partial(label_steps, dim=dim))(models)
     published = [
@@ -153,17 +182,22 @@ def _compared(settings: Settings, history: History, depth: int) -> xr.Dataset:
     return dataset(
         {
             "seed": history.seeds,
-            "reference": list(known),
+            "reference": list(learners),
             "loss": ("seed", losses),
             "on_plateau": ("seed", losses > (one_less + known["pgd per step"].loss) / 2),
             "reference_loss": ("reference", found),
-            "exact_loss": ("reference", [best.loss for best in known.values()]),
-            "exact_loss_dropped": ("reference", [best.loss for best in fewer.values()]),
-            "published": ("reference", np.ravel(published)),
+            "exact_loss": ("reference", _padded([best.loss for best in known.values()])),
+            "exact_loss_dropped": ("reference", _padded([best.loss for best in fewer.values()])),
+            "published": ("reference", _padded(list(np.ravel(published)))),
             "matrix_distance": ("seed", _distances(settings, models, depth)),
             "largest_label_weight": ("seed", np.abs(np.asarray(weights)).max(axis=1)),
         }
     )
+
+
+def _padded(values: Sequence[float]) -> np.ndarray:
+    """Values of the exact optima, and NaN for label descent, which has none."""
+    return np.array([*values, np.nan])
 
 
 def _distances(settings: Settings, models: Transformer, depth: int) -> np.ndarray:
@@ -182,20 +216,24 @@ def _distances(settings: Settings, models: Transformer, depth: int) -> np.ndarra
 
 def draw(results: xr.Dataset) -> Figure:
     """Logarithms of losses over the depth, and how far the layers are from preconditioned steps."""
-    drawn = {"losses": _losses, "over preconditioned steps": _ratios, "matrices": _matrices}
+    drawn = {
+        "losses": _losses,
+        "losses over preconditioned steps": _ratios,
+        "step matrices of the layers": _matrices,
+    }
     sentence = (
         "One to four linear layers that update labels only, on inputs of covariance Sigma and weights "
         "of covariance 1/Sigma. Dots: each seed, hollow where it is on a plateau, the loss of one step "
-        "less; lines: the best steps, exact; crosses: losses that Ahn et al. (2023) publish."
+        "less; lines: the best steps; crosses: losses that Ahn et al. (2023) publish."
     )
     return panels.figure(results, drawn, sentence, columns=3, size=(4.2, 3.4))
 
 
 def _losses(axes: Axes, results: xr.Dataset) -> None:
-    for number, name in enumerate(results.reference.values):
-        color, line = panels.LOOKS[number]
+    for name, (label, color, line) in LINES.items():
         chosen = results.sel(reference=name)
-        axes.plot(results.layers, np.log(2 * chosen.exact_loss), line, color=color, label=name)
+        losses = chosen.reference_loss if name == LABELS else chosen.exact_loss
+        axes.plot(results.layers, np.log(2 * losses), line, color=color, label=label)
         axes.plot(results.layers, chosen.published, "x", color=color)
     _seeds(axes, results, np.log(2 * results.loss))
     axes.set(xlabel="layers or steps, K", ylabel="log of the mean squared error")
@@ -206,15 +244,20 @@ def _losses(axes: Axes, results: xr.Dataset) -> None:
 def _ratios(axes: Axes, results: xr.Dataset) -> None:
     best = results.reference_loss.sel(reference="pgd per step")
     _seeds(axes, results, results.loss / best)
-    axes.axhline(1, color=figures.REFERENCE, linestyle="--", linewidth=1, label="pgd per step")
-    axes.set(xlabel="layers, K", ylabel="loss over that of K preconditioned steps", yscale="log")
+    for name in ("pgd per step", LABELS):
+        label, color, line = LINES[name]
+        ratio = results.reference_loss.sel(reference=name) / best
+        axes.plot(results.layers, ratio, line, color=color, label=label)
+    axes.set(xlabel="layers or steps, K", ylabel="loss over that of the steps", ylim=(0, None))
     axes.set_xticks(results.layers.values)
     axes.legend(fontsize="small")
 
 
 def _matrices(axes: Axes, results: xr.Dataset) -> None:
     _seeds(axes, results, results.matrix_distance)
-    axes.set(xlabel="layers, K", ylabel="distance of step matrices from Sigma^-1", ylim=(0, None))
+    axes.set(
+        xlabel="layers, K", ylabel=r"distance from a multiple of $\Sigma^{-1}$", ylim=(0, None)
+    )
     axes.set_xticks(results.layers.values)
 
 
@@ -239,6 +282,13 @@ def _log10(reference: str) -> Value:
     return lambda results: np.log10(2 * results.exact_loss.sel(reference=reference, drop=True))
 
 
+def _labels_gain(results: xr.Dataset) -> xr.DataArray:
+    """Loss of preconditioned steps whose scores contain labels, over that of those without."""
+    losses = (results.reference_loss.sel(reference=name) for name in (LABELS, "pgd per step"))
+    with_labels, without = (one.drop_vars("reference") for one in losses)
+    return with_labels / without
+
+
 def _normalisation(results: xr.Dataset) -> xr.DataArray:
     """Largest difference of the exact and the published natural logarithms."""
     published = results.published.dropna("reference")
@@ -257,6 +307,7 @@ CLAIMS = catalogue.read(
         "AHN-one": _over("pgd"),
         "PRE-normalisation": _normalisation,
         **{f"PRE-layers-{depth}": _over("pgd per step") for depth in (2, 3, 4)},
+        **{f"PRE-labels-{depth}": _labels_gain for depth in (2, 3, 4)},
         "PRE-matrix": lambda results: results.matrix_distance,
     },
 )

@@ -73,7 +73,7 @@ def test_layers_that_update_labels_only_take_its_steps_and_are_read_back():
 
 
 def test_the_best_steps_are_better_than_those_of_gradient_descent(monkeypatch):
-    monkeypatch.setattr(token_descent, "SEARCH_EPISODES", 10_000)
+    monkeypatch.setattr(token_descent, "SEARCH_EPISODES", 4000)
     task = LinearRegression(dim=5, context_size=10)
     best = LabelDescent.best(task, 2)
     episodes = task.sample(jax.random.key(1), 20_000)

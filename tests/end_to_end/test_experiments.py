@@ -118,13 +118,14 @@ UNJUDGED = {
     "fig06_shifts": {"VO-6-2"},
     "token_clip": {"CLIP-binds"},
     "labels_and_inputs": {
-        f"{name}-K5"
-        for name in ("BLP-steps", "LAB-below", "LAB-descent", "LAB-scores", "LAB-inputs")
+        f"{name}-K5" for name in ("BLP-steps", "LAB-below", "LAB-descent", "LAB-scores")
     },
     "one_to_four_layers": {
         *(f"AHN-{name}-{depth}" for name in ("gd", "pgd") for depth in (3, 4)),
         "PRE-layers-3",
         "PRE-layers-4",
+        "PRE-labels-3",
+        "PRE-labels-4",
     },
     "fig13_curvature": {"VO-13-1-N50", "VO-13-1-N100"},
 }

@@ -21,6 +21,8 @@ from toyicl.tasks.linear import LinearRegression
 
 START_KEY, START_EPISODES = 2019, 2000
 """Key and number of the episodes that set the scale of the label weights at the start of a search."""
+SEARCHES = 4
+"""Episodes of a search, in units of those for clipped tokens: rare ones matter more here."""
 START = 0.05
 """Relative change of the labels by their own scores at the start of a search."""
 
@@ -48,15 +50,19 @@ class LabelDescent(nnx.Module):
         self.steps = steps
 
     @classmethod
-    def best(cls, task: LinearRegression, steps: int) -> "LabelDescent":
+    def best(
+        cls, task: LinearRegression, steps: int, *, smallest_first: bool = False
+    ) -> "LabelDescent":
         """The best K steps, each with its own (h, c): a local optimum on sampled episodes.
 
-        The search starts from the best steps of gradient descent, the largest first, and small label
-        weights. On tasks with few points rare large labels have such an effect that the search can fit
-        its sample; gradient descent is returned if its loss is lower on other episodes. Raises BadInput
-        for tasks that `theory.gd_per_step` refuses.
+        The order of the steps matters, unlike that of gradient descent. The search starts from the best
+        steps of gradient descent, the largest or the smallest first, and small label weights. On tasks
+        with few points rare large labels have such an effect that the search can fit its sample;
+        gradient descent is returned if its loss is lower on other episodes. Raises BadInput for tasks
+        that `theory.gd_per_step` refuses.
         """
-        rates = np.array(theory.gd_per_step(task, steps).learning_rates) / task.context_size
+        rates = np.sort(theory.gd_per_step(task, steps).learning_rates) / task.context_size
+        rates = rates if smallest_first else rates[::-1]
         x, y, *_ = task.sample(jax.random.key(START_KEY), START_EPISODES)
         weights = []
         for rate in rates:
@@ -64,10 +70,12 @@ class LabelDescent(nnx.Module):
             y = y - rate * jnp.einsum("nde,mde->nme", x, jnp.einsum("nde,nme->mde", x, y))
 
         def build(parameters: Any) -> "LabelDescent":
-            return cls(*parameters, steps)
+            step, label_weight = parameters
+            return cls(step, label_weight, steps)
 
-        found = build(searched(build, [(rates, np.array(weights))], task))
-        others = task.sample(jax.random.key(START_KEY + 1), token_descent.SEARCH_EPISODES)
+        start = (rates, np.array(weights))
+        found = build(searched(build, [start], task, SEARCHES * token_descent.SEARCH_EPISODES))
+        others = task.sample(jax.random.key(START_KEY + 1), 2 * token_descent.SEARCH_EPISODES)
         candidates = [found, cls(jnp.asarray(rates), 0.0, steps)]
         return min(candidates, key=lambda one: float(jax.jit(others.loss)(one)))
 

@@ -164,16 +164,19 @@ def _per_layer(parameters: Any, steps: int, token_clip: float) -> TokenDescent:
     return TokenDescent(rates, jnp.append(curvatures, 0.0), steps, token_clip=token_clip)
 
 
-def searched(build: Any, starts: list[Any], task: LinearRegression) -> Any:
+def searched(
+    build: Any, starts: list[Any], task: LinearRegression, count: int | None = None
+) -> Any:
     """Parameters of the lowest loss of `build(parameters)`, from the best of some starts.
 
     They are scaled by their start, and the logarithm of the loss is minimised by L-BFGS. With many
     parameters the search can fit rare eigenvalues of its sample: the start is kept if its loss is lower
-    on other episodes.
+    on other episodes. `count` is the number of episodes of each kind, by default `SEARCH_EPISODES`.
     """
     from scipy.optimize import minimize  # its import takes long, and few commands search
 
-    episodes = task.sample(jax.random.key(2024), SEARCH_EPISODES)
+    count = SEARCH_EPISODES if count is None else count
+    episodes = task.sample(jax.random.key(2024), count)
     first = jax.tree.map(jnp.asarray, starts)
 
     @jax.jit
@@ -197,6 +200,6 @@ def searched(build: Any, starts: list[Any], task: LinearRegression) -> Any:
         value_and_slopes, np.asarray(flat, np.float64), jac=True, method="L-BFGS-B", options=options
     )
     factors = unflatten(jnp.asarray(found.x, flat.dtype))
-    others = task.sample(jax.random.key(2031), SEARCH_EPISODES)
+    others = task.sample(jax.random.key(2031), count)
     best = min((factors, ones), key=lambda one: float(log_loss(one, start, others)))
     return jax.tree.map(jnp.multiply, best, start)
