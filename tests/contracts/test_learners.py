@@ -53,6 +53,7 @@ def model(build):
 LEARNERS = {
     **{name: algorithm(name) for name in algorithms.__all__},
     "linear transformer": model(Architecture(init_scale=1.0)),
+    "trained initial guess": model(Architecture(initial_guess="trained", init_scale=1.0)),
     "recurrent transformer": model(Architecture(depth=3, shared=True, init_scale=1.0)),
     "transformer with everything": model(
         Architecture(

@@ -57,6 +57,7 @@ CHANGES = {
     "fig10_damping": {"depth": 3},
     "fig13_curvature": {"sizes": (4, 5)},
     "fig16_fixed_tasks": {"counts": (4, 8)},
+    "initial_guess": {"squared_means": (0.0, 25.0)},
     "linearised_finetuning": {"factors": (1.0, 0.1), "rates": (0.1,)},
     "noisy_labels": {"replaced": (0, 2)},
     "prop1_equivalence": {"depth": 3},

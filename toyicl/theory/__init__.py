@@ -13,6 +13,7 @@ from toyicl.theory.closed_form import (
 from toyicl.theory.correlated_inputs import best_scalar_step, best_step_matrix, step_matrix_loss
 from toyicl.theory.gram_spectrum import input_moments, population_loss
 from toyicl.theory.optimal_steps import gd_per_step, gd_shared, gdpp_per_layer, gdpp_shared
+from toyicl.theory.prior_mean import recentred
 from toyicl.theory.reference_losses import bayes_loss, floors, ridge
 from toyicl.theory.saddles import saddle_losses
 
@@ -34,6 +35,7 @@ __all__ = [
     "optimal_scale",
     "population_loss",
     "predict_zero_loss",
+    "recentred",
     "ridge",
     "saddle_losses",
     "single_head_loss",

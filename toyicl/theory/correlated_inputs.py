@@ -18,7 +18,7 @@ import numpy as np
 from toyicl.core.config import require, require_positive
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory.closed_form import Optimum
-from toyicl.theory.gram_spectrum import require_no_distractors
+from toyicl.theory.gram_spectrum import require_no_distractors, require_no_weight_mean
 
 
 class BestMatrix(NamedTuple):
@@ -33,8 +33,8 @@ class BestMatrix(NamedTuple):
 def input_covariance(task: LinearRegression) -> np.ndarray:
     """Covariance Lambda of the inputs, (d, d), float64.
 
-    Raises BadInput for inputs that are not normal and for distractors, since the moments above hold
-    for normal inputs and true labels only.
+    Raises BadInput for inputs that are not normal, for distractors and for weights with another mean
+    than 0, since the moments above hold for normal inputs, true labels and centred weights only.
     """
     rule = "normal here, as the moments of other correlated inputs are not known"
     require(
@@ -44,6 +44,7 @@ def input_covariance(task: LinearRegression) -> np.ndarray:
         task.input_distribution,
     )
     require_no_distractors(task)
+    require_no_weight_mean(task)
     area = float(task.input_range) ** 2
     if task.covariance is None:
         return area * np.eye(task.dim)
