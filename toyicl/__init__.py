@@ -21,6 +21,7 @@ _NAMES = {
         "IterativeNewton",
         "PreconditionedGradientDescent",
     ),
+    "algorithms.pool": ("PoolPosterior",),
     "algorithms.kernel": (
         "AveragedLabels",
         "CentredDescent",

@@ -17,6 +17,7 @@ from toyicl import algorithms, models
 from toyicl.models.causal import CausalArchitecture
 from toyicl.models.construction import gradient_descent_transformer, softmax_heads
 from toyicl.models.feature_descent import MetaLearner
+from toyicl.models.reduced_attention import ReducedAttention
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks import LinearRegression
 
@@ -31,6 +32,7 @@ CONSTRUCTED = {
     "IterativeNewton": lambda cls: cls(0.05, 3),
     "KernelRidge": lambda cls: cls(0.3, 0.1),
     "NadarayaWatson": lambda cls: cls(0.3),
+    "PoolPosterior": lambda cls: cls(np.random.default_rng(1).normal(size=(OUTPUTS, DIM, 5)), 0.5),
     "PreconditionedGradientDescent": lambda cls: cls(np.eye(DIM) * 0.2, 2),
     "Ridge": lambda cls: cls(0.1),
     "TokenDescent": lambda cls: cls(0.05, 0.01, 3, token_clip=1.5),
@@ -71,6 +73,7 @@ LEARNERS = {
     "causal transformer": model(CausalArchitecture(width=8, heads=2, mlp_size=5)),
     "linear causal transformer": model(CausalArchitecture(attention="linear", width=8, heads=2)),
     "feature descent": model(MetaLearner(width=4, hidden=5)),
+    "reduced attention": lambda: ReducedAttention(np.eye(DIM + 1, DIM) / 3, 0.5),
     "constructed transformer": lambda: gradient_descent_transformer(
         0.2, CONTEXT_SIZE, DIM, OUTPUTS, depth=2
     ),

@@ -111,7 +111,7 @@ def test_weights_have_their_mean_and_scale():
     assert weights.shape == (2, 2, 20_000)
     np.testing.assert_allclose(weights.mean(axis=-1), -1.5, atol=0.02)
     np.testing.assert_allclose(weights.std(axis=-1), 0.5, atol=0.01)
-    x, y, x_query, y_query = (np.asarray(field) for field in sample(task, 2000))
+    x, y, *_ = (np.asarray(field) for field in sample(task, 2000))
     found = [np.linalg.lstsq(x[..., i], y[..., i])[0] for i in range(2000)]
     assert abs(np.mean(found) + 1.5) < 0.03
     assert abs(np.std(found) - 0.5) < 0.02

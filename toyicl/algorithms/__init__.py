@@ -16,6 +16,7 @@ from toyicl.algorithms.kernel import (
     NadarayaWatson,
     NearestNeighbour,
 )
+from toyicl.algorithms.pool import PoolPosterior
 from toyicl.algorithms.ridge import AdaptiveRidge, LeastSquares, Ridge
 from toyicl.algorithms.token_descent import TokenDescent
 
@@ -34,6 +35,7 @@ __all__ = [
     "LeastSquares",
     "NadarayaWatson",
     "NearestNeighbour",
+    "PoolPosterior",
     "PreconditionedGradientDescent",
     "Ridge",
     "TokenDescent",

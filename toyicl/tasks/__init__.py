@@ -4,6 +4,7 @@ from toyicl.tasks.dynamics import Dynamics
 from toyicl.tasks.fixed_set import FixedSet
 from toyicl.tasks.linear import DerivedTask, LinearRegression, Task
 from toyicl.tasks.nonlinear import TeacherRegression
+from toyicl.tasks.pool import PooledRegression
 from toyicl.tasks.prompts import Classification, SequenceRegression
 from toyicl.tasks.recall import Mixture, Recall
 from toyicl.tasks.sine import SineRegression
@@ -15,6 +16,7 @@ __all__ = [
     "FixedSet",
     "LinearRegression",
     "Mixture",
+    "PooledRegression",
     "Recall",
     "SequenceRegression",
     "SineRegression",

@@ -16,9 +16,11 @@ from toyicl.theory.optimal_steps import gd_per_step, gd_shared, gdpp_per_layer, 
 from toyicl.theory.prior_mean import recentred
 from toyicl.theory.reference_losses import bayes_loss, floors, ridge
 from toyicl.theory.saddles import saddle_losses
+from toyicl.theory.task_pool import PoolErrors, pool_errors
 
 __all__ = [
     "Optimum",
+    "PoolErrors",
     "bayes_loss",
     "best_scalar_step",
     "best_step_matrix",
@@ -33,6 +35,7 @@ __all__ = [
     "gradient_descent_optimum",
     "input_moments",
     "optimal_scale",
+    "pool_errors",
     "population_loss",
     "predict_zero_loss",
     "recentred",
