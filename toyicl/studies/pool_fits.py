@@ -1,0 +1,68 @@
+"""Layers of linear attention that are fitted by least squares to contexts of a finite pool of tasks."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from toyicl.core.episode import Episode, Learner, predict
+from toyicl.models.reduced_attention import ReducedAttention, least_squares_attention
+from toyicl.tasks.linear import LinearRegression
+from toyicl.tasks.pool import PooledRegression
+
+
+class Errors(NamedTuple):
+    """Squared errors against labels with noise, as Lu et al. (2025) give them."""
+
+    new: jax.Array
+    """On weights drawn anew."""
+    pool: jax.Array
+    """On weights of the pool."""
+
+
+def pool_task(
+    dim: int, kappa: float, alpha: float, noise_variance: float, seed: int = 0
+) -> PooledRegression:
+    """The task of Lu et al. (2025): x ~ N(0, I / d) and weights on the sphere of squared norm d.
+
+    There are alpha d context points and kappa d weights, both rounded to whole numbers.
+    """
+    base = LinearRegression(
+        dim=dim,
+        context_size=round(alpha * dim),
+        input_distribution="normal",
+        input_range=dim**-0.5,
+        label_noise=noise_variance**0.5,
+    )
+    return PooledRegression(
+        base=base, count=round(kappa * dim), pool_seed=seed, weight_norm=dim**0.5
+    )
+
+
+def fit(task: PooledRegression, contexts: int, key: jax.Array) -> ReducedAttention:
+    """The layer with the least squared error on contexts of the pool; queries have noisy labels."""
+    episode_key, noise_key = jax.random.split(key)
+    episodes = task.sample(episode_key, contexts)
+    noise = task.base.label_noise * jax.random.normal(noise_key, episodes.y_query.shape)
+    noisy = episodes._replace(y_query=episodes.y_query + noise)
+    return least_squares_attention(noisy, task.base.input_range**2)
+
+
+def test_episodes(task: PooledRegression, episodes: int) -> tuple[Episode, Episode]:
+    """Episodes of new weights, and of weights of the pool; the same for every learner."""
+    new_key, pool_key = jax.random.split(jax.random.key(2025))
+    return task.base.sample(new_key, episodes), task.sample(pool_key, episodes)
+
+
+def errors(learner: Learner, task: PooledRegression, tests: tuple[Episode, Episode]) -> Errors:
+    """Errors of a learner on new weights and on those of the pool."""
+    noise = task.base.label_noise**2
+    return Errors(*(jnp.mean((predict(learner, one) - one.y_query) ** 2) + noise for one in tests))
+
+
+@partial(jax.jit, static_argnames=("contexts", "episodes"))
+def fitted_errors(task: PooledRegression, key: jax.Array, contexts: int, episodes: int) -> Errors:
+    """Errors of a layer that is fitted to a number of contexts, on a number of test episodes each."""
+    layer = fit(task, contexts, key)
+    return errors(layer, task, test_episodes(task, episodes))
