@@ -50,7 +50,9 @@ class Settings(Study):
     """Settings of the means."""
 
     task: LinearRegression = LinearRegression(dim=5, context_size=20, input_distribution="normal")
-    training: Training = replace(recipes.FALLING_FAST, steps=5000, snapshot_every=250)
+    training: Training = replace(
+        recipes.FALLING_FAST, steps=3000, batch_size=256, snapshot_every=250, learning_rate=1e-2
+    )
     squared_means: tuple[float, ...] = (0.0, 1.0, 5.0, 25.0)
     """Squared Euclidean norms of the mean of the weights, whose entries are all equal."""
 
@@ -79,7 +81,7 @@ class Settings(Study):
 
 FULL = Settings()
 QUICK = Settings(
-    training=replace(recipes.FALLING_FAST, steps=2000, batch_size=128, snapshot_every=250),
+    training=replace(FULL.training, steps=1500, batch_size=128),
     squared_means=(0.0, 25.0),
     evaluation_episodes=4000,
 )

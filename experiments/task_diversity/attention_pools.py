@@ -219,8 +219,8 @@ def _dims_panel(axes: Axes, results: xr.Dataset) -> None:
         own = results.sel(kappa=kappa)
         mean, error = _mean_and_error(own.fitted_gap / own.theory_gap)
         shade = str(0.75 * number / max(results.sizes["kappa"] - 1, 1))
-        look = {"color": shade, "marker": "o", "markersize": 3, "linestyle": "-"}
-        axes.errorbar(places, mean, error, label=rf"$\kappa$ = {kappa:g}", **look)
+        name = rf"$\kappa$ = {kappa:g}"
+        axes.errorbar(places, mean, error, color=shade, marker="o", markersize=3, label=name)
     axes.axhline(1, color="black", linestyle=":")
     axes.set(xlabel="1 / d", ylabel="difference over its limit", xlim=(0, None))
     axes.legend(fontsize=6)

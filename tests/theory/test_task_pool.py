@@ -79,10 +79,13 @@ def simulated(dim, kappa, alpha, tau, rho, pools):
     return np.mean([errors(seed) for seed in range(pools)], axis=0)
 
 
-def test_errors_are_those_of_simulated_fits():
-    """Up to terms of order 1 / d, of which there are several, and the spread of four pools."""
-    expected = theory.pool_errors(4, 2, 3, 0.05)
-    np.testing.assert_allclose(simulated(16, 2, 4, 3, 0.05, 4), expected, rtol=0.12)
+def test_errors_are_the_limit_of_simulated_fits():
+    """Simulated errors exceed the limit by terms of order 1 / d, which are extrapolated away."""
+    expected = np.array(theory.pool_errors(4, 2, 6, 0.05))
+    small, large = simulated(8, 2, 4, 6, 0.05, 60), simulated(16, 2, 4, 6, 0.05, 20)
+    assert np.all(small > large)
+    assert np.all(large > expected)
+    np.testing.assert_allclose(2 * large - small, expected, rtol=0.06)
 
 
 @pytest.mark.parametrize(

@@ -40,11 +40,16 @@ def pool_task(
     )
 
 
+def pool_noise(task: PooledRegression) -> float | jax.Array:
+    """Standard deviation of the label noise of a task."""
+    return 0.0 if task.base.label_noise is None else task.base.label_noise
+
+
 def fit(task: PooledRegression, contexts: int, key: jax.Array) -> ReducedAttention:
     """The layer with the least squared error on contexts of the pool; queries have noisy labels."""
     episode_key, noise_key = jax.random.split(key)
     episodes = task.sample(episode_key, contexts)
-    noise = task.base.label_noise * jax.random.normal(noise_key, episodes.y_query.shape)
+    noise = pool_noise(task) * jax.random.normal(noise_key, episodes.y_query.shape)
     noisy = episodes._replace(y_query=episodes.y_query + noise)
     return least_squares_attention(noisy, task.base.input_range**2)
 
@@ -57,7 +62,7 @@ def test_episodes(task: PooledRegression, episodes: int) -> tuple[Episode, Episo
 
 def errors(learner: Learner, task: PooledRegression, tests: tuple[Episode, Episode]) -> Errors:
     """Errors of a learner on new weights and on those of the pool."""
-    noise = task.base.label_noise**2
+    noise = pool_noise(task) ** 2
     return Errors(*(jnp.mean((predict(learner, one) - one.y_query) ** 2) + noise for one in tests))
 
 
