@@ -90,6 +90,7 @@ OPTIONS = {
     "noisy_labels": f"{SHORT} {FEW}",
     "initial_guess": f"{SHORT} {FEW}",
     "linearised_finetuning": f"{SHORT} {FEW_TASKS} --settings.factors 1 0.1 0.01",
+    "pool_prior": f"{SHORT} {FEW} --settings.points=1",
     "preconditioned": f"{SHORT} {FEW}",
     "departure_map": f"{SHORT} {FEW} --settings.values 0 1 --settings.second-values 0 1",
     "prop1_equivalence": "",
@@ -108,6 +109,7 @@ UNJUDGED = {
     "attention_pools": {
         f"LU-{kind}-{kappa}" for kind in ("theory", "simulation") for kappa in (0.6, 2)
     },
+    "pool_prior": {"RAV-ridge-4", "RAV-ridge-8"},
     "token_clip": {"CLIP-binds"},
     "fig13_curvature": {"VO-13-1-N50", "VO-13-1-N100"},
 }

@@ -67,6 +67,7 @@ CHANGES = {
     "initial_guess": {"squared_means": (0.0, 25.0)},
     "linearised_finetuning": {"factors": (1.0, 0.1), "rates": (0.1,)},
     "noisy_labels": {"replaced": (0, 2)},
+    "pool_prior": {"counts": (2, 5), "points": 1},
     "prop1_equivalence": {"depth": 3},
     "prop2_features": {"depth": 2, "width": 5},
     "regression_finetuning": {"rates": (0.1,)},
