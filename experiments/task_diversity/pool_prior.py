@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from toyicl import theory
 from toyicl.algorithms import PoolPosterior, Ridge
 from toyicl.core.config import require, require_increasing, require_positive, require_size
-from toyicl.core.datasets import dataset, seed_coordinate, side_by_side
+from toyicl.core.datasets import dataset, side_by_side
 from toyicl.core.episode import Episode, Learner
 from toyicl.harness import catalogue
 from toyicl.harness.evaluation import Value
@@ -112,7 +112,7 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     points = np.arange(settings.points + 1)
     ridge = [1.0] + [2 * _ridge_loss(settings.task, int(n)) / settings.task.dim for n in points[1:]]
     same = (settings.task.dim, settings.task.label_noise) == (8, 0.5)
-    published = PUBLISHED_RIDGE[: len(points)] if same else np.full(len(points), np.nan)
+    published = np.array(PUBLISHED_RIDGE[: len(points)]) if same else np.full(len(points), np.nan)
     found = side_by_side(parts, "count").assign_coords(points=points)
     return found.assign(ridge_error=("points", ridge), published_ridge=("points", published))
 
@@ -144,7 +144,7 @@ def _compared(settings: Settings, count: int, history: History) -> xr.Dataset:
             answers = np.asarray(_predictions(reference, episodes))
             values[f"{name}_{place}"] = float(_mean_square(answers - episodes.y_query))
             values[f"to_{name}_{place}"] = ("seed", _mean_square(own - answers))
-    scaled = dataset(values, seed_coordinate(history.seeds))
+    scaled = dataset(values, {"seed": history.seeds})
     return scaled / settings.task.dim
 
 

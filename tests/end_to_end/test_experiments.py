@@ -107,7 +107,7 @@ UNJUDGED = {
     "update_similarity": {"CR-10-1024"},
     "fig06_shifts": {"VO-6-2"},
     "attention_pools": {
-        f"LU-{kind}-{kappa}" for kind in ("theory", "simulation") for kappa in (0.6, 2)
+        f"LU-{kind}-{size}" for kind in ("theory", "simulation") for size in (6, 20)
     },
     "pool_prior": {"RAV-ridge-4", "RAV-ridge-8"},
     "token_clip": {"CLIP-binds"},

@@ -1,5 +1,6 @@
 """Layers of linear attention that are fitted by least squares to contexts of a finite pool of tasks."""
 
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -10,6 +11,9 @@ from toyicl.core.episode import Episode, Learner, predict
 from toyicl.models.reduced_attention import ReducedAttention, least_squares_attention
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tasks.pool import PooledRegression
+
+NEW_SEED = 2**31 - 1
+"""Seed of the weights that learners are tested on; pools have small seeds."""
 
 
 class Errors(NamedTuple):
@@ -54,10 +58,16 @@ def fit(task: PooledRegression, contexts: int, key: jax.Array) -> ReducedAttenti
     return least_squares_attention(noisy, task.base.input_range**2)
 
 
-def test_episodes(task: PooledRegression, episodes: int) -> tuple[Episode, Episode]:
-    """Episodes of new weights, and of weights of the pool; the same for every learner."""
+def held_out(task: PooledRegression, episodes: int) -> tuple[Episode, Episode]:
+    """Episodes of new weights, and of weights of the pool; the same for every learner.
+
+    New weights have the distribution of those of the pool, which may be a sphere: they are a pool of
+    as many weights as episodes, with another seed.
+    """
     new_key, pool_key = jax.random.split(jax.random.key(2025))
-    return task.base.sample(new_key, episodes), task.sample(pool_key, episodes)
+    others = replace(task, count=episodes, pool_seed=NEW_SEED)
+    new = task.base.sample_given(new_key, others.pool())
+    return new, task.sample(pool_key, episodes)
 
 
 def errors(learner: Learner, task: PooledRegression, tests: tuple[Episode, Episode]) -> Errors:
@@ -70,4 +80,4 @@ def errors(learner: Learner, task: PooledRegression, tests: tuple[Episode, Episo
 def fitted_errors(task: PooledRegression, key: jax.Array, contexts: int, episodes: int) -> Errors:
     """Errors of a layer that is fitted to a number of contexts, on a number of test episodes each."""
     layer = fit(task, contexts, key)
-    return errors(layer, task, test_episodes(task, episodes))
+    return errors(layer, task, held_out(task, episodes))
