@@ -190,9 +190,8 @@ def _errors_panel(place: str) -> panels.Panel:
         figures.every_seed(axes, values, "count", label="trained", color=color, style="o")
         axes.plot(results["count"], results[f"bayes_{place}"], "k-", label="posterior mean of pool")
         axes.plot(results["count"], results[f"ridge_{place}"], "k--", label="ridge regression")
-        axes.set(
-            xlabel="weights in the pool", ylabel="squared error / d", xscale="log", ylim=(0, None)
-        )
+        axes.set(xlabel="weights in the pool", ylabel="squared error / d")
+        axes.set(xscale="log", yscale="log")
         axes.legend()
 
     return panel
@@ -204,9 +203,8 @@ def _distance_panel(axes: Axes, results: xr.Dataset) -> None:
     for number, (name, (label, marker)) in enumerate(looks.items()):
         values, color = results[f"to_{name}_new"], panels.LOOKS[number][0]
         figures.every_seed(axes, values, "count", label=label, color=color, style=marker)
-    axes.set(
-        xlabel="weights in the pool", ylabel="squared distance / d", xscale="log", ylim=(0, None)
-    )
+    axes.set(xlabel="weights in the pool", ylabel="squared distance / d")
+    axes.set(xscale="log", yscale="log")
     axes.legend()
 
 
