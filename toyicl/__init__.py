@@ -22,6 +22,7 @@ _NAMES = {
         "IterativeNewton",
         "PreconditionedGradientDescent",
     ),
+    "algorithms.pool": ("PoolPosterior",),
     "algorithms.kernel": (
         "AveragedLabels",
         "CentredDescent",

@@ -21,6 +21,7 @@ from toyicl.models.construction import gradient_descent_transformer, softmax_hea
 from toyicl.models.diagonal import DiagonalArchitecture
 from toyicl.models.feature_descent import MetaLearner
 from toyicl.models.recurrent import RecurrentArchitecture
+from toyicl.models.reduced_attention import ReducedAttention
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks import LinearRegression
 
@@ -36,6 +37,7 @@ CONSTRUCTED = {
     "KernelRidge": lambda cls: cls(0.3, 0.1),
     "LabelDescent": lambda cls: cls(0.05, (0.1, -0.2, 0.3), 3),
     "NadarayaWatson": lambda cls: cls(0.3),
+    "PoolPosterior": lambda cls: cls(np.random.default_rng(1).normal(size=(OUTPUTS, DIM, 5)), 0.5),
     "PreconditionedGradientDescent": lambda cls: cls(np.eye(DIM) * 0.2, 2),
     "Ridge": lambda cls: cls(0.1),
     "TokenDescent": lambda cls: cls(0.05, 0.01, 3, token_clip=1.5),
@@ -58,6 +60,7 @@ def model(build):
 LEARNERS = {
     **{name: algorithm(name) for name in algorithms.__all__},
     "linear transformer": model(Architecture(init_scale=1.0)),
+    "trained initial guess": model(Architecture(initial_guess="trained", init_scale=1.0)),
     "recurrent transformer": model(Architecture(depth=3, shared=True, init_scale=1.0)),
     "transformer with everything": model(
         Architecture(
@@ -81,6 +84,7 @@ LEARNERS = {
     "attention then MLP": model(
         AttentionMLP(attention=AttentionSettings(init_scale=1.0), mlp_size=5)
     ),
+    "reduced attention": lambda: ReducedAttention(np.eye(DIM + 1, DIM) / 3, 0.5),
     "constructed transformer": lambda: gradient_descent_transformer(
         0.2, CONTEXT_SIZE, DIM, OUTPUTS, depth=2
     ),

@@ -31,6 +31,7 @@ def short(*names: str) -> str:
 
 FEW_TASKS = "--settings.tasks=3 --settings.queries=4"
 OPTIONS = {
+    "attention_pools": f"{SHORT} --settings.episodes=50 --settings.pools 3 --settings.plenty 4",
     "attention_cost": "--settings.episodes=50",
     "classroom": f"{SHORT} {FEW} --settings.softmax-fractions 0 1 --settings.depth=2"
     " --settings.two-layer-training.steps=2 --settings.two-layer-training.snapshot-every=2"
@@ -87,9 +88,11 @@ OPTIONS = {
     " --settings.escape-training.batch-size=8 --settings.escape-min-seeds=3",
     "fig16_fixed_tasks": f"--settings.training.steps=4 --settings.training.snapshot-every=2 {FEW}",
     "noisy_labels": f"{SHORT} {FEW}",
+    "initial_guess": f"{SHORT} {FEW}",
     "linearised_finetuning": f"{SHORT} {FEW_TASKS} --settings.factors 1 0.1 0.01",
     "mlp_update": f"{SHORT} {FEW} --settings.step-sizes 0.5 1",
     "noise_table": f"{SHORT} {FEW} {short('two-layer-training')}",
+    "pool_prior": f"{SHORT} {FEW} --settings.points=1",
     "preconditioned": f"{SHORT} {FEW}",
     "departure_map": f"{SHORT} {FEW} --settings.values 0 1 --settings.second-values 0 1",
     "linear_limit": "--settings.points=20000 --settings.episodes=200 --settings.best-sizes 10 640",
@@ -116,6 +119,10 @@ UNJUDGED = {
     },
     "update_similarity": {"CR-10-1024"},
     "fig06_shifts": {"VO-6-2"},
+    "attention_pools": {
+        f"LU-{kind}-{size}" for kind in ("theory", "simulation") for size in (6, 20)
+    },
+    "pool_prior": {"RAV-ridge-4", "RAV-ridge-8"},
     "token_clip": {"CLIP-binds"},
     "labels_and_inputs": {
         f"{name}-K5" for name in ("BLP-steps", "LAB-below", "LAB-descent", "LAB-scores")

@@ -46,6 +46,13 @@ SMALL = {
 """Values of settings that have the same name in several experiments."""
 CHANGES = {
     "attention_maps": {"rates": (0.1,)},
+    "attention_pools": {
+        "kappas": (0.4, 1.0),
+        "dims": (5,),
+        "pools": (2,),
+        "alpha": 2.0,
+        "plenty": 2.0,
+    },
     "classroom": {"softmax_fractions": (0.0, 1.0), "depth": 2},
     "context_sizes": {"sizes": (3, 4)},
     "cosine_blindness": {"depth": 2},
@@ -60,9 +67,11 @@ CHANGES = {
     "fig16_fixed_tasks": {"counts": (4, 8)},
     "growing_context": {"sizes": (3, 6)},
     "linear_limit": {"points": 9000, "best_sizes": (5,)},
+    "initial_guess": {"squared_means": (0.0, 25.0)},
     "linearised_finetuning": {"factors": (1.0, 0.1), "rates": (0.1,)},
     "mlp_update": {"step_sizes": (0.5, 1.0)},
     "noisy_labels": {"replaced": (0, 2)},
+    "pool_prior": {"counts": (2, 5), "points": 1},
     "prop1_equivalence": {"depth": 3},
     "prop2_features": {"depth": 2, "width": 5},
     "recurrent_learners": {"sizes": (2, 3)},

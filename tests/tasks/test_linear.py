@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from toyicl.core.errors import BadInput
 from toyicl.tasks import linear
 from toyicl.tasks.linear import QUANTILES, LinearRegression
 
@@ -103,6 +104,29 @@ def test_weights_are_standard_normal_times_their_scale():
     assert abs(np.corrcoef(standardised)[0, 1]) < 0.03
     lengths = 3 * np.linalg.norm(x, axis=1)[:, None]
     assert abs(np.var(y / lengths) - 1) < 0.03
+
+
+def test_weights_have_their_mean_and_scale():
+    task = replace(SMALL, weight_mean=-1.5, weight_scale=0.5)
+    weights = np.asarray(task.sample_weights(KEY, 20_000))
+    assert weights.shape == (2, 2, 20_000)
+    np.testing.assert_allclose(weights.mean(axis=-1), -1.5, atol=0.02)
+    np.testing.assert_allclose(weights.std(axis=-1), 0.5, atol=0.01)
+    x, y, *_ = (np.asarray(field) for field in sample(task, 2000))
+    found = [np.linalg.lstsq(x[..., i], y[..., i])[0] for i in range(2000)]
+    assert abs(np.mean(found) + 1.5) < 0.03
+    assert abs(np.std(found) - 0.5) < 0.02
+
+
+def test_episodes_of_given_weights_have_their_labels(close):
+    task = replace(SMALL, weight_mean=2.0, label_noise=0.3)
+    weights = task.sample_weights(jax.random.key(1), 500)
+    x, y, x_query, y_query = task.sample_given(KEY, weights)
+    close(np.einsum("mde,de->me", weights, x_query), y_query, 1e-12)
+    noise = np.asarray(y) - np.einsum("mde,nde->nme", weights, x)
+    assert abs(noise.std() - 0.3) < 0.02
+    with pytest.raises(BadInput, match=r"weights must be of shape \(2, 2, 'episodes'\)"):
+        task.sample_given(KEY, weights[:1])
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "frobenius_laplace"])
@@ -283,6 +307,7 @@ MATRIX = "2 positive numbers, or a symmetric positive definite 2 x 2 matrix"
 BAD = [
     ("input_range", 0.0, "a finite number above 0"),
     ("weight_scale", -1.0, "a finite number of at least 0"),
+    ("weight_mean", float("inf"), "a finite number"),
     ("label_noise", -0.1, "a finite number of at least 0"),
     ("distractors", 11, "a whole number between 0 and context_size (10)"),
     ("distractor_scale", -1.0, "a finite number of at least 0"),

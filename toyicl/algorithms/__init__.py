@@ -17,6 +17,7 @@ from toyicl.algorithms.kernel import (
     NearestNeighbour,
 )
 from toyicl.algorithms.label_descent import LabelDescent
+from toyicl.algorithms.pool import PoolPosterior
 from toyicl.algorithms.ridge import AdaptiveRidge, LeastSquares, Ridge, TunedAdaptiveRidge
 from toyicl.algorithms.token_descent import TokenDescent
 
@@ -36,6 +37,7 @@ __all__ = [
     "LeastSquares",
     "NadarayaWatson",
     "NearestNeighbour",
+    "PoolPosterior",
     "PreconditionedGradientDescent",
     "Ridge",
     "TokenDescent",

@@ -157,6 +157,13 @@ def require_not_negative(name: str, value: Any) -> None:
         require(bool(0 <= value < math.inf), name, rule, value)
 
 
+def require_finite(name: str, value: Any) -> None:
+    """Check that a number is finite; the values of arrays are not checked."""
+    rule = "a finite number"
+    if is_number(name, rule, value):
+        require(math.isfinite(value), name, rule, value)
+
+
 def require_fraction(name: str, value: Any) -> None:
     """Check that a fraction is between 0 and 1; the values of arrays are not checked."""
     rule = "between 0 and 1"

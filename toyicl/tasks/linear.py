@@ -20,6 +20,7 @@ from toyicl.core.config import (
     named_in_errors,
     require,
     require_choice,
+    require_finite,
     require_memory,
     require_not_negative,
     require_positive,
@@ -73,8 +74,8 @@ class Task(Protocol):
 class LinearRegression:
     """Linear regression: labels y = W x, with a new random matrix W in each episode.
 
-    The entries of W are independent, N(0, weight_scale^2). The defaults are those of the code that
-    von Oswald et al. (2022) released: ten inputs, U(-1/2, 1/2), and ten context points. Their text
+    The entries of W are independent, N(weight_mean, weight_scale^2). The defaults are those of the code
+    that von Oswald et al. (2022) released: ten inputs, U(-1/2, 1/2), and ten context points. Their text
     gives U(-1, 1), but their losses and eigenvalues are those of inputs of range 1.
 
     Raises BadSetting, at construction, for a setting that is not allowed.
@@ -103,6 +104,8 @@ class LinearRegression:
     weight_covariance: tuple[float, ...] | None = None
     """A d x d matrix, row by row, or its diagonal, d numbers: the covariance of each row of W, times
     weight_scale^2. None means the identity. It is not rotated with the inputs."""
+    weight_mean: float | None = None
+    """Mean of every entry of W; None means 0."""
     label_noise: float | None = None
     """Standard deviation of the noise on context labels; None draws none. The query has none."""
     distractors: int | None = None
@@ -119,6 +122,8 @@ class LinearRegression:
         is_switch = isinstance(self.rotated, bool)
         require(is_switch, "rotated", "True or False", self.rotated)
         require_not_negative("weight_scale", self.weight_scale)
+        if self.weight_mean is not None:
+            require_finite("weight_mean", self.weight_mean)
         if self.label_noise is not None:
             require_not_negative("label_noise", self.label_noise)
         require_not_negative("distractor_scale", self.distractor_scale)
@@ -146,22 +151,48 @@ class LinearRegression:
         every draw has to be compiled, and drawing takes half the time of a training step of one layer.
         """
         require_episodes("episodes", episodes, self)
+        part = self._uniform_numbers(key, episodes, self.outputs * self.dim)
+        return self._episodes(part, self._weights(part["weights"]))
+
+    def sample_weights(self, key: jax.Array, count: int) -> jax.Array:
+        """Draw matrices W, (m, d, count)."""
+        return self._weights(_symmetric_uniform(key, (self.outputs * self.dim, count)))
+
+    def sample_given(self, key: jax.Array, weights: jax.Array) -> Episode:
+        """Draw one episode for each of given matrices W, (m, d, episodes), on the last axis.
+
+        Raises BadInput for matrices of another shape.
+        """
+        shape = (self.outputs, self.dim)
+        rule = f"of shape {(*shape, 'episodes')}"
+        require(weights.shape[:2] == shape and weights.ndim == 3, "weights", rule, weights.shape)
+        require_episodes("episodes", weights.shape[-1], self)
+        return self._episodes(self._uniform_numbers(key, weights.shape[-1], 0), weights)
+
+    def _uniform_numbers(self, key: jax.Array, episodes: int, weights: int) -> dict[str, jax.Array]:
+        """Numbers that are uniform in (-1, 1), (count, episodes), for each part of the episodes.
+
+        `weights` is the number of entries of W that are to be drawn in each episode.
+        """
         d, m, n = self.dim, self.outputs, self.context_size
         sizes = {
             "x": n * d,
             "x_query": d,
-            "weights": m * d,
+            "weights": weights,
             "noise": 0 if self.label_noise is None else n * m,
             "distractors": 0 if self.distractors is None else n * m,
             "rotation": d * d if self.rotated else 0,
         }
         u = _symmetric_uniform(key, (sum(sizes.values()), episodes))
         starts = np.cumsum([0, *sizes.values()])
-        part = {
+        return {
             name: u[start : start + size]
             for (name, size), start in zip(sizes.items(), starts, strict=False)
         }
 
+    def _episodes(self, part: dict[str, jax.Array], weights: jax.Array) -> Episode:
+        """Episodes with matrices W, (m, d, episodes), from uniform numbers for their other parts."""
+        d, n, episodes = self.dim, self.context_size, weights.shape[-1]
         x = self._inputs(part["x"].reshape(n, d, episodes))
         x_query = self._inputs(part["x_query"])
         if self.input_distribution.startswith(FROBENIUS):
@@ -170,9 +201,6 @@ class LinearRegression:
         if self.rotated:
             normal = _normal(part["rotation"]).reshape(d, d, episodes)
             x, x_query = _rotated(x, normal), _rotated(x_query[None], normal)[0]
-
-        weights = self.weight_scale * _normal(part["weights"]).reshape(m, d, episodes)
-        weights = _correlated(weights, self.weight_covariance)
         y = _sum_products(x[:, None], weights[None])
         y_query = _sum_products(x_query[None], weights)
         if self.label_noise is not None:
@@ -182,6 +210,12 @@ class LinearRegression:
             replaced = jnp.arange(n)[:, None, None] < self.distractors
             y = jnp.where(replaced, noise, y)
         return Episode(x, y, x_query, y_query)
+
+    def _weights(self, u: jax.Array) -> jax.Array:
+        """Matrices W, (m, d, episodes), from numbers (m d, episodes) that are uniform in (-1, 1)."""
+        weights = self.weight_scale * _normal(u).reshape(self.outputs, self.dim, -1)
+        weights = _correlated(weights, self.weight_covariance)
+        return weights if self.weight_mean is None else weights + self.weight_mean
 
     def _inputs(self, u: jax.Array) -> jax.Array:
         """Inputs (..., d, episodes), from numbers of the same shape that are uniform in (-1, 1)."""

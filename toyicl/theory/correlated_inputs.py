@@ -18,7 +18,7 @@ import numpy as np
 from toyicl.core.config import require, require_positive
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory.closed_form import Optimum
-from toyicl.theory.gram_spectrum import require_no_distractors
+from toyicl.theory.gram_spectrum import require_no_distractors, require_no_weight_mean
 
 
 class BestMatrix(NamedTuple):
@@ -33,8 +33,9 @@ class BestMatrix(NamedTuple):
 def input_covariance(task: LinearRegression) -> np.ndarray:
     """Covariance Lambda of the inputs, (d, d), float64.
 
-    Raises BadInput for inputs that are not normal, for distractors, since the moments above hold for
-    normal inputs and true labels only, and for inputs that are rotated in each episode.
+    Raises BadInput for inputs that are not normal, for distractors and for weights with another mean
+    than 0, since the moments above hold for normal inputs, true labels and centred weights only, and
+    for inputs that are rotated in each episode.
     """
     rule = "normal here, as the moments of other correlated inputs are not known"
     require(
@@ -46,6 +47,7 @@ def input_covariance(task: LinearRegression) -> np.ndarray:
     require_no_distractors(task)
     rule = "False here, as the covariance would differ between episodes"
     require(not task.rotated, "task.rotated", rule, task.rotated)
+    require_no_weight_mean(task)
     return float(task.input_range) ** 2 * _as_matrix(task.covariance, task.dim)
 
 
