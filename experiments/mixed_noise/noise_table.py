@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from toyicl import theory
 from toyicl.algorithms.ridge import AdaptiveRidge, Ridge, TunedAdaptiveRidge
 from toyicl.analysis import metrics
-from toyicl.core.config import require, require_increasing, require_positive
+from toyicl.core.config import named_in_errors, require, require_increasing, require_positive
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.core.episode import Episode
 from toyicl.harness import catalogue
@@ -58,6 +58,7 @@ are several."""
 
 
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Settings:
     """Settings of the noise, the models and their trainings."""
 

@@ -25,7 +25,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl.core.config import require_increasing, require_positive
+from toyicl.core.config import named_in_errors, require_increasing, require_positive
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.core.episode import Episode
 from toyicl.finetuning import evaluation, rank_one
@@ -47,6 +47,7 @@ LOSSES = ("zero-shot", "gradient step", "in context")
 
 
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Settings:
     """Settings of the models, their training, and the comparison."""
 

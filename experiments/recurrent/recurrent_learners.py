@@ -43,8 +43,8 @@ HIGHEST = 20.0
 """Largest loss during training that is drawn, relative to one step; short spikes are higher."""
 
 
-@named_in_errors
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Settings:
     """Settings of the recurrent learners and of the attention that they are compared with."""
 

@@ -42,8 +42,8 @@ STUCK = 1.5
 """Loss over that of the best head above which a training counts as being on its plateau."""
 
 
-@named_in_errors
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Settings:
     """Settings of the softmax heads."""
 

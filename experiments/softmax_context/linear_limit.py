@@ -42,8 +42,8 @@ CHUNK = 400_000
 """Context points that are simulated at a time."""
 
 
-@named_in_errors
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Settings:
     """Settings of the comparison of a softmax head with its limit."""
 

@@ -22,7 +22,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import theory
-from toyicl.core.config import require, require_increasing, require_positive, require_size
+from toyicl.core.config import (
+    named_in_errors,
+    require,
+    require_increasing,
+    require_positive,
+    require_size,
+)
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import catalogue
 from toyicl.harness.evaluation import Value
@@ -42,6 +48,7 @@ PUBLISHED = {
 
 
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Settings:
     """Settings of the pools; alpha, tau and the noise are by default those of the published values."""
 

@@ -24,7 +24,13 @@ from matplotlib.figure import Figure
 
 from toyicl import theory
 from toyicl.algorithms import PoolPosterior, Ridge
-from toyicl.core.config import require, require_increasing, require_positive, require_size
+from toyicl.core.config import (
+    named_in_errors,
+    require,
+    require_increasing,
+    require_positive,
+    require_size,
+)
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.core.episode import Episode, Learner
 from toyicl.harness import catalogue
@@ -45,6 +51,7 @@ TOGETHER = 50
 
 
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Settings:
     """Settings of the pools."""
 
