@@ -12,8 +12,9 @@ _NAMES = {
     "tasks.linear": ("LinearRegression",),
     "models.transformer": ("Architecture", "Transformer"),
     "algorithms.gradient_descent": ("GradientDescent", "GradientDescentPlusPlus"),
+    "algorithms.label_descent": ("LabelDescent",),
     "algorithms.token_descent": ("TokenDescent",),
-    "algorithms.ridge": ("AdaptiveRidge", "LeastSquares", "Ridge"),
+    "algorithms.ridge": ("AdaptiveRidge", "LeastSquares", "Ridge", "TunedAdaptiveRidge"),
     "algorithms.iterative": (
         "Chebyshev",
         "ConjugateGradients",
@@ -21,6 +22,7 @@ _NAMES = {
         "IterativeNewton",
         "PreconditionedGradientDescent",
     ),
+    "algorithms.pool": ("PoolPosterior",),
     "algorithms.kernel": (
         "AveragedLabels",
         "CentredDescent",

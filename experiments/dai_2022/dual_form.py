@@ -23,7 +23,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl.core.config import require_memory, require_positive, require_size
+from toyicl.core.config import named_in_errors, require_memory, require_positive, require_size
 from toyicl.core.datasets import Variables, dataset
 from toyicl.finetuning import dual_form
 from toyicl.harness import catalogue
@@ -35,6 +35,7 @@ from toyicl.training.loop import Histories
 
 
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Settings:
     """Settings of the identities, and of the layer whose training is drawn."""
 

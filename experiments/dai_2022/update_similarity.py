@@ -79,7 +79,7 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     by_step = metrics.over_snapshots(
         update_comparison.by_step(settings.rates), history.learners, sets
     )
-    # Untrained models choose rates that are 2 to 40 times as large as those of trained models.
+    # Untrained models choose rates that are 2 to 16 times as large as those of trained models.
     rates = found["chosen_rate"][:, -1, 0]
     at_trained_rate = evaluation.untrained_with(
         update_comparison.similarity_at, history, rates, sets[:1]

@@ -21,6 +21,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl.analysis.weights import circuit_scores, random_circuit_score
+from toyicl.core.config import named_in_errors
 from toyicl.core.datasets import dataset, side_by_side
 from toyicl.harness import catalogue, claim_values
 from toyicl.harness.evaluation import Value
@@ -35,6 +36,7 @@ from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Settings:
     """Settings of the four trainings."""
 

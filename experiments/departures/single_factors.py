@@ -16,7 +16,7 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl.core.config import require_different
+from toyicl.core.config import named_in_errors, require_different
 from toyicl.core.datasets import side_by_side
 from toyicl.harness import catalogue, claim_values
 from toyicl.plots import sweep_panels
@@ -27,6 +27,7 @@ from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Settings:
     """Settings of the sweeps along single factors."""
 

@@ -25,7 +25,7 @@ from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.analysis import metrics
 from toyicl.analysis.cost_scaling import crossing, operations, slope
-from toyicl.core.config import require_memory, require_size
+from toyicl.core.config import named_in_errors, require_memory, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode
 from toyicl.harness import catalogue
@@ -38,6 +38,7 @@ from toyicl.training.loop import Histories
 
 
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Settings:
     """Settings of costs and losses."""
 

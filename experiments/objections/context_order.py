@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from toyicl import theory
 from toyicl.analysis import metrics
-from toyicl.core.config import require_memory, require_size
+from toyicl.core.config import named_in_errors, require_memory, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, Learner
 from toyicl.harness import catalogue, claim_values
@@ -35,6 +35,7 @@ from toyicl.training.step import Training
 
 
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Settings:
     """Settings of the models; sensitivities are computed in float64."""
 

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
-from toyicl.core.config import require_memory, require_positive, require_size
+from toyicl.core.config import named_in_errors, require_memory, require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, Learner
 from toyicl.harness import catalogue, claims
@@ -35,6 +35,7 @@ from toyicl.training.loop import Histories
 
 
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Settings:
     """Settings of both comparisons, which are computed in float64."""
 

@@ -23,7 +23,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl.analysis.cost_scaling import slope
-from toyicl.core.config import require, require_memory, require_positive, require_size
+from toyicl.core.config import (
+    named_in_errors,
+    require,
+    require_memory,
+    require_positive,
+    require_size,
+)
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode, predict
 from toyicl.harness import catalogue
@@ -37,6 +43,7 @@ from toyicl.training.loop import Histories
 
 
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Settings:
     """Settings of the identities, which are computed in float64."""
 

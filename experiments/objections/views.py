@@ -23,7 +23,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toyicl.core.config import require_memory, require_positive, require_size
+from toyicl.core.config import named_in_errors, require_memory, require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Episode
 from toyicl.harness import catalogue, claims
@@ -33,6 +33,7 @@ from toyicl.training.loop import Histories
 
 
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Settings:
     """Settings of the two views, which are computed in float64."""
 

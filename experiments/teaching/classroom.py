@@ -1,9 +1,9 @@
 """Trained weights and losses that the teaching page shows.
 
-Trains what `toyicl demo` draws, and keeps the circuits W_K^T W_Q and P W_V: of one linear layer at
-even distances during training (with the settings of Figure 2), of two layers with the same weights
-after training, and of layers between linear and softmax attention, with one head and with two, on
-one input and on as many as the task has.
+Trains what `toyicl demo` draws, and keeps the circuits W_K^T W_Q and P W_V: of one linear layer
+during training (with the settings of Figure 2; most often while the loss changes most), of two layers
+with the same weights after training, and of layers between linear and softmax attention, with one
+head and with two, on one input and on as many as the task has.
 
 Expected: loss .2062 for one layer, .1105 for two; with softmax attention .2912 (one head) and .2153
 (two).
@@ -19,14 +19,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import theory
+from toyicl.analysis import metrics
 from toyicl.core.config import require, require_different, require_fraction, require_size
 from toyicl.core.datasets import dataset
 from toyicl.harness import catalogue, claim_values
 from toyicl.models.construction import require_one_linear_layer
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import figures, panels, reference_panels
-from toyicl.studies import departure_sweep, departures, mixed_attention
-from toyicl.studies.alignment import Study, alignment, best_references, thinned
+from toyicl.studies import departures, mixed_attention
+from toyicl.studies.alignment import Study, alignment, best_references, where_losses_change
+from toyicl.studies.saddles import stays_near
 from toyicl.studies.weights import circuits, learned_steps
 from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import Histories, History, Job
@@ -37,8 +39,10 @@ from toyicl.training.step import Training
 class Settings(Study):
     """Settings of the page's trainings; `model` and `training` are those of the one linear layer."""
 
-    training: Training = Training(snapshot_every=200)
-    """Figure 2's training, with a snapshot for each picture of the weights."""
+    training: Training = Training(snapshot_every=50)
+    """Figure 2's training; `snapshots` of its snapshots are kept."""
+    snapshots: int = 26
+    """Largest number of snapshots of the one linear layer whose weights are kept."""
     two_layer_training: Training = Training(batch_size=512, snapshot_every=1000)
     """Training of two layers with the same weights: Figure 3's, with a quarter of the batch."""
     mixed_training: Training = Training(
@@ -60,6 +64,7 @@ class Settings(Study):
         for fraction in self.softmax_fractions:
             require_fraction("softmax_fractions", fraction)
         require_size("mixed_max_seeds", self.mixed_max_seeds)
+        require_size("snapshots", self.snapshots, least=2)
         require_size("depth", self.depth, least=2)
 
     def tasks(self) -> dict[str, LinearRegression]:
@@ -81,8 +86,10 @@ QUICK = Settings(
 ONE_INPUT, ALL_INPUTS = "one input", "all inputs"
 TWO_LAYERS = Architecture(depth=2, shared=True)
 KEPT_OF_TWO_LAYERS = ("loss", "model_cosine", "norm_ratio", "learned_curvature", "on_plateau")
-FIRST_STEPS = 1000
-"""Steps after which a layer whose loss is still high is on the plateau."""
+NEAR = 0.015
+"""Largest distance of a loss on the plateau from that of the saddle point, relative to the latter."""
+PLATEAU_STEPS = 100
+"""Steps for which a loss that near has to stay there; a loss that only passes by takes fewer."""
 
 
 def trainings(settings: Settings) -> dict[str, Job]:
@@ -99,7 +106,8 @@ def trainings(settings: Settings) -> dict[str, Job]:
 
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Compare the layers with gradient descent and GD++, and keep their circuits."""
-    history = thinned(histories["model"])
+    losses = metrics.over_snapshots(metrics.loss, histories["model"].learners, settings.episodes())
+    history = where_losses_change(histories["model"], losses, settings.snapshots)
     one = dataset(
         alignment(settings, history, best_references(settings.task, 1)),
         learned_steps(settings, history.final),
@@ -206,10 +214,12 @@ def _over_descent(results: xr.Dataset) -> xr.DataArray:
 
 
 def _on_plateau(results: xr.Dataset) -> xr.DataArray:
-    """Whether a seed's loss has been on the plateau for some time, (seed, step)."""
-    best, zero = results.exact_loss.sel(reference="gd", depth=1), results.zero_loss
-    excess = (results.loss - best) / (zero - best)
-    return (excess > departure_sweep.STUCK) & (results.step >= FIRST_STEPS)
+    """Whether a seed's loss stays for some time near that of the first saddle point, (seed, step).
+
+    The first saddle point is the one next to predicting 0, `theory.saddle_losses`.
+    """
+    level = float(results.saddle_loss.sel(saddle=1))
+    return stays_near(results.loss, level, distance=NEAR, steps=PLATEAU_STEPS)
 
 
 def _roles(results: xr.Dataset) -> xr.DataArray:
@@ -223,11 +233,18 @@ def _roles(results: xr.Dataset) -> xr.DataArray:
 
 
 def _input_keys(results: xr.Dataset) -> xr.DataArray:
-    """Norm of the input block of W_K^T W_Q relative to its label row, median on the plateau."""
+    """Part of the step matrix with inputs as keys and labels as values, relative to the other part.
+
+    The parts are u_y A and u_x a^T of `analysis.weights.implied_step`; the largest ratio of their norms
+    on the plateau.
+    """
     columns = results.key_query.isel(column=slice(-1))
     inputs = (columns.isel(row=slice(-1)) ** 2).sum(["row", "column"]) ** 0.5
     label = (columns.isel(row=-1) ** 2).sum("column") ** 0.5
-    return (inputs / label).where(_on_plateau(results)).median()
+    values = results.value_output.isel(row=-1)
+    of_labels = abs(values.isel(column=-1))
+    of_inputs = (values.isel(column=slice(-1)) ** 2).sum("column") ** 0.5
+    return (of_labels * inputs / (of_inputs * label)).where(_on_plateau(results)).max()
 
 
 CLAIMS = catalogue.read(

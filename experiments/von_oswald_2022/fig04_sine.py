@@ -22,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl.analysis import metrics
+from toyicl.core.config import named_in_errors
 from toyicl.core.datasets import dataset, seed_coordinate
 from toyicl.core.episode import Episode, Learner
 from toyicl.harness import catalogue, claim_values
@@ -35,6 +36,7 @@ from toyicl.training.step import Build, Training
 
 
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Settings:
     """Settings of regression on sines."""
 

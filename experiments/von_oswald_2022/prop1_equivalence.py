@@ -21,7 +21,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from toyicl.algorithms.gradient_descent import GradientDescent
-from toyicl.core.config import require_memory, require_positive, require_size
+from toyicl.core.config import named_in_errors, require_memory, require_positive, require_size
 from toyicl.core.episode import Episode
 from toyicl.harness import catalogue
 from toyicl.models.construction import gradient_descent_transformer
@@ -33,6 +33,7 @@ from toyicl.training.loop import Histories
 
 
 @dataclass(frozen=True)
+@named_in_errors
 class Settings:
     """Settings of the equivalence."""
 

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
-from toyicl.core.config import require_memory, require_positive, require_size
+from toyicl.core.config import named_in_errors, require_memory, require_positive, require_size
 from toyicl.core.datasets import dataset
 from toyicl.core.episode import Learner
 from toyicl.harness import catalogue
@@ -32,6 +32,7 @@ from toyicl.training.loop import Histories
 
 
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Settings:
     """Settings of the statements; everything is computed in float64."""
 

@@ -13,9 +13,10 @@ from sklearn import linear_model
 
 from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
-from toyicl.algorithms.ridge import AdaptiveRidge, LeastSquares, Ridge
+from toyicl.algorithms.ridge import AdaptiveRidge, LeastSquares, Ridge, TunedAdaptiveRidge
 from toyicl.analysis import metrics
 from toyicl.core.episode import predict
+from toyicl.core.errors import BadInput
 from toyicl.tasks.linear import LinearRegression
 
 # Every size is compiled anew: few examples, and a failing one is not searched for a smaller one.
@@ -318,3 +319,14 @@ BAD = [
 def test_refuses(build, message):
     with pytest.raises(ValueError, match="^" + re.escape(message)):
         build()
+
+
+def test_tuned_adaptive_ridge_bounds_a_multiple_of_the_estimated_noise(close):
+    x, y, x_query = random_context(3, 2, 8)
+    estimate = AdaptiveRidge().penalty(x, y)
+    for factor, bound in ((1.3, 100.0), (1.3, 0.01)):
+        penalty = min(1.3 * float(estimate), bound**2)
+        close(TunedAdaptiveRidge(factor, bound)(x, y, x_query), Ridge(penalty)(x, y, x_query))
+    for name in ("factor", "bound"):
+        with pytest.raises(BadInput, match=f"{name} must be a finite number above 0"):
+            TunedAdaptiveRidge(**{name: 0.0})

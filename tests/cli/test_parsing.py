@@ -65,7 +65,7 @@ def test_words_become_values_of_the_setting_s_kind():
         (["inner.rate=0:1"], "sweep of inner.rate: values must be FIRST:LAST:COUNT"),
         (["inner.rate=1,1.0"], "must have values that differ, got 1.0 twice"),
         (["size=1.5"], "sweep of size must be a whole number, got '1.5'"),
-        (["inner.maybe=None,x"], "sweep of inner.maybe must be None or a number, got 'x'"),
+        (["inner.maybe=None,x"], "sweep of inner.maybe must be a number or None, got 'x'"),
         (["size=1:2:3"], "sweep of size must be a whole number, got '1.5', from 1:2:3"),
         (["size=1", "size=2"], "must name a setting once, got size again"),
     ],

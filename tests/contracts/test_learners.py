@@ -14,9 +14,14 @@ from flax import nnx
 
 import toyicl
 from toyicl import algorithms, models
+from toyicl.models.attention import AttentionSettings
+from toyicl.models.attention_mlp import AttentionMLP
 from toyicl.models.causal import CausalArchitecture
 from toyicl.models.construction import gradient_descent_transformer, softmax_heads
+from toyicl.models.diagonal import DiagonalArchitecture
 from toyicl.models.feature_descent import MetaLearner
+from toyicl.models.recurrent import RecurrentArchitecture
+from toyicl.models.reduced_attention import ReducedAttention
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.tasks import LinearRegression
 
@@ -30,7 +35,9 @@ CONSTRUCTED = {
     "HeavyBall": lambda cls: cls(0.2, 0.3, 3),
     "IterativeNewton": lambda cls: cls(0.05, 3),
     "KernelRidge": lambda cls: cls(0.3, 0.1),
+    "LabelDescent": lambda cls: cls(0.05, (0.1, -0.2, 0.3), 3),
     "NadarayaWatson": lambda cls: cls(0.3),
+    "PoolPosterior": lambda cls: cls(np.random.default_rng(1).normal(size=(OUTPUTS, DIM, 5)), 0.5),
     "PreconditionedGradientDescent": lambda cls: cls(np.eye(DIM) * 0.2, 2),
     "Ridge": lambda cls: cls(0.1),
     "TokenDescent": lambda cls: cls(0.05, 0.01, 3, token_clip=1.5),
@@ -53,6 +60,7 @@ def model(build):
 LEARNERS = {
     **{name: algorithm(name) for name in algorithms.__all__},
     "linear transformer": model(Architecture(init_scale=1.0)),
+    "trained initial guess": model(Architecture(initial_guess="trained", init_scale=1.0)),
     "recurrent transformer": model(Architecture(depth=3, shared=True, init_scale=1.0)),
     "transformer with everything": model(
         Architecture(
@@ -69,7 +77,14 @@ LEARNERS = {
     "separate tokens": model(Architecture(tokens="separate", depth=2, init_scale=1.0)),
     "causal transformer": model(CausalArchitecture(width=8, heads=2, mlp_size=5)),
     "linear causal transformer": model(CausalArchitecture(attention="linear", width=8, heads=2)),
+    "LSTM": model(RecurrentArchitecture(width=4)),
+    "gated linear recurrence": model(RecurrentArchitecture(cell="linear", width=4)),
+    "diagonal layers": model(DiagonalArchitecture(depth=2, init_scale=0.1)),
     "feature descent": model(MetaLearner(width=4, hidden=5)),
+    "attention then MLP": model(
+        AttentionMLP(attention=AttentionSettings(init_scale=1.0), mlp_size=5)
+    ),
+    "reduced attention": lambda: ReducedAttention(np.eye(DIM + 1, DIM) / 3, 0.5),
     "constructed transformer": lambda: gradient_descent_transformer(
         0.2, CONTEXT_SIZE, DIM, OUTPUTS, depth=2
     ),

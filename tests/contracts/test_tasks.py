@@ -33,6 +33,14 @@ VARIANTS = {
         label_noise=0.1,
         distractors=1,
     ),
+    "linear with a rotation and a prior": lambda: LinearRegression(
+        dim=3,
+        outputs=2,
+        context_size=4,
+        covariance=(1.0, 2.0, 0.5),
+        rotated=True,
+        weight_covariance=(1.0, 0.5, 2.0),
+    ),
     "network": lambda: TeacherRegression(
         base=LinearRegression(dim=3, outputs=2, context_size=4), teacher="network", fraction=0.5
     ),

@@ -85,8 +85,8 @@ def test_an_error_in_a_settings_class_names_class_and_field():
 
 
 def test_a_subclass_is_named_by_its_own_name():
-    @named_in_errors
     @dataclass(frozen=True, kw_only=True)
+    @named_in_errors
     class Base:
         size: int = 1
 
@@ -102,7 +102,7 @@ def test_a_subclass_is_named_by_its_own_name():
 
 @pytest.mark.parametrize("value", [None, "hot", True, [1.0]])
 def test_what_is_no_number_is_refused_at_construction(value):
-    with pytest.raises(BadSetting, match=r"^Oven\.heat must be a finite number above 0, got "):
+    with pytest.raises(BadSetting, match=r"^Oven\.heat must be a number, got "):
         Oven(heat=value)
 
 

@@ -31,6 +31,7 @@ def short(*names: str) -> str:
 
 FEW_TASKS = "--settings.tasks=3 --settings.queries=4"
 OPTIONS = {
+    "attention_pools": f"{SHORT} --settings.episodes=50 --settings.pools 3 --settings.plenty 4",
     "attention_cost": "--settings.episodes=50",
     "classroom": f"{SHORT} {FEW} --settings.softmax-fractions 0 1 --settings.depth=2"
     " --settings.two-layer-training.steps=2 --settings.two-layer-training.snapshot-every=2"
@@ -87,9 +88,17 @@ OPTIONS = {
     " --settings.escape-training.batch-size=8 --settings.escape-min-seeds=3",
     "fig16_fixed_tasks": f"--settings.training.steps=4 --settings.training.snapshot-every=2 {FEW}",
     "noisy_labels": f"{SHORT} {FEW}",
+    "initial_guess": f"{SHORT} {FEW}",
     "linearised_finetuning": f"{SHORT} {FEW_TASKS} --settings.factors 1 0.1 0.01",
+    "mlp_update": f"{SHORT} {FEW} --settings.step-sizes 0.5 1",
+    "noise_table": f"{SHORT} {FEW} {short('two-layer-training')}",
+    "pool_prior": f"{SHORT} {FEW} --settings.points=1",
     "preconditioned": f"{SHORT} {FEW}",
     "departure_map": f"{SHORT} {FEW} --settings.values 0 1 --settings.second-values 0 1",
+    "linear_limit": "--settings.points=20000 --settings.episodes=200 --settings.best-sizes 10 640",
+    "growing_context": f"{SHORT} {FEW} --settings.sizes 10 640",
+    "recurrent_learners": f"{SHORT} {FEW} {short('long-training')} --settings.sizes 3"
+    " --settings.deep.depth=2",
     "prop1_equivalence": "",
     "prop2_features": "--settings.episodes=5",
     "prop3_copying": "",
@@ -97,13 +106,34 @@ OPTIONS = {
     "softmax_candidates": f"{SHORT} {FEW} --settings.candidate-training.steps=2"
     " --settings.candidate-training.snapshot-every=2 --settings.candidate-training.batch-size=8",
     "other_tasks": f"{SHORT} {FEW}",
+    "labels_and_inputs": f"{SHORT} {FEW}",
+    "rotated_inputs": f"{SHORT} {FEW}",
+    "one_to_four_layers": f"{SHORT} {FEW}",
     "token_clip": f"{SHORT} {FEW} --settings.depths 2 3 --settings.clips 1 10",
+    "zero_shot_weights": f"{SHORT} {FEW_TASKS}",
     "views": "--settings.episodes=5 --settings.steps=3",
 }
 UNJUDGED = {
+    "noise_table": {
+        f"MIX-{row}-{noise}" for row in ("one", "constant", "adaptive", "tuned") for noise in (1, 7)
+    },
     "update_similarity": {"CR-10-1024"},
     "fig06_shifts": {"VO-6-2"},
+    "attention_pools": {
+        f"LU-{kind}-{size}" for kind in ("theory", "simulation") for size in (6, 20)
+    },
+    "pool_prior": {"RAV-ridge-4", "RAV-ridge-8"},
     "token_clip": {"CLIP-binds"},
+    "labels_and_inputs": {
+        f"{name}-K5" for name in ("BLP-steps", "LAB-below", "LAB-descent", "LAB-scores")
+    },
+    "one_to_four_layers": {
+        *(f"AHN-{name}-{depth}" for name in ("gd", "pgd") for depth in (3, 4)),
+        "PRE-layers-3",
+        "PRE-layers-4",
+        "PRE-labels-3",
+        "PRE-labels-4",
+    },
     "fig13_curvature": {"VO-13-1-N50", "VO-13-1-N100"},
 }
 """Claims that are not judged in runs as short as these."""

@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 from programs import SMALL, here
 
-from toyicl.harness import checkpoints
+from toyicl.harness import checkpoints, gathering
+from toyicl.harness.environment import environment
 
 SHORT = ["--settings.training.steps=40", "--settings.second"]
 SWEEP = ["--quick", "--sweep=task.input_range=0.5,1", "--sweep=task.dim=2,3"]
@@ -173,6 +175,33 @@ def test_seeds_that_are_missing_or_repeated_are_named(parts, tmp_path, names, me
     assert message in answer.stderr
     assert answer.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_every_refused_run_is_reported_and_the_others_are_joined(parts, tmp_path):
+    for name in "ab":
+        for run_name in ("bad", "small", "worse"):
+            own = "c" if name == "b" and run_name != "small" else name
+            shutil.copytree(parts / own / "small", tmp_path / name / run_name)
+    answer = here("gather", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out")
+    lines = answer.stderr.splitlines()
+    assert (answer.returncode, len(lines)) == (2, 2), answer.stderr
+    for line, name in zip(lines, ("bad", "worse"), strict=True):
+        assert line.startswith(f"toyicl: {name}: parts must have all seeds from 0 to 3, got none")
+    assert results(tmp_path / "out").seed.values.tolist() == [0, 1, 2]
+
+
+def test_origins_of_all_parts_are_compared():
+    def part(name, *sources):
+        here = {**environment(), "experiment_file": "e"}
+        origins = [here | {"source": source, "revision": source} for source in sources]
+        return gathering.Part(Path(name), checkpoints.Checkpoint({}, origins, {}))
+
+    warned = []
+    gathering._compare_origins([part("a", "new"), part("b", "new", "new")], warned.append)
+    assert warned == []
+    gathering._compare_origins([part("a", "new"), part("b", "old", "new")], warned.append)
+    gathering._compare_origins([part("a", "old", "new"), part("b", "new")], warned.append)
+    assert warned == ["a and b were trained by different programs"] * 2
 
 
 def test_parts_with_other_settings_are_refused(parts, tmp_path):

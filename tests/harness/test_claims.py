@@ -170,7 +170,7 @@ def test_analytical_claims_are_proved_or_refuted_by_every_value():
     assert claim.judge(results([1.0, 1.5], [False, True]))["verdict"] == "refuted"
 
 
-CUT = "Not the full settings: training.steps 100 instead of 200."
+CUT = '{"training.steps": [100, 200]}'
 
 
 @pytest.mark.parametrize(
@@ -178,13 +178,13 @@ CUT = "Not the full settings: training.steps 100 instead of 200."
     [
         ([1.5, 1.501, 1.502], CUT, 0.5, "inconclusive"),
         ([1.5, 1.501, 1.502], CUT, 1.0, "not reproduced"),
-        ([1.5, 1.501, 1.502], "", 0.5, "not reproduced"),
+        ([1.5, 1.501, 1.502], "{}", 0.5, "not reproduced"),
         ([1.5], CUT, 0.5, "inconclusive"),
         ([1.0, 1.001, 1.002], CUT, 0.5, "reproduced"),
     ],
 )
 def test_a_training_that_was_cut_leaves_a_negative_verdict_open(values, cut, end, verdict):
-    given = results(values, cut=cut)
+    given = results(values, changes=cut)
     given["loss"] = (("seed", "step"), [[3.0, 1.0, end]] * len(values))
     record = a_claim().judge(given)
     assert record["verdict"] == verdict
@@ -331,6 +331,20 @@ def test_largest_and_least_do_not_pass_over_what_is_missing(close):
 def test_a_dimension_that_other_settings_have_was_not_run():
     record = of(claim_values.final("loss"), where={"second_value": 1}).judge(two_parts())
     assert (record["verdict"], "second_value" in record["reason"]) == ("not run", True)
+
+
+def test_a_misspelt_dimension_is_an_error():
+    """Also at a point of a sweep, whose results may lack a dimension that others have."""
+    claim = of(claim_values.final("loss"), where={"haeds": 1})
+    message = (
+        r"^claim A-7: results have no dimension 'haeds' \(where\); those with labels .*'heads'"
+    )
+    for results in ((two_parts(),), (datasets.part(two_parts(), heads=1), two_parts())):
+        with pytest.raises(evaluation.BrokenClaim, match=message):
+            claim.judge(*results)
+    other = two_parts().drop_vars("heads")
+    record = of(claim_values.final("loss"), where={"heads": 1}).judge(other, two_parts())
+    assert record["verdict"] == "not run"
 
 
 def test_a_part_that_was_not_measured_was_not_run():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from toyicl.harness.environment import environment, moved_since
+from toyicl.harness.environment import environment, moved_since, moved_since_any
 
 WITHOUT = ("processor", "compiler", "versions", "shard")
 """What earlier versions did not record."""
@@ -56,3 +56,15 @@ def test_what_an_earlier_version_did_not_record_is_not_compared():
     assert moved_since(older | {"device": "4 x cpu", "processes": 2}, environment("batch")) == (
         "4 x cpu in 2 processes, --shard run there, 2 x cpu, --shard batch here"
     )
+
+
+def test_all_earlier_environments_are_compared_and_each_difference_is_stated_once():
+    """A run that was resumed elsewhere, and is now resumed where it was resumed last."""
+    now, elsewhere = environment(), environment() | {"device": "4 x cpu"}
+    assert moved_since_any([], now) == moved_since_any([now, now], now) == ""
+    moved = moved_since(elsewhere, now)
+    assert "4 x cpu" in moved
+    for earlier in ([elsewhere], [elsewhere, now], [elsewhere, now, elsewhere]):
+        assert moved_since_any(earlier, now) == moved
+    third = now | {"device": "8 x cpu"}
+    assert moved_since_any([elsewhere, third], now) == f"{moved}; {moved_since(third, now)}"

@@ -1,25 +1,43 @@
 """Whether a training that was cut had finished."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
+from small import FULL
 
+from toyicl.core import strict_json
+from toyicl.harness import provenance
 from toyicl.harness.loss_curves import any_is_falling, is_falling, is_shortened
 
 
 @pytest.mark.parametrize(
-    ("cut", "shortened"),
+    ("changes", "shortened"),
     [
-        ("", False),
-        ("Not the full settings: 2 of 5 seeds.", False),
-        ("Not the full settings: training.steps 30000 instead of 50000, 3 of 5 seeds.", True),
-        ("Not the full settings: training.steps 60000 instead of 50000.", False),
-        ("Not the full settings: deep_training.batch_size 256 instead of 2048.", True),
-        ("Not the full settings: task.dim 5 instead of 10.", False),
+        ({}, False),
+        ({"training": replace(FULL.training, steps=100)}, True),
+        ({"training": replace(FULL.training, steps=400)}, False),
+        ({"training": replace(FULL.training, batch_size=16)}, True),
+        ({"training": replace(FULL.training, learning_rate=1e-4)}, False),
+        ({"task": replace(FULL.task, dim=2), "evaluation_episodes": 10}, False),
     ],
 )
-def test_fewer_steps_and_smaller_batches_are_a_shortened_training(cut, shortened):
-    assert is_shortened(cut) == shortened
+def test_fewer_steps_and_smaller_batches_are_a_shortened_training(changes, shortened):
+    """Whatever the sentence in the caption says."""
+    found = strict_json.text(provenance.changes(FULL, replace(FULL, **changes)))
+    for cut in ("", "Not the full settings: training.steps 1 instead of 2."):
+        assert is_shortened(xr.Dataset(attrs={"changes": found, "cut": cut})) == shortened
+
+
+def test_settings_of_the_same_name_that_are_no_numbers_shorten_nothing():
+    found = strict_json.text({"steps": (None, 5), "batch_size": ([1], [2])})
+    assert not is_shortened(xr.Dataset(attrs={"changes": found}))
+
+
+@pytest.mark.parametrize(("cut", "shortened"), [("", False), ("Not the full settings.", True)])
+def test_results_of_earlier_versions_are_shortened_if_anything_differed(cut, shortened):
+    assert is_shortened(xr.Dataset(attrs={"cut": cut})) == shortened
 
 
 def ending(before, end, length=40):

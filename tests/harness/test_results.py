@@ -18,7 +18,7 @@ from toyicl.harness import atomic_files, checkpoints, outputs, provenance
 from toyicl.harness import results as harness_results
 from toyicl.harness.checkpoints import Checkpoint
 from toyicl.harness.claims import Finding
-from toyicl.harness.provenance import changed_since, differences, identity_of
+from toyicl.harness.provenance import changed_since, changed_since_any, differences, identity_of
 from toyicl.harness.results import describe, load_results, save_results
 from toyicl.tasks.linear import LinearRegression
 
@@ -288,3 +288,7 @@ def test_a_changed_program_or_experiment_file_is_noticed():
     assert changed_since(other, now) == "another revision (e)"
     older = {name: value for name, value in now.items() if name != "experiment_file"}
     assert changed_since(older, now) == ""
+    assert changed_since_any([], now) == changed_since_any([now, older], now) == ""
+    assert changed_since_any([other, now], now) == "another revision (e)"
+    newer = other | {"revision": "f"}
+    assert changed_since_any([other, newer, now], now) == "another revision (f)"

@@ -352,3 +352,51 @@ def test_a_point_without_what_a_claim_is_about_is_drawn_without_marks():
     low, high = (shaded(drawn) for drawn in (axes, other))
     assert low == pytest.approx((0.9, 1.1))
     assert high == pytest.approx((0.5, other.get_ylim()[1]))
+
+
+def test_a_setting_named_like_a_variable_of_earlier_results_is_refused():
+    known = xr.Dataset({"depth": ("layer", [1.0])}, attrs={"sweep": '{"width": [1, 2]}'})
+    known = known.assign_coords(width=3)
+    for path in ("depth", "layer", "seed"):
+        with pytest.raises(
+            BadInput, match=rf"^sweep must not be over the setting '{path}', .* of own$"
+        ):
+            sweeps.require_free_names("own", {path: [1, 2]}, [known])
+    sweeps.require_free_names("own", {"width": [1], "task.dim": [1]}, [known])
+    sweeps.require_free_names("own", {"depth": [1]})
+
+
+COLLIDING = SMALL.read_text().replace(
+    '"parameters": (', '"evaluation_episodes": 1.0, "parameters": ('
+)
+RENAMED = COLLIDING.replace('"evaluation_episodes": 1.0', '"count": 1.0')
+
+
+def test_a_setting_named_like_what_is_measured_keeps_the_training(tmp_path):
+    path, out = tmp_path / "own.py", tmp_path / "out"
+    words = ["run", path, "--quick", "--seeds", 1, "--out", out]
+    swept = [*words, "--sweep=evaluation_episodes=5,6"]
+    path.write_text(COLLIDING)
+    answer = here(*swept)
+    assert (answer.returncode, "Traceback" in answer.stderr) == (1, False)
+    message = "cannot be labelled by the swept setting 'evaluation_episodes', since measure of own"
+    assert message in answer.stderr.splitlines()[-1]
+    kept = checkpoints.load(out / "own", print).states
+    assert [arrays["step"].tolist() for arrays in kept.values()] == [[40], [40]]
+    path.write_text(RENAMED)
+    answer = here(*swept)
+    assert answer.returncode == 0, answer.stderr
+    results = xr.load_dataset(out / "own" / "results.nc", engine="h5netcdf")
+    assert results.evaluation_episodes.values.tolist() == [5, 6]
+
+
+def test_a_setting_named_like_what_was_measured_is_refused_before_training(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(COLLIDING)
+    words = ["run", path, "--quick", "--seeds", 1, "--out", tmp_path / "out"]
+    assert here(*words).returncode == 0
+    before = checkpoints.load(tmp_path / "out" / "own", print).origins
+    answer = here(*words, "--fresh", "--sweep=evaluation_episodes=5,6")
+    assert (answer.returncode, answer.stderr.count("\n")) == (2, 1)
+    assert "must not be over the setting 'evaluation_episodes'" in answer.stderr
+    assert checkpoints.load(tmp_path / "out" / "own", print).origins == before

@@ -180,7 +180,7 @@ def test_the_same_key_gives_the_same_weights():
     [
         ({"kind": "lineer"}, "kind must be one of linear, softmax, mixed, got 'lineer'"),
         ({"heads": 0}, "heads must be a whole number of at least 1, got 0"),
-        ({"key_size": 1.5}, "key_size must be a whole number of at least 1, got 1.5"),
+        ({"key_size": 1.5}, "key_size must be a whole number or None, got 1.5"),
         ({"temperature": 0.0}, "temperature must be a finite number above 0, got 0.0"),
         ({"softmax_fraction": 1.5}, "softmax_fraction must be between 0 and 1, got 1.5"),
         ({"init_scale": -1.0}, "init_scale must be a finite number above 0, got -1.0"),

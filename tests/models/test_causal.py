@@ -216,7 +216,7 @@ def test_more_demonstrations_than_positions_are_refused():
         ({"depth": 0}, "CausalArchitecture.depth must be a whole number of at least 1"),
         (
             {"memory": "none"},
-            "CausalArchitecture.memory must be one of momentum, previous, got 'none'",
+            "CausalArchitecture.memory must be one of momentum, previous or None, got 'none'",
         ),
         ({"eta": -0.5}, "CausalArchitecture.eta must be a finite number of at least 0, got -0.5"),
         ({"init_scale": 0.0}, "CausalArchitecture.init_scale must be a finite number above 0"),

@@ -206,8 +206,10 @@ def test_a_repeated_layer_takes_damped_steps(close, damping):
     context = random_context(3, 1, 5)
     rolled = repeated(gradient_descent_transformer(0.6, 5, 3), 4, damping)
     close(answer(rolled, *context), GradientDescent(0.6 * damping, 4)(*context))
-    with pytest.raises(ValueError, match=r"^depth must be 1 to be repeated, got 2$"):
+    with pytest.raises(ValueError, match=r"^model\.depth must be 1 to be repeated, got 2$"):
         repeated(random_model(1, depth=2), 4)
+    with pytest.raises(ValueError, match=r"^depth must be a whole number of at least 1, got 0$"):
+        repeated(random_model(1), 0)
 
 
 def test_subtracted_heads_tend_to_the_covariance():

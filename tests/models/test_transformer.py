@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toyicl.analysis import metrics
 from toyicl.core.episode import Episode
+from toyicl.core.errors import BadSetting
 from toyicl.models import transformer
 from toyicl.models.transformer import UNROLLED, Architecture, Transformer
 from toyicl.tasks.linear import LinearRegression
@@ -395,7 +397,7 @@ def test_the_same_key_builds_the_same_model():
 BAD = [
     ("attention", "cosine", "one of linear, softmax, mixed"),
     ("depth", 0, "a whole number of at least 1"),
-    ("depth", 1.5, "a whole number of at least 1"),
+    ("depth", 1.5, "a whole number"),
     ("heads", 0, "a whole number of at least 1"),
     ("key_size", 0, "a whole number of at least 1"),
     ("embedding_size", -1, "a whole number of at least 1"),
@@ -424,3 +426,23 @@ def test_embedded_inputs_cannot_be_left_out_of_updates():
         ValueError, match=r"^Architecture\.update_inputs must be True except for joint tokens"
     ):
         Architecture(update_inputs=False, embedding_size=4)
+
+
+def test_a_trained_initial_guess_is_a_parameter_that_starts_at_0(close):
+    """The predictions are those of an array as initial weights, which training leaves unchanged."""
+    architecture = Architecture(depth=2, initial_guess="trained")
+    model = architecture(TASK, jax.random.key(3))
+    assert isinstance(model.initial_weights, nnx.Param)
+    assert np.all(model.initial_weights[...] == 0)
+    start = np.random.default_rng(0).normal(size=model.initial_weights[...].shape)
+    model.initial_weights[...] = jnp.asarray(start)
+    dim, outputs = TASK.dim, TASK.outputs
+    plain = Architecture(depth=2)
+    fixed = Transformer(plain, dim, outputs, jax.random.key(3), initial_weights=jnp.asarray(start))
+    assert not isinstance(fixed.initial_weights, nnx.Param)
+    close(answer(model, *ONE[:3]), answer(fixed, *ONE[:3]))
+
+
+def test_an_initial_guess_needs_joint_tokens():
+    with pytest.raises(BadSetting, match="initial_guess must be zero with separate tokens"):
+        Architecture(tokens="separate", initial_guess="trained")

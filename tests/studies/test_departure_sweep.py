@@ -15,8 +15,10 @@ from toyicl.core.episode import predict
 from toyicl.core.errors import BadInput
 from toyicl.plots import sweep_panels
 from toyicl.studies import departure_sweep, departures
+from toyicl.tasks.dynamics import Dynamics
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tasks.nonlinear import TeacherRegression
+from toyicl.tasks.prompts import Classification
 from toyicl.training.loop import History, fit
 from toyicl.training.step import Training
 
@@ -198,6 +200,14 @@ def test_the_best_rate_may_be_negative():
             return drawn._replace(y_query=-drawn.y_query)
 
     assert -1 < float(departure_sweep.best_descent(Opposite(), 2).learning_rate[...]) < 0
+
+
+def test_the_best_descent_needs_steps_and_the_squared_error():
+    with pytest.raises(BadInput, match=r"^steps must be a whole number of at least 1, got 0$"):
+        departure_sweep.best_descent(Dynamics(dim=2, context_size=3), 0)
+    message = r"^episodes of the task must be scored by the squared error of .*, got 'Prompt'$"
+    with pytest.raises(BadInput, match=message):
+        departure_sweep.best_descent(Classification(dim=2, outputs=2, context_size=3), 1)
 
 
 def test_the_loss_of_predicting_0_is_half_the_mean_square(close):

@@ -6,10 +6,12 @@ import pytest
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
 from toyicl.core.datasets import dataset
+from toyicl.core.errors import BadInput
 from toyicl.models.transformer import Architecture
 from toyicl.studies.alignment import Study
 from toyicl.studies.roll_outs import roll_outs
 from toyicl.tasks.linear import LinearRegression
+from toyicl.tasks.prompts import Classification
 
 STUDY = Study(task=LinearRegression(dim=2, context_size=3), evaluation_episodes=20)
 RATE = 0.7
@@ -49,3 +51,21 @@ def test_the_first_undamped_layer_is_the_model(found, models, close):
     assert found.rolled_loss.dims == ("damping", "seed", "layer")
     here = found.rolled_loss.sel(damping=1.0, layer=1)
     close(here, metrics.losses(models, STUDY.episodes()), 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dampings": ()}, "^dampings must be one value or more, each once"),
+        ({"dampings": (1.0, 0.0)}, "^dampings must be a finite number above 0, got 0.0"),
+        ({"depth": 0}, "^depth must be a whole number of at least 1, got 0"),
+        (
+            {"episodes": Classification(dim=2, outputs=2).sample(jax.random.key(0), 3)},
+            "^episodes must be scored by the squared error of .* got 'Prompt'$",
+        ),
+    ],
+)
+def test_bad_input_is_named(models, changes, message):
+    given = {"dampings": DAMPINGS, "depth": 3} | changes
+    with pytest.raises(BadInput, match=message):
+        roll_outs(STUDY, models, REFERENCES, **given)

@@ -13,8 +13,8 @@ from toyicl.core.datasets import dataset, side_by_side
 from toyicl.models.construction import gradient_descent_transformer, with_circuits
 from toyicl.models.transformer import Architecture
 from toyicl.plots import figures, panels, reference_panels
-from toyicl.studies.alignment import Study, alignment
-from toyicl.studies.saddles import known_saddles
+from toyicl.studies.alignment import Study, alignment, where_losses_change
+from toyicl.studies.saddles import known_saddles, stays_near
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tasks.sine import SineRegression
 from toyicl.training.loop import History
@@ -182,3 +182,45 @@ def test_padding_of_other_models_draws_nothing():
         for axes in figure.axes
     ]
     assert saddles == [1, 0]
+
+
+def losses_of(rows, steps):
+    return xr.DataArray(rows, dims=("seed", "step"), coords={"step": steps})
+
+
+def test_a_loss_that_stays_near_a_level_is_marked_and_one_that_passes_is_not():
+    rows = [[4.0, 3.01, 2.99, 3.0, 1.0], [4.0, 3.0, 2.0, 1.0, 3.0], [9.0, 9.0, 9.0, 9.0, 9.0]]
+    found = stays_near(losses_of(rows, [0, 100, 200, 300, 400]), 3.0, distance=0.02, steps=150)
+    expected = [[0, 1, 1, 1, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
+    np.testing.assert_array_equal(found.values, np.array(expected, bool))
+    longer = stays_near(losses_of(rows, [0, 100, 200, 300, 400]), 3.0, distance=0.02, steps=250)
+    assert not longer.any()
+
+
+def history_of(losses):
+    seeds, snapshots = np.shape(losses)
+    learners = {"loss": np.asarray(losses, float)}
+    steps = np.arange(snapshots) * 10
+    return History(learners, steps, np.arange(seeds), np.zeros((seeds, 1)), np.full(seeds, -1))
+
+
+def test_kept_snapshots_are_dense_where_losses_change():
+    losses = np.ones((2, 101))
+    losses[:, 10:21] = np.linspace(1, 0, 11)
+    losses[:, 21:] = 0
+    kept = where_losses_change(history_of(losses), losses, 21)
+    assert kept.steps[0] == 0
+    assert kept.steps[-1] == 1000
+    assert len(kept.steps) <= 21
+    inside = (kept.steps >= 100) & (kept.steps <= 200)
+    assert inside.sum() >= 9  # half of the distance is in a tenth of the steps
+    np.testing.assert_array_equal(kept.learners["loss"], losses[:, kept.steps // 10])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_diverged_seed_does_not_change_which_snapshots_span_the_training(bad):
+    losses = np.vstack([np.linspace(1, 0, 101), np.full(101, bad)])
+    kept = where_losses_change(history_of(losses), losses, 11)
+    assert kept.steps[0] == 0
+    assert kept.steps[-1] == 1000
+    assert len(kept.steps) == 11

@@ -11,7 +11,7 @@ from toyicl.analysis import metrics
 from toyicl.core.datasets import dataset
 from toyicl.models.transformer import Architecture
 from toyicl.studies.alignment import Study
-from toyicl.studies.shifts import OTHER_DISTRIBUTIONS, shifts
+from toyicl.studies.shifts import OTHER_DISTRIBUTIONS, larger_targets, shifts
 from toyicl.tasks.linear import LinearRegression
 
 TASK = LinearRegression(dim=2, context_size=3)
@@ -32,6 +32,11 @@ def found(models):
 
 def others(**changes):
     return [replace(TASK, input_distribution=name, **changes) for name in OTHER_DISTRIBUTIONS]
+
+
+def test_larger_targets_have_a_larger_mean():
+    task = replace(TASK, weight_mean=2.0, weight_scale=0.5)
+    assert larger_targets(task, 3.0) == replace(TASK, weight_mean=6.0, weight_scale=1.5)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from toyicl.core.errors import BadInput
+from toyicl.tasks import linear
 from toyicl.tasks.linear import QUANTILES, LinearRegression
 
 KEY = jax.random.key(5)
@@ -104,6 +106,29 @@ def test_weights_are_standard_normal_times_their_scale():
     assert abs(np.var(y / lengths) - 1) < 0.03
 
 
+def test_weights_have_their_mean_and_scale():
+    task = replace(SMALL, weight_mean=-1.5, weight_scale=0.5)
+    weights = np.asarray(task.sample_weights(KEY, 20_000))
+    assert weights.shape == (2, 2, 20_000)
+    np.testing.assert_allclose(weights.mean(axis=-1), -1.5, atol=0.02)
+    np.testing.assert_allclose(weights.std(axis=-1), 0.5, atol=0.01)
+    x, y, *_ = (np.asarray(field) for field in sample(task, 2000))
+    found = [np.linalg.lstsq(x[..., i], y[..., i])[0] for i in range(2000)]
+    assert abs(np.mean(found) + 1.5) < 0.03
+    assert abs(np.std(found) - 0.5) < 0.02
+
+
+def test_episodes_of_given_weights_have_their_labels(close):
+    task = replace(SMALL, weight_mean=2.0, label_noise=0.3)
+    weights = task.sample_weights(jax.random.key(1), 500)
+    x, y, x_query, y_query = task.sample_given(KEY, weights)
+    close(np.einsum("mde,de->me", weights, x_query), y_query, 1e-12)
+    noise = np.asarray(y) - np.einsum("mde,nde->nme", weights, x)
+    assert abs(noise.std() - 0.3) < 0.02
+    with pytest.raises(BadInput, match=r"weights must be of shape \(2, 2, 'episodes'\)"):
+        task.sample_given(KEY, weights[:1])
+
+
 @pytest.mark.parametrize("distribution", ["uniform", "frobenius_laplace"])
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_least_squares_on_the_context_predicts_the_query(distribution, outputs, close):
@@ -128,10 +153,61 @@ def test_covariance_of_normal_inputs(covariance, matrix):
         np.testing.assert_allclose(np.cov(points), matrix, atol=0.08)
 
 
-@pytest.mark.parametrize("covariance", [(2.0, 0.6, 0.6, 0.5), (2.0, 0.5), MIXED])
+@pytest.mark.parametrize("covariance", [(2.0, 0.6, 0.6, 0.5), (2.0, 0.5), jnp.array(MIXED)])
 def test_a_covariance_may_pass_through_jit(covariance, close):
     task = replace(SMALL, covariance=covariance)
     close(sample(task, 3).x, task.sample(KEY, 3).x)
+
+
+def test_covariance_of_the_weights():
+    """Labels of the unit vectors are the weights, whose covariance is that of the setting."""
+    task = replace(SMALL, weight_covariance=(2.0, 0.6, 0.6, 0.5), weight_scale=1.5)
+    x, y, *_ = sample(replace(task, context_size=2), 20_000)
+    weights = np.linalg.solve(np.asarray(x).transpose(2, 0, 1), np.asarray(y).transpose(2, 0, 1))
+    typical = np.abs(weights).max(axis=(1, 2)) < 20  # contexts of almost parallel inputs
+    found = np.cov(weights[typical, :, 0].T)
+    np.testing.assert_allclose(found, 2.25 * MIXED, atol=0.1)
+
+
+def test_rotations_are_orthogonal_uniform_and_those_of_a_slow_loop(close):
+    """The columns of O are products of reflections; its entries have the moments of the uniform law."""
+    normal = jax.random.normal(KEY, (3, 3, 20_000))
+    turned = linear._rotated(jnp.broadcast_to(jnp.eye(3)[:, :, None], (3, 3, 20_000)), normal)
+    matrices = np.asarray(turned).transpose(2, 1, 0)  # O, whose columns are the turned unit vectors
+    products = matrices @ matrices.swapaxes(1, 2)
+    np.testing.assert_allclose(products, np.broadcast_to(np.eye(3), products.shape), atol=1e-12)
+    for matrix, draw in zip(matrices[:5], np.moveaxis(np.asarray(normal), -1, 0), strict=False):
+        close(matrix, slow_rotation(draw))
+    np.testing.assert_allclose(matrices.mean(axis=0), 0, atol=0.02)
+    np.testing.assert_allclose((matrices**2).mean(axis=0), 1 / 3, atol=0.02)
+    np.testing.assert_allclose((matrices**4).mean(axis=0), 3 / 15, atol=0.02)
+    assert abs(np.linalg.det(matrices).mean()) < 0.03
+
+
+def slow_rotation(normal):
+    """The product of reflections of rows of normal numbers, each as a matrix."""
+    size, product = len(normal), np.eye(len(normal))
+    for k, row in enumerate(normal):
+        tail = np.where(np.arange(size) >= k, row, 0)
+        mirror = tail - np.linalg.norm(tail) * np.eye(size)[k]
+        reflection = np.eye(size)
+        if np.linalg.norm(mirror) > 0:
+            reflection -= 2 * np.outer(mirror, mirror) / (mirror @ mirror)
+        product = product @ reflection
+    return product
+
+
+def test_a_rotation_turns_all_inputs_of_an_episode_and_keeps_the_draws_of_others():
+    task = replace(SMALL, covariance=(2.0, 0.5))
+    plain, turned = (task.sample(KEY, 6), replace(task, rotated=True).sample(KEY, 6))
+    assert turned.x.shape == plain.x.shape
+    both = [np.concatenate([one.x, one.x_query[None]]) for one in (sample(task, 6), turned)]
+    assert not np.allclose(both[0], both[1])
+    many = replace(task, rotated=True, input_distribution="normal").sample(KEY, 20_000)
+    found = np.cov(np.asarray(many.x_query))
+    np.testing.assert_allclose(found, 1.25 * np.eye(2), atol=0.08)
+    gram = np.einsum("nde,de->ne", many.x, many.x_query)
+    assert np.mean(gram**2) == pytest.approx(2.0**2 + 0.5**2, rel=0.1)  # tr Lambda^2
 
 
 def test_one_input_may_have_a_covariance(close):
@@ -231,9 +307,11 @@ MATRIX = "2 positive numbers, or a symmetric positive definite 2 x 2 matrix"
 BAD = [
     ("input_range", 0.0, "a finite number above 0"),
     ("weight_scale", -1.0, "a finite number of at least 0"),
+    ("weight_mean", float("inf"), "a finite number"),
     ("label_noise", -0.1, "a finite number of at least 0"),
     ("distractors", 11, "a whole number between 0 and context_size (10)"),
     ("distractor_scale", -1.0, "a finite number of at least 0"),
+    ("covariance", (), MATRIX),
     ("covariance", (1.0,), MATRIX),
     ("covariance", (1.0, 0.0), MATRIX),
     ("covariance", (1.0, -1.0), MATRIX),
@@ -241,6 +319,8 @@ BAD = [
     ("covariance", (1.0, 2.0, 2.0, 1.0), MATRIX),
     ("covariance", ((1.0, 0.0), (0.0,)), MATRIX),
     ("covariance", (1.0, float("nan")), MATRIX),
+    ("weight_covariance", (1.0, -1.0), MATRIX),
+    ("rotated", 1, "True or False"),
 ]
 
 

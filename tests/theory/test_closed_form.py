@@ -302,7 +302,7 @@ def test_distributions_without_formulas_are_refused(distribution, answer):
 
 def test_mixed_coordinates_are_refused():
     with pytest.raises(ValueError, match=r"task.covariance must be None"):
-        theory.input_moments(linear(covariance=np.eye(10).tolist()))
+        theory.input_moments(linear(covariance=tuple(np.eye(10).ravel().tolist())))
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1.5, True])

@@ -56,7 +56,10 @@ def test_the_worked_case():
     assert scalar.learning_rates[0] / 8 == pytest.approx(5.3125 / 102.1875, 1e-12)
 
 
-@pytest.mark.parametrize("task", [FULL, replace(SPREAD, label_noise=0.5)])
+PRIOR = replace(SPREAD, label_noise=0.5, weight_covariance=(0.5, 1.0, 2.0, 4.0))
+
+
+@pytest.mark.parametrize("task", [FULL, replace(SPREAD, label_noise=0.5), PRIOR])
 def test_losses_are_those_of_a_simulation(task):
     """Of the best matrix, the best number, and any matrix, here one that is not symmetric."""
     best, scalar = (
@@ -73,9 +76,10 @@ def test_losses_are_those_of_a_simulation(task):
 
 @several
 @given(entries=entries, noise=st.sampled_from([None, 0.3]))
-def test_no_matrix_beats_the_best(entries, noise):
+@pytest.mark.parametrize("prior", [None, (1.0, 0.3, 0.3, 0.5)])
+def test_no_matrix_beats_the_best(entries, noise, prior):
     """And in its neighbourhood the loss grows with the square of the distance."""
-    task = replace(FULL, label_noise=noise)
+    task = replace(FULL, label_noise=noise, weight_covariance=prior)
     best, change = correlated_inputs.best_step_matrix(task), np.reshape(entries, (2, 2))
 
     def loss(factor):

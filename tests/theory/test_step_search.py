@@ -144,6 +144,8 @@ def test_problems_without_eigenvalues_that_determine_the_loss_are_refused():
         ({"distractors": 2}, "task.distractors"),
         ({"weight_scale": 0.0}, "task.weight_scale"),
         ({"covariance": (1.0, 2.0, 3.0)}, "task.covariance"),
+        ({"weight_covariance": (1.0, 2.0, 3.0)}, "task.weight_covariance"),
+        ({"rotated": True}, "task.rotated"),
     ):
         with pytest.raises(ValueError, match=name):
             unit_problem(replace(TASK, **changes))

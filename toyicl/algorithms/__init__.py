@@ -16,7 +16,9 @@ from toyicl.algorithms.kernel import (
     NadarayaWatson,
     NearestNeighbour,
 )
-from toyicl.algorithms.ridge import AdaptiveRidge, LeastSquares, Ridge
+from toyicl.algorithms.label_descent import LabelDescent
+from toyicl.algorithms.pool import PoolPosterior
+from toyicl.algorithms.ridge import AdaptiveRidge, LeastSquares, Ridge, TunedAdaptiveRidge
 from toyicl.algorithms.token_descent import TokenDescent
 
 __all__ = [
@@ -31,10 +33,13 @@ __all__ = [
     "HeavyBall",
     "IterativeNewton",
     "KernelRidge",
+    "LabelDescent",
     "LeastSquares",
     "NadarayaWatson",
     "NearestNeighbour",
+    "PoolPosterior",
     "PreconditionedGradientDescent",
     "Ridge",
     "TokenDescent",
+    "TunedAdaptiveRidge",
 ]

@@ -78,17 +78,25 @@ class GradientDescent(nnx.Module):
 
     @classmethod
     def shared(cls, task: LinearRegression, steps: int = 1) -> "GradientDescent":
-        """The best K steps with one learning rate on a task; see `theory.gd_shared`."""
-        (rate,) = theory.gd_shared(task, steps).learning_rates
+        """The best K steps from 0 with one learning rate on a task; see `theory.gd_shared`."""
+        (rate,) = theory.gd_shared(theory.recentred(task), steps).learning_rates
         return cls(rate, steps)
 
     @classmethod
+    def from_mean(cls, task: LinearRegression, steps: int = 1) -> "GradientDescent":
+        """The best K steps with one learning rate from the mean of the weights of a task."""
+        mean = float(task.weight_mean or 0.0)
+        (rate,) = theory.gd_shared(theory.recentred(task, mean), steps).learning_rates
+        return cls(rate, steps, initial_weights=jnp.full((task.outputs, task.dim), mean))
+
+    @classmethod
     def per_step(cls, task: LinearRegression, steps: int = 1) -> "GradientDescent":
-        """The best K steps, each with its own learning rate; see `theory.gd_per_step`.
+        """The best K steps from 0, each with its own learning rate; see `theory.gd_per_step`.
 
         The steps are in Leja order, so that they can be taken in float32.
         """
-        return cls(jnp.asarray(leja_order(theory.gd_per_step(task, steps).learning_rates)), steps)
+        rates = theory.gd_per_step(theory.recentred(task), steps).learning_rates
+        return cls(jnp.asarray(leja_order(rates)), steps)
 
     def weights(self, x: jax.Array, y: jax.Array) -> jax.Array:
         """The weights after the last step: (N, d), (N, m) -> (m, d)."""

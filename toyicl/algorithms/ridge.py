@@ -59,6 +59,30 @@ class AdaptiveRidge(nnx.Module):
         return y.T @ x @ jnp.linalg.solve(regularised, x_query)
 
 
+class TunedAdaptiveRidge(nnx.Module):
+    """Ridge regression with a fitted function of the noise that is estimated from the context.
+
+        penalty = min(factor sigma^2, bound^2)
+
+    with the unbiased estimate sigma^2 of `AdaptiveRidge`, at weights of scale 1. `factor` and `bound`
+    are trained. Where the noise of a task has a largest scale, a bound near it corrects estimates that
+    are too large. The losses are about those of the tuned adaptive ridge of Vladymyrov et al. (2024);
+    with an affine function of sigma^2 in the place of the bound they are higher.
+    """
+
+    def __init__(self, factor: float | jax.Array = 1.0, bound: float | jax.Array = 1.0):
+        require_positive("factor", factor)
+        require_positive("bound", bound)
+        self.factor = nnx.Param(jnp.asarray(factor, float))
+        self.bound = nnx.Param(jnp.asarray(bound, float))
+
+    def __call__(self, x: jax.Array, y: jax.Array, x_query: jax.Array) -> jax.Array:
+        """Predict the query's label: (N, d), (N, m), (d,) -> (m,). Raises BadInput unless N > d."""
+        estimate = AdaptiveRidge().penalty(x, y)
+        penalty = jnp.minimum(self.factor[...] * estimate, self.bound[...] ** 2)
+        return Ridge(penalty)(x, y, x_query)
+
+
 class LeastSquares(nnx.Module):
     """Ordinary least squares; where N < d, the solution of minimum norm.
 

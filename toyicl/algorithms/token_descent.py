@@ -65,7 +65,7 @@ class TokenDescent(nnx.Module):
             return cls(best, 0.0, steps)
         starts = [(best * factor,) for factor in RATE_FACTORS]
         build = partial(_without_curvature, steps=steps, token_clip=token_clip)
-        return build(_searched(build, starts, task))
+        return build(searched(build, starts, task))
 
     @classmethod
     def gdpp(cls, task: LinearRegression, steps: int, token_clip: float | None) -> "TokenDescent":
@@ -82,7 +82,7 @@ class TokenDescent(nnx.Module):
             (step * one, curvature * other) for one in RATE_FACTORS for other in CURVATURE_FACTORS
         ]
         build = partial(_shared, steps=steps, token_clip=token_clip)
-        return build(_searched(build, starts, task))
+        return build(searched(build, starts, task))
 
     @classmethod
     def gdpp_per_layer(
@@ -105,7 +105,7 @@ class TokenDescent(nnx.Module):
         )
         build = partial(_per_layer, steps=steps, token_clip=token_clip)
         starts = [(rates, np.array(free.curvatures)), repeated]
-        return build(_searched(build, starts, task))
+        return build(searched(build, starts, task))
 
     @classmethod
     def tuning_start(
@@ -164,16 +164,19 @@ def _per_layer(parameters: Any, steps: int, token_clip: float) -> TokenDescent:
     return TokenDescent(rates, jnp.append(curvatures, 0.0), steps, token_clip=token_clip)
 
 
-def _searched(build: Any, starts: list[Any], task: LinearRegression) -> Any:
+def searched(
+    build: Any, starts: list[Any], task: LinearRegression, count: int | None = None
+) -> Any:
     """Parameters of the lowest loss of `build(parameters)`, from the best of some starts.
 
     They are scaled by their start, and the logarithm of the loss is minimised by L-BFGS. With many
     parameters the search can fit rare eigenvalues of its sample: the start is kept if its loss is lower
-    on other episodes.
+    on other episodes. `count` is the number of episodes of each kind, by default `SEARCH_EPISODES`.
     """
     from scipy.optimize import minimize  # its import takes long, and few commands search
 
-    episodes = task.sample(jax.random.key(2024), SEARCH_EPISODES)
+    count = SEARCH_EPISODES if count is None else count
+    episodes = task.sample(jax.random.key(2024), count)
     first = jax.tree.map(jnp.asarray, starts)
 
     @jax.jit
@@ -197,6 +200,6 @@ def _searched(build: Any, starts: list[Any], task: LinearRegression) -> Any:
         value_and_slopes, np.asarray(flat, np.float64), jac=True, method="L-BFGS-B", options=options
     )
     factors = unflatten(jnp.asarray(found.x, flat.dtype))
-    others = task.sample(jax.random.key(2031), SEARCH_EPISODES)
+    others = task.sample(jax.random.key(2031), count)
     best = min((factors, ones), key=lambda one: float(log_loss(one, start, others)))
     return jax.tree.map(jnp.multiply, best, start)

@@ -17,6 +17,7 @@ from flax import nnx
 from toyicl.analysis.metrics import Observation, observe
 from toyicl.core.config import require, require_positive, require_size
 from toyicl.core.episode import Episode, Learner, predict
+from toyicl.core.variables import require_no_state
 
 NOT_ZERO = "a learner whose predictions are not all 0"
 
@@ -62,8 +63,8 @@ def confidence_set(
     more than `margin`. `confidence` is the confidence level of all intervals.
 
     Raises BadInput if there is no candidate; for numbers out of their bounds; for a model that predicts
-    only 0; for predictions that are not finite; and for a candidate that is a class and not an
-    instance.
+    only 0; for predictions that are not finite; for a candidate that is a class and not an instance;
+    and for learners with state that is neither a parameter nor `Fixed`.
     """
     require(len(candidates) > 0, "candidates", "at least one", len(candidates))
     require(0 < confidence < 1, "confidence", "between 0 and 1", confidence)
@@ -144,10 +145,13 @@ def tuned(
     size, so that the result does not depend on its scale, and the step size falls to 0 along a cosine.
     Candidates with different numbers of parameters should be compared on other episodes.
 
-    Raises BadInput unless `steps` is at least 1 and `learning_rate` is positive.
+    Raises BadInput unless `steps` is at least 1 and `learning_rate` is positive, and for learners with
+    state that is neither a parameter nor `Fixed`.
     """
     require_size("steps", steps)
     require_positive("learning_rate", learning_rate)
+    require_no_state(candidate, "candidate")
+    require_no_state(model, "model")
     targets = jax.jit(predict)(model, episodes)
     structure, parameters, *rest = nnx.split(candidate, nnx.Param, ...)
     found = _search(structure, parameters, rest, targets, episodes, steps, learning_rate)
@@ -211,6 +215,7 @@ def _observed(role: str, learner: Learner, episodes: Episode) -> Observation:
     """A learner's observation; raises BadInput that names its role if it cannot be compared."""
     rule = "a learner with its parameters, such as GradientDescent.shared(task)"
     require(not isinstance(learner, type), role, rule, learner)
+    require_no_state(learner, role)
     found = jax.jit(observe)(learner, episodes)
     wrong = int(jnp.sum(~jnp.isfinite(found.predictions)))
     rule = f"a learner whose {found.predictions.size} predictions are finite"

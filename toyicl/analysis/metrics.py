@@ -11,8 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toyicl.core.config import require, require_size
-from toyicl.core.episode import Episode, Learner, predict, squared_error
+from toyicl.core.config import require_size
+from toyicl.core.episode import (
+    Episode,
+    Learner,
+    predict,
+    require_squared_error,
+    squared_error,
+)
+from toyicl.core.variables import require_no_state
 
 RESOLUTION = 0.03
 """Excess of a loss over the optimum, relative to that of predicting 0, up to which it is not
@@ -102,9 +109,7 @@ def best_multiple_loss(learner: Learner, episodes: Episode) -> jax.Array:
     The factor is a least-squares fit. Raises BadInput for episodes that are not scored by the squared
     error of the query's prediction.
     """
-    kind = type(episodes)
-    rule = "scored by the squared error of the query's prediction, for the best factor"
-    require(kind.loss is Episode.loss, "episodes", rule, kind.__name__)
+    require_squared_error("episodes", type(episodes))
     answers = predict(learner, episodes)
     factor = jnp.vdot(answers, episodes.y_query) / jnp.vdot(answers, answers)
     return squared_error(factor * answers, episodes)
@@ -122,7 +127,11 @@ def sensitivity(learner: Learner, episodes: Episode) -> jax.Array:
 
 
 def observe(learner: Learner, episodes: Episode) -> Observation:
-    """Predictions and sensitivities of a learner."""
+    """Predictions and sensitivities of a learner.
+
+    Raises BadInput for a learner with state that is neither a parameter nor `Fixed`.
+    """
+    require_no_state(learner)
     x, y, x_query, _ = episodes
 
     def one(x: jax.Array, y: jax.Array, x_query: jax.Array) -> tuple[jax.Array, list[jax.Array]]:

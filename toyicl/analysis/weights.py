@@ -45,6 +45,22 @@ def read_layer(model: Transformer, dim: int, layer: int = 0) -> LayerReading:
     return LayerReading(step, curvature, distance)
 
 
+def label_steps(model: Transformer, dim: int) -> tuple[jax.Array, jax.Array]:
+    """Steps h and label weights c of layers that update labels only, each (depth,).
+
+    They are the parameters of the `LabelDescent` that is nearest to a one-output transformer on joint
+    tokens: h is the mean diagonal of the implied step matrix, and h c minus the product of the last
+    diagonal entries of W_K^T W_Q and P W_V, summed over heads.
+    """
+    steps, weights = [], []
+    for index in range(model.depth):
+        key_query, value_output = layer_circuits(model, index)
+        step = jnp.trace(implied_step(model, dim, index)) / dim
+        steps.append(step)
+        weights.append(-jnp.sum(key_query[:, dim, dim] * value_output[:, dim, dim]) / step)
+    return jnp.stack(steps), jnp.stack(weights)
+
+
 class CircuitScores(NamedTuple):
     """Relative distance of a layer's circuits from multiples of the identity, of each head, (heads,).
 

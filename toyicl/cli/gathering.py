@@ -4,19 +4,22 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from toyicl.cli import commands, saved, training
-from toyicl.cli.console import InterruptHandler, TerminalConsole, report_note
+from toyicl.cli import commands, job, saved, training
+from toyicl.cli.console import InterruptHandler, TerminalConsole, machine_errors, report_note
 from toyicl.cli.options import Gather, Run
-from toyicl.core.errors import BadInput
+from toyicl.core.errors import BadInput, Interrupted, Unfinished
 from toyicl.harness import experiment
 
 
 def gather(command: Gather, interrupts: InterruptHandler) -> int:
-    """Join the parts of each run, and measure, save, judge and draw it; 1 if a training diverged.
+    """Join the parts of each run, and measure, save, judge and draw it; the highest exit status.
 
-    Raises BadInput and Unfinished for parts that cannot be joined; the runs before them are complete.
+    A run whose parts cannot be joined is reported in one line, and the others are joined. Raises
+    BadInput if the folders have no runs, or not the same ones, and Interrupted if the user has
+    interrupted a run.
     """
     from toyicl.harness import gathering
+    from toyicl.training import compilation_cache
 
     if not command.parts:
         raise BadInput("parts must be folders of runs, got none")
@@ -25,14 +28,22 @@ def gather(command: Gather, interrupts: InterruptHandler) -> int:
         saved.require_folder(folder, "parts must be folders of runs")
     training.prepare_devices()
     found = gathering.find(parts)
-    codes = [_gather_run(command, folders, interrupts) for folders in found.values()]
+    codes = []
+    for name, folders in found.items():
+        try:
+            with machine_errors():
+                codes.append(_gather_run(command, folders, interrupts))
+        except Interrupted:
+            raise
+        except (BadInput, Unfinished) as error:
+            codes.append(job.report_failure(name, error))
+        compilation_cache.forget_programs()
     return max(codes)
 
 
 def _gather_run(command: Gather, folders: Sequence[Path], interrupts: InterruptHandler) -> int:
     """Join the parts of one run, and complete it; 1 if a training diverged."""
     from toyicl.harness import gathering, provenance, runner, trainings
-    from toyicl.training import compilation_cache
     from toyicl.training.placement import AcrossRuns
 
     parts = gathering.read(folders, report_note)
@@ -61,7 +72,6 @@ def _gather_run(command: Gather, folders: Sequence[Path], interrupts: InterruptH
         spread=AcrossRuns(),
         console=TerminalConsole(interrupts),
     )
-    compilation_cache.forget_programs()
     return training.print_outcome(outcome, of_run.quick)
 
 

@@ -37,6 +37,21 @@ def require_own_folders(members: Sequence[Member]) -> None:
             )
 
 
+def require_free_names(members: Sequence[Member], *, read: bool) -> None:
+    """Raises BadInput if a swept setting is named like a variable that the results are known to have.
+
+    These are the variables of the earlier results in an experiment's folder, and of the checked-in
+    ones, if they may be read, and those that many experiments have.
+    """
+    from toyicl.harness import status, sweeps
+
+    for member in members:
+        if member.grid.sweep:
+            places = (member.folder, experiment.place(FIGURES, member.listing)) if read else ()
+            known = filter(None, (status.results_in(place) for place in places))
+            sweeps.require_free_names(member.experiment.name, member.grid.sweep, known)
+
+
 def print_table(command: Run, seeds: range, members: Sequence[Member]) -> int:
     """Print how far each experiment is; the exit status that the worst one would have so far."""
     from toyicl.harness import status
@@ -74,7 +89,7 @@ def run_each(
         except Interrupted:
             raise
         except (BadInput, Unfinished) as error:
-            codes.append(_report_failure(name, error))
+            codes.append(report_failure(name, error))
             without.append(name)
         compilation_cache.forget_programs()
     if without:
@@ -100,13 +115,13 @@ def _statuses(command: Run, seeds: range, members: Sequence[Member]) -> "tuple[l
                 warn=report_note,
             )
         except (BadInput, Unfinished) as error:
-            codes.append(_report_failure(member.experiment.name, error))
+            codes.append(report_failure(member.experiment.name, error))
             one = Status(member.experiment.name, REFUSED, 0.0, recorded=False)
         found.append(one)
     return found, max(codes)
 
 
-def _report_failure(name: str, error: BadInput | Unfinished) -> int:
+def report_failure(name: str, error: BadInput | Unfinished) -> int:
     """Report in one line why an experiment was not run to its end; its exit status."""
     report_note(f"{name}: {error}")
     return exit_status(error)

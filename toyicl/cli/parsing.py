@@ -231,22 +231,15 @@ def _as_text(value: float) -> str:
 
 def _parse_value(kind: Any, path: str, text: str) -> Any:
     """Parse a text as a value of a type, by the rules of the command line."""
+    from toyicl.core.kinds import described
+
     value = dataclasses.make_dataclass("value", [("value", Annotated[kind, tyro.conf.Positional])])
     try:
         with _errors():
             parsed: Any = tyro.cli(value, args=[text], config=(tyro.conf.FlagConversionOff,))
     except BadUsage:
-        raise BadInput(f"sweep of {path} must be {_described(kind)}, got {text!r}") from None
+        raise BadInput(f"sweep of {path} must be {described(kind)}, got {text!r}") from None
     return parsed.value
-
-
-def _described(kind: Any) -> str:
-    """A type in words, for messages."""
-    if typing.get_origin(kind) is typing.Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(kind)))
-    names = {int: "a whole number", float: "a number", bool: "True or False", type(None): "None"}
-    parts = sorted(typing.get_args(kind) or (kind,), key=lambda part: part is not type(None))
-    return " or ".join(names.get(part, getattr(part, "__name__", str(part))) for part in parts)
 
 
 class BadUsage(BadInput):

@@ -64,6 +64,8 @@ def run(
         for listing, one, grid in zip(chosen, loaded, grids, strict=True)
     ]
     job.require_own_folders(members)
+    # Of a cluster, process 0 alone may see the files.
+    job.require_free_names(members, read=not command.distributed)
     if command.dry_run and len(members) > 1:
         return job.print_table(command, seeds, members)
     if command.dry_run:

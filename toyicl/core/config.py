@@ -5,7 +5,8 @@ names of distributions, switches) are part of its structure: another value means
 program. All other fields are leaves, which may be traced: a sweep over them is one `jax.vmap`, and
 a second run with other values compiles nothing.
 
-Settings are checked once, in `__post_init__`, when they are constructed. Rebuilding a pytree from
+Settings are checked once, when they are constructed: first whether each field has the kind of value
+that its annotation states (`kinds`), then by the class's own `__post_init__`. Rebuilding a pytree from
 its leaves checks nothing, since JAX puts placeholders of any type there.
 """
 
@@ -21,6 +22,7 @@ import jax
 import numpy as np
 
 from toyicl.core.errors import BadSetting
+from toyicl.core.kinds import require_kinds
 from toyicl.core.memory import amount, available, number_size
 
 NUMBERS = (int, float, np.integer, np.floating)
@@ -30,6 +32,9 @@ ARRAYS = (np.ndarray, jax.Array)
 
 LARGEST_SIZE = 2**31 - 1
 """Largest size, and largest seed: XLA counts with integers of 32 bits."""
+
+TRACED = "_traced_fields"
+"""Attribute of a settings class with the names of the fields that may be traced."""
 
 Class = TypeVar("Class")
 
@@ -44,6 +49,7 @@ def settings(cls: type[Class]) -> type[Class]:
     leaves = [name for name, is_static in names.items() if not is_static]
     structure = [name for name, is_static in names.items() if is_static]
     keys = [jax.tree_util.GetAttrKey(name) for name in leaves]
+    setattr(made, TRACED, frozenset(leaves))
 
     def flatten(instance: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         return _values(instance, leaves), _values(instance, structure)
@@ -70,16 +76,17 @@ def _values(instance: Any, names: Iterable[str]) -> tuple[Any, ...]:
 
 
 def named_in_errors(cls: type[Class]) -> type[Class]:
-    """Class decorator: a BadSetting that `__post_init__` raises names the class.
+    """Class decorator: fields of the wrong kind are refused, and a BadSetting names the class.
 
-    Contained in `settings`; for dataclasses of settings that are not pytrees.
+    Contained in `settings`; for dataclasses of settings that are not pytrees, below `dataclass`. A
+    dataclass that is derived from a decorated one is checked as well, by the `__post_init__` that it
+    inherits or calls.
     """
-    check = cls.__dict__.get("__post_init__")
-    if check is None:
-        return cls
+    check = getattr(cls, "__post_init__", _no_check)
 
     @functools.wraps(check)
     def checked(self: Any) -> None:
+        require_kinds(self, getattr(type(self), TRACED, frozenset()))
         try:
             check(self)
         except BadSetting as error:
@@ -89,6 +96,10 @@ def named_in_errors(cls: type[Class]) -> type[Class]:
 
     cls.__post_init__ = checked  # type: ignore[attr-defined]
     return cls
+
+
+def _no_check(self: Any) -> None:
+    """The check of a class without one of its own."""
 
 
 def require(allowed: bool, name: str, rule: str, value: Any, *, owner: type | None = None) -> None:
@@ -144,6 +155,13 @@ def require_not_negative(name: str, value: Any) -> None:
     rule = "a finite number of at least 0"
     if is_number(name, rule, value):
         require(bool(0 <= value < math.inf), name, rule, value)
+
+
+def require_finite(name: str, value: Any) -> None:
+    """Check that a number is finite; the values of arrays are not checked."""
+    rule = "a finite number"
+    if is_number(name, rule, value):
+        require(math.isfinite(value), name, rule, value)
 
 
 def require_fraction(name: str, value: Any) -> None:

@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from toyicl.core.config import require
+
 
 class Episode(NamedTuple):
     """One in-context task: N labelled points and a query, or a batch of them.
@@ -60,3 +62,12 @@ def predict(learner: Learner, episodes: Episode) -> jax.Array:
 def squared_error(predictions: jax.Array, episodes: Episode) -> jax.Array:
     """0.5 * squared error summed over outputs, mean over episodes."""
     return 0.5 * jnp.mean(jnp.sum((predictions - episodes.y_query) ** 2, axis=0))
+
+
+def require_squared_error(name: str, kind: type[Episode]) -> None:
+    """Check that episodes of a class are scored by the squared error of the query's prediction.
+
+    Raises BadInput that names them for a class with another loss, such as the cross-entropy.
+    """
+    rule = "scored by the squared error of the query's prediction"
+    require(kind.loss is Episode.loss, name, rule, kind.__name__)

@@ -20,8 +20,10 @@ class BadSetting(BadInput):
         super().__init__(self.under(f"{owner.__name__}.{field}" if owner else field))
 
     def under(self, name: str) -> str:
-        """The message, with the setting under another name."""
-        return f"{name} must be {self.rule}, got {self.value!r}"
+        """The message in one line, with the setting under another name."""
+        text = repr(self.value)
+        value = " ".join(text.split()) if "\n" in text else text  # arrays have a line for each row
+        return f"{name} must be {self.rule}, got {value}"
 
     def of(self, owner: type) -> "BadSetting":
         """The same error of a setting that belongs to a class."""

@@ -34,8 +34,8 @@ KINDS = ("normalised", "raw", "centred", "centred raw")
 """Similarities of attention outputs: normalised or not, centred or not."""
 
 
-@named_in_errors
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class FinetuningStudy:
     """Settings that experiments on finetuning share: task, model, training and evaluation."""
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from toyicl.core.config import require_different, require_positive
+from toyicl.core.variables import require_no_state
 from toyicl.models.causal import Activations, CausalTransformer
 from toyicl.tasks.prompts import Cost
 
@@ -89,7 +90,12 @@ class Parts(NamedTuple):
 
 
 def parts(model: CausalTransformer, which: ParameterFilter) -> Parts:
-    """Divide a model's parameters by a filter; raises BadInput if it chooses none."""
+    """Divide a model's parameters by a filter.
+
+    Raises BadInput if it chooses none, and for a model with state that is neither a parameter nor
+    `Fixed`.
+    """
+    require_no_state(model, "model")
     structure, *states = nnx.split(model, nnx.All(nnx.Param, which), ...)
     chosen, rest = states
     require_different("parameters to finetune", list(nnx.to_flat_state(chosen).paths))

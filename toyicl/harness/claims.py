@@ -349,5 +349,6 @@ def _was_cut(found: Evaluated) -> bool:
     """Whether training was shorter than at full settings and the loss was still falling."""
     from toyicl.harness import loss_curves  # needs NumPy, which listing experiments does not
 
-    shortened = loss_curves.is_shortened(str(found.part.attrs.get("cut", "")))
-    return shortened and loss_curves.any_is_falling(found.part, found.stuck)
+    return loss_curves.is_shortened(found.part) and loss_curves.any_is_falling(
+        found.part, found.stuck
+    )

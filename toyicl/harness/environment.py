@@ -7,6 +7,7 @@ products are part of a run's identity instead; see `provenance.NUMERICS`.
 import importlib.metadata
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,12 @@ def moved_since(then: dict[str, Any], now: dict[str, Any]) -> str:
         for name in here
         if name in there and there[name] != here[name]
     )
+
+
+def moved_since_any(earlier: Sequence[dict[str, Any]], now: dict[str, Any]) -> str:
+    """How an environment differs from each of the earlier ones of a run, each difference once."""
+    found = (moved_since(then, now) for then in earlier)
+    return "; ".join(dict.fromkeys(difference for difference in found if difference))
 
 
 def _compared(environment: dict[str, Any]) -> dict[str, str]:

@@ -19,6 +19,9 @@ DEFAULT_PLATEAU = "on_plateau"
 FIXED_DIMENSIONS = ("reference", "stage", "shift", "kind", "method")
 """Dimensions whose labels do not depend on settings, so that a label they lack is a wrong name."""
 
+OPTIONAL_DIMENSIONS = ("second_value",)
+"""Dimensions that results have with some settings only, so that a claim on another one is not run."""
+
 
 class BrokenClaim(Unfinished):
     """A statement asks for a variable, a dimension, an attribute or a label that results lack."""
@@ -133,6 +136,12 @@ def evaluate(
 
     with names_checked(name, whole):
         for dim in where:
+            if dim not in whole.coords and dim not in OPTIONAL_DIMENSIONS:
+                known = _quoted(name for name in whole.coords if name in whole.dims)
+                raise BrokenClaim(
+                    f"claim {name}: results have no dimension {dim!r} (where); those with labels are "
+                    f"{known}"
+                )
             if dim not in results.coords:
                 raise NotMeasured(f"results have no coordinate {dim!r}")
         chosen = part(results, **where)

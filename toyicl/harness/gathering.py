@@ -10,9 +10,9 @@ import numpy as np
 from toyicl.core.errors import BadInput, Unfinished
 from toyicl.harness import atomic_files, checkpoints, descriptions, provenance, resuming
 from toyicl.harness.checkpoints import Checkpoint, NamedArrays
-from toyicl.harness.environment import moved_since
+from toyicl.harness.environment import moved_since_any
 from toyicl.harness.experiment import CHECKPOINT
-from toyicl.harness.provenance import changed_since
+from toyicl.harness.provenance import changed_since_any
 from toyicl.harness.trainings import Declared
 
 
@@ -220,10 +220,10 @@ def _compare_origins(parts: Sequence[Part], warn: Callable[[str], None]) -> None
     """Report parts that another program trained than the first one, or in another environment."""
     first = parts[0]
     for part in parts[1:]:
-        then, now = first.checkpoint.origins[-1], part.checkpoint.origins[-1]
-        if changed_since(then, now):
+        before, own = first.checkpoint.origins, part.checkpoint.origins
+        if any(changed_since_any(before, now) for now in own):
             warn(f"{first.folder} and {part.folder} were trained by different programs")
-        moved = moved_since(then, now)
+        moved = "; ".join(dict.fromkeys(filter(None, (moved_since_any(before, o) for o in own))))
         if moved:
             warn(
                 f"{first.folder} and {part.folder} were trained in different environments ({moved}): "

@@ -1,6 +1,6 @@
 """Whether a training that was cut short had finished: signs that its loss was still falling."""
 
-import re
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,14 +8,26 @@ import numpy as np
 if TYPE_CHECKING:  # so that listing experiments does not need it
     import xarray as xr
 
+LENGTHS = ("steps", "batch_size")
+"""Settings of a training that make it shorter."""
 LEAST_FALL = 0.01
 """Relative decrease of the loss, from one tenth of the snapshots to the next, of a loss that falls."""
 
 
-def is_shortened(cut: str) -> bool:
-    """Whether a sentence of `provenance.cut_sentence` states fewer steps or smaller batches."""
-    numbers = re.findall(r"(\S*(?:steps|batch_size)) (\d+) instead of (\d+)", cut)
-    return any(int(own) < int(full) for _, own, full in numbers)
+def is_shortened(results: "xr.Dataset") -> bool:
+    """Whether a training of the results had fewer steps or smaller batches than at full settings.
+
+    This follows from the attribute "changes", the settings that differ from the full ones by their
+    paths. Results of earlier versions do not have it: theirs count as shortened if their attribute
+    "cut" states that anything differed.
+    """
+    if "changes" not in results.attrs:
+        return bool(results.attrs.get("cut", ""))
+    changes = json.loads(results.attrs["changes"]).items()
+    lengths = [pair for path, pair in changes if path.rpartition(".")[-1] in LENGTHS]
+    return any(
+        own < full for own, full in lengths if isinstance(own, int) and isinstance(full, int)
+    )
 
 
 def is_falling(curve: np.ndarray) -> bool:

@@ -93,6 +93,15 @@ def changed_since(then: dict[str, Any], now: dict[str, Any]) -> str:
     return "" if same else "another version of the experiment file"
 
 
+def changed_since_any(earlier: Sequence[dict[str, Any]], now: dict[str, Any]) -> str:
+    """What has changed since the last of the earlier origins that is of another program, as text.
+
+    Empty if all are of the same program, and without any.
+    """
+    found = (changed_since(then, now) for then in reversed(earlier))
+    return next((change for change in found if change), "")
+
+
 def attributes(
     identity: dict[str, Any], origins: list[dict[str, Any]], quick: bool, command: str
 ) -> dict[str, Any]:
@@ -120,20 +129,26 @@ def attributes(
 
 def cut_sentence(full: Any, settings: Any, seeds: int) -> str:
     """What a run does otherwise than at full settings with five seeds, for its caption; or nothing."""
-    changed = _changes(as_plain(full), as_plain(settings))
+    found = changes(full, settings).items()
+    changed = [f"{path} {own} instead of {before}" for path, (own, before) in found]
     if seeds < FULL_SEEDS:
         changed.append(f"{seeds} of {FULL_SEEDS} seeds")
     return f"Not the full settings: {', '.join(changed)}." if changed else ""
 
 
-def _changes(full: Any, own: Any, path: str = "") -> list[str]:
+def changes(full: Any, settings: Any) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ from the full ones, by their paths: their value and the full value."""
+    return dict(_changes(as_plain(full), as_plain(settings)))
+
+
+def _changes(full: Any, own: Any, path: str = "") -> list[tuple[str, tuple[Any, Any]]]:
     if isinstance(full, dict) and isinstance(own, dict):
         return [
-            line
+            entry
             for name in full
-            for line in _changes(full[name], own.get(name), f"{path}.{name}".lstrip("."))
+            for entry in _changes(full[name], own.get(name), f"{path}.{name}".lstrip("."))
         ]
-    return [] if full == own else [f"{path} {own} instead of {full}"]
+    return [] if full == own else [(path, (own, full))]
 
 
 def identity_of(results: xr.Dataset) -> dict[str, Any]:

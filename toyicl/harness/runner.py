@@ -29,9 +29,9 @@ from toyicl.harness.checkpoint_manager import CheckpointManager
 from toyicl.harness.checkpoints import Checkpoint
 from toyicl.harness.descriptions import Description
 from toyicl.harness.dry_run import Plan
-from toyicl.harness.environment import moved_since
+from toyicl.harness.environment import moved_since_any
 from toyicl.harness.experiment import Experiment
-from toyicl.harness.provenance import changed_since, cut_sentence
+from toyicl.harness.provenance import changed_since_any, changes, cut_sentence
 from toyicl.harness.results import load_results, save_results
 from toyicl.harness.trainings import Declared
 from toyicl.training import distributed
@@ -101,7 +101,7 @@ def run(
     run that is not quick replaces a finished quick run. Raises BadInput, before anything is computed,
     if the folder cannot be written, is in use, or holds a run with other settings and `fresh` is not
     set, and if there are more processes than runs; Unfinished if the run was interrupted or could not
-    be saved.
+    be saved, or if a swept setting is named like a variable that was measured.
     """
     seeds = listed(seeds)
     declared, groups = _declared(experiment, grid, seeds, spread)
@@ -141,10 +141,12 @@ def run(
         manager.save()
         if not distributed.is_first():
             return Outcome([], [], diverged)
+        sweeps.require_own_names(experiment.name, grid.sweep, measured)
         attributes = {
             **provenance.attributes(identity, origins, quick, command),
             "seconds": strict_json.text(seconds),
             "cut": cut_sentence(experiment.full, grid.base, len(seeds)),
+            "changes": strict_json.text(changes(experiment.full, grid.base)),
             "trainings": trainings.described(declared),
         }
         results = sweeps.labelled(measured, grid.sweep).assign_attrs(attributes)
@@ -212,10 +214,10 @@ def _begin(
             console.warn(f"replacing the finished --quick run in {folder}")
         checkpoints.discard(folder)
         return Checkpoint(identity, [], {})
-    changed = changed_since(kept.origins[-1], origin) if kept.origins else ""
+    changed = changed_since_any(kept.origins, origin)
     if changed:
         console.warn(f"resuming a run that {changed} started; --fresh starts over")
-    moved = moved_since(kept.origins[-1], origin) if kept.origins else ""
+    moved = moved_since_any(kept.origins, origin)
     if moved:
         console.warn(
             f"resuming a run in another environment ({moved}): the results may differ in the last "

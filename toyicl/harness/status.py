@@ -62,7 +62,7 @@ def status(
     plan = runner.plan(experiment, grid, folder, seeds=seeds, quick=quick, fresh=fresh, warn=warn)
     state = BY_ANOTHER_REVISION if found is not None else _how_far(plan)
     for place in (folder, *records):
-        seconds = _recorded_seconds(_results(place), identity, plan)
+        seconds = _recorded_seconds(results_in(place), identity, plan)
         if seconds is not None:
             return Status(experiment.name, state, seconds, recorded=True)
     return Status(experiment.name, state, plan.seconds, recorded=False)
@@ -122,7 +122,7 @@ def _how_far(plan: Plan) -> str:
     return f"{plan.steps_done:,} of {plan.steps:,} steps trained"
 
 
-def _results(folder: Path) -> xr.Dataset | None:
+def results_in(folder: Path) -> xr.Dataset | None:
     """The results in a folder; None if there are none, or none that can be read."""
     if not (folder / RESULTS).exists():
         return None
@@ -134,7 +134,7 @@ def _results(folder: Path) -> xr.Dataset | None:
 
 def _results_of(identity: dict[str, Any], folder: Path, *, quick: bool) -> xr.Dataset | None:
     """The results in a folder if they are those of an identity; None otherwise."""
-    found = _results(folder)
+    found = results_in(folder)
     return found if found is not None and _has_all(found, identity, quick=quick) else None
 
 

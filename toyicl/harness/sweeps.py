@@ -1,14 +1,16 @@
 """Sweeps: the grid of their points, their results as one dataset, and their figure."""
 
 import itertools
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from toyicl.core.datasets import without_padding
+from toyicl.core.datasets import DIMENSIONS, without_padding
+from toyicl.core.errors import BadInput, Unfinished
 from toyicl.harness.claims import Statement
 from toyicl.harness.evaluation import NotMeasured
 from toyicl.plots import figures
@@ -25,6 +27,46 @@ def grid(sweep: dict[str, list[Any]]) -> list[dict[str, Any]]:
 def named(point: dict[str, Any]) -> str:
     """A point of the grid as text."""
     return ", ".join(f"{name} = {value}" for name, value in point.items())
+
+
+def require_free_names(
+    experiment: str, sweep: dict[str, list[Any]], known: Iterable[xr.Dataset] = ()
+) -> None:
+    """Check, before anything is trained, that no swept setting is named like a variable of the results.
+
+    The swept settings become dimensions of the results. `known` are earlier results of the experiment,
+    whose variables the new ones have as well, but for those that were swept settings then. Raises
+    BadInput that names the setting.
+    """
+    names = set(DIMENSIONS)
+    for results in known:
+        names |= _names(results) - set(json.loads(results.attrs.get("sweep", "{}")))
+    for path in sweep:
+        rule = f"the setting {path!r}, whose name is also that of a variable of the results"
+        if path in names:
+            raise BadInput(f"sweep must not be over {rule} of {experiment}")
+
+
+def require_own_names(
+    experiment: str, sweep: dict[str, list[Any]], measured: Sequence[xr.Dataset]
+) -> None:
+    """Check that no swept setting is named like a variable that was measured.
+
+    Raises Unfinished that names the setting; the training is kept.
+    """
+    names = {name for results in measured for name in _names(results)}
+    for path in sweep:
+        if path in names:
+            raise Unfinished(
+                f"results cannot be labelled by the swept setting {path!r}, since measure of "
+                f"{experiment} returns a variable or dimension of this name; the training is kept; "
+                "rename it there and rerun the same command"
+            )
+
+
+def _names(results: xr.Dataset) -> set[str]:
+    """Names of the variables, coordinates and dimensions of results."""
+    return {str(name) for name in (*results.variables, *results.dims)}
 
 
 def labelled(results: Sequence[xr.Dataset], sweep: dict[str, list[Any]]) -> xr.Dataset:

@@ -9,9 +9,10 @@ from flax import nnx
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.algorithms.token_descent import TokenDescent
-from toyicl.core.config import require
+from toyicl.core.config import require, require_size
 from toyicl.core.episode import Learner
 from toyicl.core.errors import BadInput
+from toyicl.core.variables import require_no_state
 from toyicl.models.attention import Attention
 from toyicl.models.transformer import Architecture, Transformer
 
@@ -171,9 +172,11 @@ def repeated(model: Transformer, depth: int, damping: float | jax.Array = 1.0) -
     """A one-layer transformer whose layer is applied `depth` times, damped, to label entries only.
 
     The roll-outs of von Oswald et al. (2022), Figures 1 and 10. Raises BadInput for a model with more
-    than one layer.
+    than one layer, or with state that is neither a parameter nor `Fixed`, and for a depth below 1.
     """
-    require(model.depth == 1, "depth", "1 to be repeated", model.depth)
+    require(model.depth == 1, "model.depth", "1 to be repeated", model.depth)
+    require_size("depth", depth)
+    require_no_state(model, "model")
     structure, *states = nnx.split(model, nnx.Param, ...)
     again = nnx.merge(structure, *states)
     again.depth, again.update_inputs = depth, False

@@ -144,7 +144,11 @@ class Block(nnx.Module):
         """Tokens plus the MLP's update; the tokens themselves if there is no MLP."""
         if self.mlp is None:
             return tokens
-        return tokens + self.mlp_gate[...] * self.mlp(self._normalise(self.mlp_norm, tokens))
+        return tokens + self.mlp_gate[...] * self.mlp(self.read_by_mlp(tokens))
+
+    def read_by_mlp(self, tokens: jax.Array) -> jax.Array:
+        """Tokens as the MLP reads them, normalised if the layer has a LayerNorm."""
+        return self._normalise(self.mlp_norm, tokens)
 
     def _normalise(self, norm: LayerNorm | None, tokens: jax.Array) -> jax.Array:
         """Tokens interpolated towards their LayerNorm by the gate."""

@@ -30,6 +30,7 @@ from toyicl.models.tokens import (
 from toyicl.tasks.linear import Task
 
 TokenKind = Literal["joint", "separate"]
+InitialGuess = Literal["zero", "trained"]
 State = tuple[jax.Array, jax.Array]
 """The context's tokens and the query's, between two layers."""
 UNROLLED = 16
@@ -84,6 +85,8 @@ class Architecture:
     """Whether `layer_norm` applies to the first layer too."""
     norm_gate: float = 1.0
     """Interpolation from the tokens as they are, 0, to normalised tokens, 1."""
+    initial_guess: InitialGuess = static(default="zero")
+    """Initial weights W_0 in the query's token (x_q, -W_0 x_q): 0, or trained, starting at 0."""
     update_inputs: bool = static(default=True)
     """Whether layers update whole tokens, or their label entries only."""
     damping: float = 1.0
@@ -119,6 +122,9 @@ class Architecture:
         rule = "None with separate tokens"
         joint = self.tokens == "joint" or self.embedding_size is None
         require(joint, "embedding_size", rule, self.embedding_size)
+        require_choice("initial_guess", self.initial_guess, get_args(InitialGuess))
+        zero = self.initial_guess == "zero" or self.tokens == "joint"
+        require(zero, "initial_guess", "zero with separate tokens", self.initial_guess)
         require_fraction("softmax_fraction", self.softmax_fraction)
         require_positive("temperature", self.temperature)
         require_not_negative("mlp_gate", self.mlp_gate)
@@ -130,7 +136,10 @@ class Architecture:
 
     def __call__(self, task: Task, key: jax.Array) -> "Transformer":
         """Build a transformer with fresh weights for the episodes of a task."""
-        return Transformer(self, task.dim, task.outputs, key)
+        guess = None
+        if self.initial_guess == "trained":
+            guess = nnx.Param(jnp.zeros((task.outputs, task.dim)))
+        return Transformer(self, task.dim, task.outputs, key, initial_weights=guess)
 
     def layer(self, *, first: bool) -> LayerSettings:
         """Settings of one layer, the first or another one."""
@@ -156,7 +165,8 @@ class Transformer(nnx.Module):
     Keys and values come from the context only; no token attends to the query. The prediction is minus
     the last `outputs` entries of the query's token after the last layer, which computes no other row.
     In a joint token (x_q, -W_0 x_q) these entries are the label; W_0, (m, d), is `initial_weights`,
-    zero by default. In a separate token they are the last entries of its position, as in the released
+    zero by default: an array, which training leaves unchanged, or a variable, such as an `nnx.Param`,
+    which is trained. In a separate token they are the last entries of its position, as in the released
     code, so they are not 0 before the first layer.
     """
 
@@ -167,7 +177,7 @@ class Transformer(nnx.Module):
         outputs: int,
         key: jax.Array,
         *,
-        initial_weights: jax.Array | None = None,
+        initial_weights: jax.Array | nnx.Variable | None = None,
     ):
         embedding_key, *layer_keys = jax.random.split(key, architecture.depth + 1)
         self.tokens, self.position_size = architecture.tokens, architecture.position_size
@@ -190,7 +200,8 @@ class Transformer(nnx.Module):
         self.damping = Fixed(jnp.asarray(architecture.damping, float))
         clip = architecture.token_clip
         self.token_clip = None if clip is None else Fixed(jnp.asarray(clip, float))
-        self.initial_weights = None if initial_weights is None else Fixed(initial_weights)
+        given = initial_weights is None or isinstance(initial_weights, nnx.Variable)
+        self.initial_weights = initial_weights if given else Fixed(initial_weights)
         self.depth = architecture.depth
         self.outputs = outputs
         self.update_inputs = architecture.update_inputs

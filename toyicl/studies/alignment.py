@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
@@ -30,8 +31,8 @@ References = Mapping[str, Learner]
 """References by their labels, such as "gd"."""
 
 
-@named_in_errors
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class Study:
     """Settings of a figure about one model on linear regression."""
 
@@ -65,8 +66,8 @@ class Study:
         return self.task.sample(jax.random.key(2022), self.evaluation_episodes)
 
 
-@named_in_errors
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class DeepStudy(Study):
     """Settings of a figure that compares several layers with GD++, which has no effect at one step."""
 
@@ -145,6 +146,24 @@ def thinned(history: History, most: int = SNAPSHOTS) -> History:
     """A history with at most `most` snapshots, evenly spaced, including the last one."""
     every = -(-(len(history.steps) - 1) // (most - 1))
     kept = np.arange(len(history.steps))[::-1][:: max(every, 1)][::-1]
+    learners = jax.tree.map(lambda leaf: leaf[:, kept], history.learners)
+    return history._replace(learners=learners, steps=history.steps[kept])
+
+
+def where_losses_change(history: History, losses: ArrayLike, most: int) -> History:
+    """A history with at most `most` snapshots, between which the losses change equally.
+
+    `losses`, (seed, snapshot), are those of its learners; changes that are not finite count as 0. Half
+    of the distance between two snapshots is their distance in steps, so that the end of the training,
+    where losses hardly change, has some as well. The first and the last snapshot are kept.
+    """
+    known = np.where(np.isfinite(losses), losses, np.nan)
+    changes = np.nansum(abs(np.diff(known, axis=1)), axis=0)
+    steps = np.diff(history.steps)
+    distances = changes / max(changes.sum(), np.finfo(float).tiny) + steps / steps.sum()
+    position = np.concatenate([[0.0], np.cumsum(distances)])
+    wanted = np.linspace(0.0, position[-1], most)
+    kept = np.unique(abs(position[:, None] - wanted[None]).argmin(axis=0))
     learners = jax.tree.map(lambda leaf: leaf[:, kept], history.learners)
     return history._replace(learners=learners, steps=history.steps[kept])
 

@@ -25,9 +25,10 @@ from toyicl.core.config import (
     require,
     require_increasing,
     require_positive,
+    require_size,
 )
 from toyicl.core.datasets import seed_coordinate
-from toyicl.core.episode import Episode, Learner, predict
+from toyicl.core.episode import Episode, Learner, predict, require_squared_error
 from toyicl.models.transformer import Architecture
 from toyicl.studies import departures
 from toyicl.tasks.linear import LinearRegression, Task, require_episodes
@@ -58,8 +59,8 @@ CONTROLLED = (
 """Variables that are measured at both stages."""
 
 
-@named_in_errors
 @dataclass(frozen=True, kw_only=True)
+@named_in_errors
 class DepartureSweep:
     """Settings of a sweep along one factor, or over two."""
 
@@ -202,11 +203,14 @@ def best_descent(task: Task, steps: int) -> GradientDescent:
     """The best gradient descent with one learning rate on a task.
 
     Where losses have no closed form, the learning rate is searched for on `TUNING_EPISODES` episodes,
-    which are not used for anything else.
+    which are not used for anything else. Raises BadInput unless `steps` is at least 1 and the episodes
+    are scored by the squared error, whose gradient the steps follow.
     """
+    require_size("steps", steps)
     if _has_closed_form(task):
         return GradientDescent.shared(task, steps)  # type: ignore[arg-type]
     episodes = task.sample(jax.random.key(2021), TUNING_EPISODES)
+    require_squared_error("episodes of the task", type(episodes))
     answers = predict(GradientDescent(1.0), episodes)
     one = float(jnp.vdot(answers, episodes.y_query) / jnp.vdot(answers, answers))
     if steps == 1:

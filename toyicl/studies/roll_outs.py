@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from toyicl.analysis import metrics
+from toyicl.core.config import require_different, require_positive
 from toyicl.core.datasets import Variables
-from toyicl.core.episode import Episode
+from toyicl.core.episode import Episode, require_squared_error
 from toyicl.models.construction import as_transformer, repeated
 from toyicl.models.transformer import Transformer
 from toyicl.studies.alignment import References, Study
@@ -27,9 +28,15 @@ def roll_outs(
 
     `dampings` are factors on each update of a model, and on each step of a reference. Variables:
     `rolled_loss` (damping, seed, layer) and `rolled_reference_loss` (reference, damping, layer). The
-    held-out episodes of the study are used unless `episodes` are given.
+    held-out episodes of the study are used unless `episodes` are given. Losses are half the squared
+    error: raises BadInput for episodes with another loss, and unless the dampings are positive and
+    different and the depth is at least 1.
     """
     episodes = study.episodes() if episodes is None else episodes
+    require_squared_error("episodes", type(episodes))
+    require_different("dampings", dampings)
+    for damping in dampings:
+        require_positive("dampings", damping)
     task = study.task
 
     @jax.jit

@@ -1,6 +1,7 @@
 """The saddle points of trained models, for those models whose saddle points are known."""
 
 import numpy as np
+import xarray as xr
 
 from toyicl import theory
 from toyicl.core.episode import Learner
@@ -34,3 +35,20 @@ def _is_one_linear_layer(model: Learner, dim: int) -> bool:
     heads, key_size = block.attention.key[...].shape[-3:-1]
     plain = block.attention_norm is None and block.mlp is None and model.initial_weights is None
     return plain and block.attention.kind == "linear" and heads * key_size >= dim
+
+
+def stays_near(
+    values: xr.DataArray, level: float, *, distance: float, steps: float
+) -> xr.DataArray:
+    """Where values (seed, step) stay near a level for at least some training steps, as booleans.
+
+    Near is a relative distance below `distance`, at snapshots in succession of which the first and the
+    last are at least `steps` apart. A loss that passes by a level takes less.
+    """
+    near = abs(values / level - 1).transpose("seed", "step").values < distance
+    stays = np.zeros_like(near)
+    for seed, row in enumerate(near):
+        edges = np.flatnonzero(np.diff(row.astype(int), prepend=0, append=0))
+        for first, end in edges.reshape(-1, 2):
+            stays[seed, first:end] = values.step[end - 1] - values.step[first] >= steps
+    return values.transpose("seed", "step").copy(data=stays)

@@ -28,7 +28,8 @@ def larger_inputs(task: LinearRegression, alpha: float) -> LinearRegression:
 
 def larger_targets(task: LinearRegression, factor: float) -> LinearRegression:
     """Targets, that is weights, scaled by a factor."""
-    return replace(task, weight_scale=task.weight_scale * factor)
+    mean = None if task.weight_mean is None else task.weight_mean * factor
+    return replace(task, weight_scale=task.weight_scale * factor, weight_mean=mean)
 
 
 def context_norms(task: LinearRegression, factor: float) -> LinearRegression:

@@ -20,6 +20,7 @@ from toyicl.core.config import (
     named_in_errors,
     require,
     require_choice,
+    require_finite,
     require_memory,
     require_not_negative,
     require_positive,
@@ -73,8 +74,8 @@ class Task(Protocol):
 class LinearRegression:
     """Linear regression: labels y = W x, with a new random matrix W in each episode.
 
-    The entries of W are independent, N(0, weight_scale^2). The defaults are those of the code that
-    von Oswald et al. (2022) released: ten inputs, U(-1/2, 1/2), and ten context points. Their text
+    The entries of W are independent, N(weight_mean, weight_scale^2). The defaults are those of the code
+    that von Oswald et al. (2022) released: ten inputs, U(-1/2, 1/2), and ten context points. Their text
     gives U(-1, 1), but their losses and eigenvalues are those of inputs of range 1.
 
     Raises BadSetting, at construction, for a setting that is not allowed.
@@ -95,8 +96,16 @@ class LinearRegression:
     covariance: tuple[float, ...] | None = None
     """A d x d matrix C, row by row, or its diagonal, d numbers. Inputs are multiplied by the Cholesky
     factor of C, so that normal inputs of scale 1 have the covariance C."""
+    rotated: bool = static(default=False)
+    """Whether all inputs of an episode, the query too, are multiplied by an orthogonal matrix O that is
+    drawn anew, uniformly, in each episode. The covariance of its inputs is then O C O^T."""
     weight_scale: float = 1.0
     """Standard deviation of the entries of W."""
+    weight_covariance: tuple[float, ...] | None = None
+    """A d x d matrix, row by row, or its diagonal, d numbers: the covariance of each row of W, times
+    weight_scale^2. None means the identity. It is not rotated with the inputs."""
+    weight_mean: float | None = None
+    """Mean of every entry of W; None means 0."""
     label_noise: float | None = None
     """Standard deviation of the noise on context labels; None draws none. The query has none."""
     distractors: int | None = None
@@ -110,7 +119,11 @@ class LinearRegression:
         require_size("context_size", self.context_size)
         require_choice("input_distribution", self.input_distribution, get_args(InputDistribution))
         require_positive("input_range", self.input_range)
+        is_switch = isinstance(self.rotated, bool)
+        require(is_switch, "rotated", "True or False", self.rotated)
         require_not_negative("weight_scale", self.weight_scale)
+        if self.weight_mean is not None:
+            require_finite("weight_mean", self.weight_mean)
         if self.label_noise is not None:
             require_not_negative("label_noise", self.label_noise)
         require_not_negative("distractor_scale", self.distractor_scale)
@@ -119,9 +132,11 @@ class LinearRegression:
             allowed = self.distractors in counts and not isinstance(self.distractors, bool)
             rule = f"a whole number between 0 and context_size ({self.context_size})"
             require(allowed, "distractors", rule, self.distractors)
-        entries = jax.tree.leaves(self.covariance)
-        if entries and not any(isinstance(entry, jax.core.Tracer) for entry in entries):
-            _require_covariance(self.covariance, self.dim)
+        for name in ("covariance", "weight_covariance"):
+            matrix = getattr(self, name)
+            traced = any(isinstance(entry, jax.core.Tracer) for entry in jax.tree.leaves(matrix))
+            if matrix is not None and not traced:
+                _require_covariance(name, matrix, self.dim)
 
     def scaled(self, factor: float | jax.Array) -> "LinearRegression":
         """The task with its inputs scaled by a factor, which may be traced."""
@@ -136,28 +151,56 @@ class LinearRegression:
         every draw has to be compiled, and drawing takes half the time of a training step of one layer.
         """
         require_episodes("episodes", episodes, self)
+        part = self._uniform_numbers(key, episodes, self.outputs * self.dim)
+        return self._episodes(part, self._weights(part["weights"]))
+
+    def sample_weights(self, key: jax.Array, count: int) -> jax.Array:
+        """Draw matrices W, (m, d, count)."""
+        return self._weights(_symmetric_uniform(key, (self.outputs * self.dim, count)))
+
+    def sample_given(self, key: jax.Array, weights: jax.Array) -> Episode:
+        """Draw one episode for each of given matrices W, (m, d, episodes), on the last axis.
+
+        Raises BadInput for matrices of another shape.
+        """
+        shape = (self.outputs, self.dim)
+        rule = f"of shape {(*shape, 'episodes')}"
+        require(weights.shape[:2] == shape and weights.ndim == 3, "weights", rule, weights.shape)
+        require_episodes("episodes", weights.shape[-1], self)
+        return self._episodes(self._uniform_numbers(key, weights.shape[-1], 0), weights)
+
+    def _uniform_numbers(self, key: jax.Array, episodes: int, weights: int) -> dict[str, jax.Array]:
+        """Numbers that are uniform in (-1, 1), (count, episodes), for each part of the episodes.
+
+        `weights` is the number of entries of W that are to be drawn in each episode.
+        """
         d, m, n = self.dim, self.outputs, self.context_size
         sizes = {
             "x": n * d,
             "x_query": d,
-            "weights": m * d,
+            "weights": weights,
             "noise": 0 if self.label_noise is None else n * m,
             "distractors": 0 if self.distractors is None else n * m,
+            "rotation": d * d if self.rotated else 0,
         }
         u = _symmetric_uniform(key, (sum(sizes.values()), episodes))
         starts = np.cumsum([0, *sizes.values()])
-        part = {
+        return {
             name: u[start : start + size]
             for (name, size), start in zip(sizes.items(), starts, strict=False)
         }
 
+    def _episodes(self, part: dict[str, jax.Array], weights: jax.Array) -> Episode:
+        """Episodes with matrices W, (m, d, episodes), from uniform numbers for their other parts."""
+        d, n, episodes = self.dim, self.context_size, weights.shape[-1]
         x = self._inputs(part["x"].reshape(n, d, episodes))
         x_query = self._inputs(part["x_query"])
         if self.input_distribution.startswith(FROBENIUS):
             scale = self.input_range / jnp.sqrt(jnp.sum(x**2, axis=(0, 1), keepdims=True))
             x, x_query = x * scale, x_query * scale[0]
-
-        weights = self.weight_scale * _normal(part["weights"]).reshape(m, d, episodes)
+        if self.rotated:
+            normal = _normal(part["rotation"]).reshape(d, d, episodes)
+            x, x_query = _rotated(x, normal), _rotated(x_query[None], normal)[0]
         y = _sum_products(x[:, None], weights[None])
         y_query = _sum_products(x_query[None], weights)
         if self.label_noise is not None:
@@ -168,15 +211,18 @@ class LinearRegression:
             y = jnp.where(replaced, noise, y)
         return Episode(x, y, x_query, y_query)
 
+    def _weights(self, u: jax.Array) -> jax.Array:
+        """Matrices W, (m, d, episodes), from numbers (m d, episodes) that are uniform in (-1, 1)."""
+        weights = self.weight_scale * _normal(u).reshape(self.outputs, self.dim, -1)
+        weights = _correlated(weights, self.weight_covariance)
+        return weights if self.weight_mean is None else weights + self.weight_mean
+
     def _inputs(self, u: jax.Array) -> jax.Array:
         """Inputs (..., d, episodes), from numbers of the same shape that are uniform in (-1, 1)."""
         distribution = self.input_distribution.removeprefix(FROBENIUS)
         scale = 1.0 if self.input_distribution.startswith(FROBENIUS) else self.input_range
         x = scale * QUANTILES[distribution](u)
-        if self.covariance is None:
-            return x
-        factor = jnp.linalg.cholesky(_matrix(jnp.asarray(self.covariance, x.dtype), self.dim))
-        return jnp.einsum("ab,...be->...ae", factor, x)
+        return _correlated(x, self.covariance)
 
 
 @named_in_errors
@@ -237,6 +283,35 @@ QUANTILES = {
 """Quantile functions of the input distributions at scale 1, as functions of u ~ U(-1, 1)."""
 
 
+def _correlated(values: jax.Array, covariance: Any) -> jax.Array:
+    """Values (..., d, episodes) multiplied by the Cholesky factor of a covariance, if there is one."""
+    if covariance is None:
+        return values
+    matrix = _matrix(jnp.asarray(covariance, values.dtype), values.shape[-2])
+    return jnp.einsum("ab,...be->...ae", jnp.linalg.cholesky(matrix), values)
+
+
+def _rotated(x: jax.Array, normal: jax.Array) -> jax.Array:
+    """Inputs (rows, d, episodes) multiplied by an orthogonal matrix of each episode.
+
+    The matrix is a product of reflections: the one of `normal[k]`, (d, episodes), maps the unit vector
+    e_k to the direction of the entries k, ..., d - 1 of `normal[k]`, and leaves the entries before
+    them. For independent standard normal numbers the product is uniform over all orthogonal matrices
+    (Diaconis and Shahshahani, 1987). Reflections need no decomposition of a matrix, and keep episodes
+    last.
+    """
+    for k in reversed(range(normal.shape[0])):
+        tail = normal[k, k:]
+        length = jnp.sqrt(jnp.sum(tail**2, axis=0, keepdims=True))
+        mirror = jnp.concatenate([tail[:1] - length, tail[1:]])[None]  # (1, d - k, episodes)
+        square = jnp.sum(mirror**2, axis=1, keepdims=True)
+        seen = square > 0  # not where the direction is that of e_k, which needs no reflection
+        factor = jnp.where(seen, 2 / jnp.where(seen, square, 1), 0)
+        along = factor * jnp.sum(x[:, k:] * mirror, axis=1, keepdims=True)
+        x = jnp.concatenate([x[:, :k], x[:, k:] - along * mirror], axis=1)
+    return x
+
+
 def _sum_products(x: jax.Array, weights: jax.Array) -> jax.Array:
     """Sum of products over the inputs, which are the last axis but one; episodes stay last.
 
@@ -256,12 +331,12 @@ def _matrix(covariance: Any, dim: int) -> Any:
     return covariance.reshape(dim, dim)
 
 
-def _require_covariance(covariance: Any, dim: int) -> None:
+def _require_covariance(name: str, covariance: Any, dim: int) -> None:
     rule = f"{dim} positive numbers, or a symmetric positive definite {dim} x {dim} matrix"
     try:
         matrix = _matrix(np.asarray(covariance, float), dim)
     except (TypeError, ValueError):
-        require(False, "covariance", rule, covariance)
+        require(False, name, rule, covariance)
     symmetric = np.allclose(matrix, matrix.T)
     definite = symmetric and bool(np.all(np.linalg.eigvalsh(matrix) > 0))
-    require(definite, "covariance", rule, covariance)
+    require(definite, name, rule, covariance)

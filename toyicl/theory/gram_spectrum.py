@@ -48,14 +48,31 @@ def input_moments(task: LinearRegression) -> tuple[float, float]:
     """E x^2 and E x^4 of an input coordinate, in closed form.
 
     Raises BadInput where coordinates are not independent, identically distributed and symmetric
-    about 0. All formulas of this module and of `toyicl.theory.closed_form` need this and call this
-    function.
+    about 0, and where weights have another mean than 0. All formulas of this module and of
+    `toyicl.theory.closed_form` need this and call this function.
     """
     require_choice("task.input_distribution", task.input_distribution, tuple(COORDINATE_MOMENTS))
     rule = "None, as this formula needs independent coordinates"
     require(task.covariance is None, "task.covariance", rule, task.covariance)
+    require_isotropic_weights(task)
+    require(not task.rotated, "task.rotated", "False, as for covariance", task.rotated)
+    require_no_weight_mean(task)
     moment, scale = COORDINATE_MOMENTS[task.input_distribution], float(task.input_range)
     return moment(2) * scale**2, moment(4) * scale**4
+
+
+def require_isotropic_weights(task: LinearRegression) -> None:
+    """Raise BadInput for a task whose weights have a covariance, on which losses would depend."""
+    rule = "None, as this formula needs independent weights"
+    require(task.weight_covariance is None, "task.weight_covariance", rule, task.weight_covariance)
+
+
+def require_no_weight_mean(task: LinearRegression) -> None:
+    """Raise BadInput for weights with another mean than 0, which formulas do not take into account."""
+    rule = (
+        "None or 0 here; theory.recentred gives the task whose losses are those of a starting point"
+    )
+    require(not task.weight_mean, "task.weight_mean", rule, task.weight_mean)
 
 
 def require_no_distractors(task: LinearRegression) -> None:

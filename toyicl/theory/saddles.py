@@ -22,6 +22,7 @@ from toyicl.core.config import require_positive
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory.closed_form import gradient_descent_optimum, predict_zero_loss
 from toyicl.theory.correlated_inputs import input_covariance
+from toyicl.theory.gram_spectrum import require_isotropic_weights
 
 
 def saddle_losses(task: LinearRegression) -> np.ndarray:
@@ -48,6 +49,7 @@ def saddle_losses(task: LinearRegression) -> np.ndarray:
         best, zero = gradient_descent_optimum(task).loss, predict_zero_loss(task)
         return best + (1 - np.arange(task.dim + 1) / task.dim) * (zero - best)
     require_positive("task.weight_scale", task.weight_scale)
+    require_isotropic_weights(task)
     variances = np.linalg.eigvalsh(input_covariance(task))[::-1]
     noise = (float(task.label_noise or 0.0) / float(task.weight_scale)) ** 2
     total = variances.sum()

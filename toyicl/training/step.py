@@ -27,7 +27,7 @@ from toyicl.core.config import (
 )
 from toyicl.core.episode import Episode, Learner, Objective
 from toyicl.core.random_numbers import efficient_key
-from toyicl.core.variables import Fixed
+from toyicl.core.variables import require_no_state
 from toyicl.tasks.linear import Task
 from toyicl.training.gradient import Gradient, of_batch, of_microbatches
 
@@ -148,20 +148,6 @@ def start(
         training=training,
         objective=None if objective is None else jax.tree_util.Partial(objective),
     )
-
-
-def require_no_state(learner: Learner) -> None:
-    """Check that every variable of a learner is an `nnx.Param`, which is trained, or `Fixed`.
-
-    Other variables, such as running averages of batch normalisation, counters or random streams, are
-    state that would have to advance with every step. Learners are pure functions of one episode, which
-    cannot advance it. Raises BadInput that names the first such variable.
-    """
-    for path, variable in nnx.to_flat_state(nnx.state(learner)):
-        allowed = not isinstance(variable, nnx.Variable) or isinstance(variable, nnx.Param | Fixed)
-        name = ".".join(map(str, path))
-        rule = "a flax.nnx.Param, which is trained, or Fixed: state does not advance in training"
-        require(allowed, f"learner.{name}", rule, type(variable).__name__)
 
 
 @partial(jax.jit, static_argnames=("length", "mesh"), donate_argnames="runs")
