@@ -269,6 +269,37 @@ def test_floors_prints_one_json_document():
     }
 
 
+def test_circuits_scores_the_heads_of_a_run_next_to_controls(tmp_path):
+    assert here("run", SMALL, "--out", tmp_path).returncode == 0
+    answer = here("circuits", "--run", tmp_path / "small", "--json")
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    control = found.pop("constructed step of gradient descent")
+    # Inputs and labels are ten dimensions each of twenty: z = sqrt(10) sqrt(20).
+    for circuit in ("key_query", "value_output"):
+        assert abs(control["sources"]["model"][circuit]["median_z"]) == pytest.approx(200**0.5)
+        assert control["sources"]["rotated"][circuit]["largest_z"] < 5
+    assert control["heads_beyond"][0]["head"] == 0
+    assert found
+    assert all(set(one["sources"]) >= {"model", "rotated", "untrained"} for one in found.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model=x.gguf", "--run=y"], "run must not be given with model"),
+        (["--model=missing.gguf"], "model must be an existing file with suffix .gguf or"),
+        (["--run=missing"], "run must be the folder of a run with a checkpoint, got missing"),
+        (["--model=x.gguf", "--out=x.pdf"], "out must be a file with suffix .png or .svg"),
+    ],
+)
+def test_circuits_refuses_what_is_no_model_in_one_line(words, message):
+    answer = here("circuits", *words)
+    assert answer.returncode == 2
+    assert message in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

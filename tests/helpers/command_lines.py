@@ -202,10 +202,10 @@ DEPARTURES = joined(
     ),
 )
 """Sweeps of departures, which are not accepted, since there is no dry run of them."""
-PLAIN = st.sampled_from(("list", "gather", "draw", "verify", "demo")).flatmap(
+PLAIN = st.sampled_from(("list", "gather", "draw", "verify", "demo", "circuits")).flatmap(
     lambda name: joined(
         st.just([name]),
-        names(0 if name in ("list", "demo") else 2),
+        names(0 if name in ("list", "demo", "circuits") else 2),
         some(options_of(name), 2),
         st.just(["--no-open"] if name == "demo" else []),
     )

@@ -128,8 +128,7 @@ def draw_prompts(
         asked.append([_query(tokenizer, str(word)) for word, _ in rest])
         right.append([int(label) for _, label in rest])
     answers = [tokenizer.encode(label)[0] for label in LABELS]
-    return PromptSet(*map(jnp.asarray, (shown, asked, right, answers)), _integers(beginning))
-
-
-def _integers(values: Sequence[int]) -> jnp.ndarray:
-    return jnp.asarray(np.array(values, np.int32))
+    parts = [
+        jnp.asarray(np.array(part, np.int32)) for part in (shown, asked, right, answers, beginning)
+    ]
+    return PromptSet(*parts)
