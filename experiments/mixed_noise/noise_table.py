@@ -176,7 +176,7 @@ def _known_noise_loss(episodes: Episode, scale: jax.Array) -> float:
 
 
 def _trained(history: Any, episodes: Episode, known: float, best: float) -> xr.Dataset:
-    """The excess of each seed, and whether its loss is nearer to that of predicting 0 than to `best`."""
+    """The excess of each seed, and whether its loss is nearer to that of predicting 0 than to best."""
     losses = np.asarray(metrics.losses(history.final, episodes))
     zero = float(metrics.zero_loss(episodes))
     return dataset(
