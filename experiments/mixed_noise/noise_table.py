@@ -78,7 +78,7 @@ class Settings:
     """Training of two layers."""
     max_seeds: int = 3
     """Largest number of seeds of each training."""
-    evaluation_episodes: int = 200_000
+    evaluation_episodes: int = 50_000
     """Number of held-out episodes for each noise."""
 
     def __post_init__(self) -> None:
