@@ -47,7 +47,7 @@ class Settings(Study):
         input_distribution="normal",
         covariance=(1.0, 0.5, 0.25, 0.125, 0.0625),
     )
-    training: Training = replace(recipes.FALLING_FAST, steps=5000, batch_size=256)
+    training: Training = replace(recipes.FALLING_FAST, steps=10_000, batch_size=256)
     evaluation_episodes: int = 20_000
     sizes: tuple[int, ...] = (10, 20, 50, 100, 200)
     """Numbers of context points for which exact losses are computed."""
@@ -98,19 +98,34 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
         known = references(task)
         losses = np.stack([metrics.losses(one.final, episodes) for one in each])
         found = [float(metrics.loss(one, episodes)) for one in known.values()]
-        zero = float(metrics.zero_loss(episodes))
         parts[kind] = dataset(
             {
                 "seed": each[0].seeds,
                 "reference": list(known),
                 "model": list(MODELS),
                 "loss": (("model", "seed"), losses),
-                "on_plateau": (("model", "seed"), losses > (found[0] + zero) / 2),
+                "on_plateau": (("model", "seed"), _stuck(task, losses)),
                 "reference_loss": ("reference", found),
-                "zero_loss": zero,
+                "zero_loss": float(metrics.zero_loss(episodes)),
             }
         )
     return xr.merge([side_by_side(parts, "inputs"), exact(settings)], combine_attrs="drop")
+
+
+def _stuck(task: LinearRegression, losses: np.ndarray) -> np.ndarray:
+    """Which seeds are on a plateau, of losses (model, seed).
+
+    One layer is, if its loss is nearer to that of its last saddle point, or on rotated inputs to that
+    of predicting 0, than to its optimum; two layers, if their loss is nearer to the optimum of one
+    layer than to the lowest loss of all seeds.
+    """
+    if task.rotated:
+        zero = theory.step_matrix_loss(replace(task, rotated=False), np.zeros((task.dim, task.dim)))
+        saddle, optimum = zero, theory.correlated_gd(task, 1).loss
+    else:
+        saddle, optimum = theory.saddle_losses(task)[-2:]
+    least = losses[1:].min(axis=1, keepdims=True)
+    return np.vstack([losses[:1] > (saddle + optimum) / 2, losses[1:] > (optimum + least) / 2])
 
 
 def references(task: LinearRegression) -> dict[str, Learner]:
@@ -140,9 +155,9 @@ def exact(settings: Settings) -> xr.Dataset:
         matrix = theory.best_step_matrix(task).loss
         rows.append([loss / zero for loss in (matrix, *(one.loss for one in (*best, curved)))])
     names = ["best matrix", "gd, 1 step", "gd, 2 steps", "gd++, 2 steps"]
-    values = (("size", "method"), np.array(rows))
+    values = (("size", "algorithm"), np.array(rows))
     return xr.Dataset(
-        {"exact_fraction": values}, coords={"size": list(settings.sizes), "method": names}
+        {"exact_fraction": values}, coords={"size": list(settings.sizes), "algorithm": names}
     )
 
 
@@ -154,33 +169,40 @@ def draw(results: xr.Dataset) -> Figure:
     drawn["exact losses of long contexts"] = _fractions
     sentence = (
         "Linear layers that update labels only, or whole tokens, on inputs of a fixed covariance, or "
-        "of one that is rotated in each context. Points: each seed; lines: the best scalar steps."
+        "of one that is rotated in each context. Points: each seed, hollow on a plateau; lines: the "
+        "best scalar steps."
     )
     return panels.figure(results, drawn, sentence, columns=3, size=(4.2, 3.2))
 
 
 def _losses(axes: Axes, results: xr.Dataset) -> None:
     for place, name in enumerate(results.model.values):
-        values = results.loss.sel(model=name).values
+        values, stuck = (one.sel(model=name).values for one in (results.loss, results.on_plateau))
         offsets = np.linspace(-0.15, 0.15, values.size)
-        axes.plot(place + offsets, values, "o", color=figures.MODEL)
+        for offset, value, hollow in zip(offsets, values, stuck, strict=True):
+            fill = "none" if hollow else figures.MODEL
+            axes.plot(place + offset, value, "o", color=figures.MODEL, markerfacecolor=fill)
     for number, name in enumerate(results.reference.values):
         color, line = panels.LOOKS[number + 1]
         value = float(results.reference_loss.sel(reference=name))
-        axes.axhline(value, color=color, linestyle=line, label=name, linewidth=1)
+        axes.axhline(
+            value, color=color, linestyle=line, label=name.replace("gd", "GD"), linewidth=1
+        )
     axes.set_xticks(range(results.sizes["model"]), ["1 layer", "2, labels", "2, tokens"])
     axes.set(ylabel="loss", ylim=(0, None), xlim=(-0.5, 2.5))
     axes.legend(fontsize="small")
 
 
 def _fractions(axes: Axes, results: xr.Dataset) -> None:
-    for number, name in enumerate(results.method.values):
+    for number, name in enumerate(results.algorithm.values):
         color, line = panels.LOOKS[number]
-        values = results.exact_fraction.sel(method=name)
-        label = "1 layer, fixed" if name == "best matrix" else f"{name}, rotated"
+        values = results.exact_fraction.sel(algorithm=name)
+        label = (
+            "1 layer, fixed" if name == "best matrix" else name.replace("gd", "GD") + ", rotated"
+        )
         axes.plot(results["size"], values, line, marker="o", color=color, label=label)
     axes.set(xlabel="context points, N", ylabel="loss over that of predicting 0")
-    axes.set(xscale="log", yscale="log")
+    axes.set(ylim=(0, None))
     axes.legend(fontsize="small")
 
 
@@ -189,8 +211,8 @@ def _over_two_steps(results: xr.Dataset) -> xr.DataArray:
     return results.loss / results.reference_loss.sel(reference="gd, 2 steps", drop=True)
 
 
-def _longest(results: xr.Dataset, method: str) -> xr.DataArray:
-    return results.exact_fraction.isel(size=-1, drop=True).sel(method=method, drop=True)
+def _longest(results: xr.Dataset, algorithm: str) -> xr.DataArray:
+    return results.exact_fraction.isel(size=-1, drop=True).sel(algorithm=algorithm, drop=True)
 
 
 CLAIMS = catalogue.read(

@@ -136,15 +136,17 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
         task = settings.with_noise(largest)
         drawn = task.sample_with_noise(jax.random.key(2022), settings.evaluation_episodes)
         known = _known_noise_loss(*drawn)
+        exact = _exact(task)
+        best = known + exact["exact_one"]
         own = {
-            name: _trained(histories[f"{name}, noise {largest:g}"], drawn[0], known)
+            name: _trained(histories[f"{name}, noise {largest:g}"], drawn[0], known, best)
             for name in settings.models(largest)
         }
         adaptive = float(metrics.loss(AdaptiveRidge(), drawn[0])) - known
         parts[largest] = (
             side_by_side(own, "model")
             .reindex(model=list(MODELS))
-            .merge(dataset({"adaptive": adaptive, "known": known, **_exact(task)}))
+            .merge(dataset({"adaptive": adaptive, "known": known, **exact}))
         )
     joined = side_by_side(parts, "noise")
     joined["on_plateau"] = joined.on_plateau.fillna(0).astype(bool)
@@ -173,14 +175,14 @@ def _known_noise_loss(episodes: Episode, scale: jax.Array) -> float:
     return float(0.5 * jnp.mean(jnp.sum((answers - episodes.y_query) ** 2, axis=0)))
 
 
-def _trained(history: Any, episodes: Episode, known: float) -> xr.Dataset:
-    """The excess of each seed, and whether it is nearer to the prediction 0 than to a tenth of it."""
+def _trained(history: Any, episodes: Episode, known: float, best: float) -> xr.Dataset:
+    """The excess of each seed, and whether its loss is nearer to that of predicting 0 than to best."""
     losses = np.asarray(metrics.losses(history.final, episodes))
     zero = float(metrics.zero_loss(episodes))
     return dataset(
         {"seed": history.seeds},
         {"excess": ("seed", losses - known)},
-        {"on_plateau": ("seed", metrics.on_plateau(losses, zero / 10, zero))},
+        {"on_plateau": ("seed", metrics.on_plateau(losses, best, zero))},
     )
 
 

@@ -33,7 +33,7 @@ from toyicl.analysis import metrics
 from toyicl.analysis.weights import implied_step, label_steps
 from toyicl.core.config import require, require_increasing, require_size
 from toyicl.core.datasets import dataset, side_by_side
-from toyicl.core.episode import Learner
+from toyicl.core.episode import Episode, Learner
 from toyicl.harness import catalogue
 from toyicl.harness.evaluation import Value
 from toyicl.models.transformer import Architecture, Transformer
@@ -149,9 +149,10 @@ def _learner(settings: Settings, name: str, best: Optimum) -> Learner:
     return PreconditionedGradientDescent(rates[:, None, None] * inverse, best.steps)
 
 
-def _whitened(learner: Learner, inverse: jax.Array) -> Learner:
-    """A learner that receives inputs multiplied by `inverse`, a square root of Sigma^-1."""
-    return jax.tree_util.Partial(_in_other_coordinates, learner, inverse)
+def _whitened(settings: Settings, learner: Learner) -> Learner:
+    """A learner that receives inputs multiplied by a square root of Sigma^-1."""
+    root = np.linalg.cholesky(input_covariance(settings.task))
+    return jax.tree_util.Partial(_in_other_coordinates, learner, jnp.asarray(np.linalg.inv(root)))
 
 
 def _in_other_coordinates(
@@ -163,9 +164,7 @@ def _in_other_coordinates(
 def references(settings: Settings, depth: int) -> dict[str, Learner]:
     """The best steps, and preconditioned ones whose scores contain labels."""
     known = {name: _learner(settings, name, best) for name, best in optima(settings, depth).items()}
-    root = np.linalg.cholesky(input_covariance(settings.task))
-    best = LabelDescent.best(settings.isotropic(), depth)
-    return known | {LABELS: _whitened(best, jnp.asarray(np.linalg.inv(root)))}
+    return known | {LABELS: _whitened(settings, LabelDescent.best(settings.isotropic(), depth))}
 
 
 def _compared(settings: Settings, history: History, depth: int) -> xr.Dataset:
@@ -175,7 +174,8 @@ def _compared(settings: Settings, history: History, depth: int) -> xr.Dataset:
     learners = references(settings, depth)
     found = [float(metrics.loss(one, episodes)) for one in learners.values()]
     one_less = optima(settings, depth - 1)["pgd per step"].loss if depth > 1 else dim / 2
-    _, weights = jax.vmap(partial(label_steps, dim=dim))(models)
+    steps, weights = _read(settings, models)
+    parts = {"loss_as_steps": weights, "loss_without_labels": 0 * weights}
     published = [
         PUBLISHED.get(name, (np.nan,) * 4)[depth - 1 : depth] or (np.nan,) for name in known
     ]
@@ -189,10 +189,42 @@ def _compared(settings: Settings, history: History, depth: int) -> xr.Dataset:
             "exact_loss": ("reference", _padded([best.loss for best in known.values()])),
             "exact_loss_dropped": ("reference", _padded([best.loss for best in fewer.values()])),
             "published": ("reference", _padded(list(np.ravel(published)))),
-            "matrix_distance": ("seed", _distances(settings, models, depth)),
-            "largest_label_weight": ("seed", np.abs(np.asarray(weights)).max(axis=1)),
-        }
+            "matrix_distance": ("seed", _distances(settings, models)),
+        },
+        {
+            name: ("seed", [_loss(settings, episodes, *one) for one in zip(steps, c, strict=True)])
+            for name, c in parts.items()
+        },
     )
+
+
+def _read(settings: Settings, models: Transformer) -> tuple[np.ndarray, np.ndarray]:
+    """Steps h and label weights c of the models' layers, each (seed, depth).
+
+    Step matrices are projected on Sigma^-1, and h is the coefficient. The mean diagonal of a multiple
+    of Sigma^-1, which `label_steps` reads, is h times that of Sigma^-1.
+    """
+    inverse = np.linalg.inv(input_covariance(settings.task))
+    read = jax.vmap(partial(label_steps, dim=settings.task.dim))(models)
+    means, weights = (np.asarray(one, float) for one in read)
+    matrices = _step_matrices(settings, models)
+    steps = np.einsum("slab,ab->sl", matrices, inverse) / np.sum(inverse**2)
+    return steps, weights * means / steps
+
+
+def _loss(settings: Settings, episodes: Episode, steps: np.ndarray, weights: np.ndarray) -> float:
+    """Loss of preconditioned steps with label weights."""
+    learner = LabelDescent(jnp.asarray(steps), jnp.asarray(weights), len(steps))
+    return float(metrics.loss(_whitened(settings, learner), episodes))
+
+
+def _step_matrices(settings: Settings, models: Transformer) -> np.ndarray:
+    """Step matrices of all layers, (seed, depth, d, d)."""
+    layers = [
+        jax.vmap(partial(implied_step, dim=settings.task.dim, layer=layer))(models)
+        for layer in range(models.depth)
+    ]
+    return np.stack([np.asarray(one, float) for one in layers], axis=1)
 
 
 def _padded(values: Sequence[float]) -> np.ndarray:
@@ -200,18 +232,17 @@ def _padded(values: Sequence[float]) -> np.ndarray:
     return np.array([*values, np.nan])
 
 
-def _distances(settings: Settings, models: Transformer, depth: int) -> np.ndarray:
+def _distances(settings: Settings, models: Transformer) -> np.ndarray:
     """Largest relative distance of a layer's step matrix from a multiple of Sigma^-1, (seed,)."""
     inverse = np.linalg.inv(input_covariance(settings.task))
-    inverse /= np.linalg.norm(inverse)
-    found = []
-    for layer in range(depth):
-        read = jax.vmap(partial(implied_step, dim=settings.task.dim, layer=layer))
-        steps = np.asarray(read(models), float)
-        along = np.einsum("sab,ab->s", steps, inverse)[:, None, None] * inverse
-        sizes = np.linalg.norm(steps, axis=(1, 2))
-        found.append(np.linalg.norm(steps - along, axis=(1, 2)) / sizes)
-    return np.max(found, axis=0)
+    steps, matrices = _read(settings, models)[0], _step_matrices(settings, models)
+    rest = matrices - steps[:, :, None, None] * inverse
+    return (_norms(rest) / _norms(matrices)).max(axis=1)
+
+
+def _norms(matrices: np.ndarray) -> np.ndarray:
+    """Frobenius norms of matrices (..., d, d)."""
+    return np.sqrt(np.sum(matrices**2, axis=(-2, -1)))
 
 
 def draw(results: xr.Dataset) -> Figure:
@@ -282,6 +313,16 @@ def _log10(reference: str) -> Value:
     return lambda results: np.log10(2 * results.exact_loss.sel(reference=reference, drop=True))
 
 
+def _over_as_steps(results: xr.Dataset) -> xr.DataArray:
+    """Loss of preconditioned steps with the numbers in the weights, over that of the layers."""
+    return results.loss_as_steps / results.loss
+
+
+def _without_labels(results: xr.Dataset) -> xr.DataArray:
+    """Loss of the same steps without labels in their scores, over that of the layers."""
+    return results.loss_without_labels / results.loss
+
+
 def _labels_gain(results: xr.Dataset) -> xr.DataArray:
     """Loss of preconditioned steps whose scores contain labels, over that of those without."""
     losses = (results.reference_loss.sel(reference=name) for name in (LABELS, "pgd per step"))
@@ -307,7 +348,9 @@ CLAIMS = catalogue.read(
         "AHN-one": _over("pgd"),
         "PRE-normalisation": _normalisation,
         **{f"PRE-layers-{depth}": _over("pgd per step") for depth in (2, 3, 4)},
-        **{f"PRE-labels-{depth}": _labels_gain for depth in (2, 3, 4)},
+        **{f"PRE-steps-{depth}": _over_as_steps for depth in (2, 3, 4)},
+        **{f"PRE-scores-{depth}": _without_labels for depth in (2, 3, 4)},
+        "PRE-labels": _labels_gain,
         "PRE-matrix": lambda results: results.matrix_distance,
     },
 )

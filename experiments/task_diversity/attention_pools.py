@@ -71,9 +71,11 @@ class Settings:
     model: Architecture = Architecture()
     """The layer that is trained."""
     training: Training = replace(
-        recipes.FALLING_FAST, steps=3000, batch_size=256, snapshot_every=500, learning_rate=1e-2
+        recipes.FALLING_FAST, steps=2000, batch_size=128, snapshot_every=500, learning_rate=1e-2
     )
     """Its training, on fresh contexts."""
+    model_max_seeds: int = 3
+    """Largest number of seeds of each training."""
 
     def __post_init__(self) -> None:
         for name in ("kappas", "dims"):
@@ -93,6 +95,7 @@ class Settings:
             fits = min(round(self.kappas[0] * dim), round(self.alpha * dim)) >= 1
             require(fits, "dims", rule, dim)
         require_size("episodes", self.episodes)
+        require_size("model_max_seeds", self.model_max_seeds)
 
     def task(self, dim: int, kappa: float, seed: int = 0) -> PooledRegression:
         """The task with a number of inputs and a pool."""
@@ -106,14 +109,19 @@ QUICK = Settings(
     pools=(20,),
     episodes=1000,
     plenty=50.0,
-    training=replace(FULL.training, steps=1000, batch_size=128),
+    training=replace(FULL.training, steps=1000),
 )
 
 
 def trainings(settings: Settings) -> dict[str, Job]:
     """One training for each size of the pool, on the smallest number of inputs."""
     return {
-        _name(kappa): Job(settings.model, settings.task(settings.dims[0], kappa), settings.training)
+        _name(kappa): Job(
+            settings.model,
+            settings.task(settings.dims[0], kappa),
+            settings.training,
+            max_seeds=settings.model_max_seeds,
+        )
         for kappa in settings.kappas
     }
 

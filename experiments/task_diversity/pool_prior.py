@@ -7,7 +7,8 @@ several sizes, with one linear layer that is trained on each pool: it has too fe
 large pool, and is compared with both.
 
 Expected: for eight inputs and noise of scale .5 ridge regression has the errors .880 to .181 of the
-work for one to eight points; the layer is nearer to ridge regression for every pool but the smallest.
+work for one to eight points. The layer has larger errors than ridge regression everywhere. It is nearer
+to the posterior mean for a pool of two weights, and to ridge regression for 32 to 2,048 weights.
 Alias: prior
 Cost: four minutes on one core; quick: half a minute.
 """

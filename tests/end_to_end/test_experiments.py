@@ -129,10 +129,7 @@ UNJUDGED = {
     },
     "one_to_four_layers": {
         *(f"AHN-{name}-{depth}" for name in ("gd", "pgd") for depth in (3, 4)),
-        "PRE-layers-3",
-        "PRE-layers-4",
-        "PRE-labels-3",
-        "PRE-labels-4",
+        *(f"PRE-{name}-{depth}" for name in ("layers", "steps", "scores") for depth in (3, 4)),
     },
     "fig13_curvature": {"VO-13-1-N50", "VO-13-1-N100"},
 }

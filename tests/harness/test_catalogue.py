@@ -13,7 +13,13 @@ from toyicl.harness.claims import Finding
 CATALOGUES = sorted(
     path for path in Path(experiment.folder()).glob("*/*.toml") if path.name != figure_rows.FILE
 )
-WORKS = tuple(f"{tomllib.loads(path.read_text())['work']}, " for path in CATALOGUES)
+TABLES = [tomllib.loads(path.read_text()) for path in CATALOGUES]
+WORKS = tuple(
+    f"{part['work']}, "
+    for table in TABLES
+    for part in (table, *table.values())
+    if isinstance(part, dict) and "work" in part
+)
 ENTRY = """work = "W"
 [A-1]
 source = "s"
