@@ -12,6 +12,7 @@ Alias: noise
 Cost: eight minutes on one core; quick: a minute.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from toyicl import theory
 from toyicl.algorithms.ridge import AdaptiveRidge, Ridge, TunedAdaptiveRidge
 from toyicl.analysis import metrics
 from toyicl.core.config import named_in_errors, require, require_increasing, require_positive
-from toyicl.core.datasets import dataset, side_by_side
+from toyicl.core.datasets import Variables, dataset, side_by_side
 from toyicl.core.episode import Episode
 from toyicl.harness import catalogue
 from toyicl.harness.evaluation import Value
@@ -133,21 +134,27 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Losses minus that of ridge regression with the known noise, for each largest noise."""
     parts = {}
     for largest in settings.noises:
-        task = settings.with_noise(largest)
-        drawn = task.sample_with_noise(jax.random.key(2022), settings.evaluation_episodes)
-        known = _known_noise_loss(*drawn)
-        exact = _exact(task)
-        best = known + exact["exact_one"]
-        own = {
-            name: _trained(histories[f"{name}, noise {largest:g}"], drawn[0], known, best)
-            for name in settings.models(largest)
+        task, exact = settings.with_noise(largest), _exact(settings.with_noise(largest))
+        trained = {n: histories[f"{n}, noise {largest:g}"] for n in settings.models(largest)}
+        seeds = trained[ONE].seeds
+        # Each seed is evaluated on episodes of its own, so that intervals over seeds also cover the
+        # variance of the evaluation, which is larger than that of the trainings.
+        sets = [
+            task.sample_with_noise(jax.random.key(2022 + seed), settings.evaluation_episodes)
+            for seed in seeds
+        ]
+        known = np.array([_known_noise_loss(*drawn) for drawn in sets])
+        episodes = [drawn[0] for drawn in sets]
+        own = {n: _trained(one, episodes, known, exact["exact_one"]) for n, one in trained.items()}
+        adaptive = np.array([metrics.loss(AdaptiveRidge(), each) for each in episodes]) - known
+        shared: Variables = {
+            "seed": seeds,
+            "adaptive": ("seed", adaptive),
+            "known": ("seed", known),
+            **exact,
         }
-        adaptive = float(metrics.loss(AdaptiveRidge(), drawn[0])) - known
-        parts[largest] = (
-            side_by_side(own, "model")
-            .reindex(model=list(MODELS))
-            .merge(dataset({"adaptive": adaptive, "known": known, **exact}))
-        )
+        joined = side_by_side(own, "model").reindex(model=list(MODELS))
+        parts[largest] = joined.merge(dataset(shared))
     joined = side_by_side(parts, "noise")
     joined["on_plateau"] = joined.on_plateau.fillna(0).astype(bool)
     return joined
@@ -175,14 +182,24 @@ def _known_noise_loss(episodes: Episode, scale: jax.Array) -> float:
     return float(0.5 * jnp.mean(jnp.sum((answers - episodes.y_query) ** 2, axis=0)))
 
 
-def _trained(history: Any, episodes: Episode, known: float, best: float) -> xr.Dataset:
-    """The excess of each seed, and whether its loss is nearer to that of predicting 0 than to best."""
-    losses = np.asarray(metrics.losses(history.final, episodes))
-    zero = float(metrics.zero_loss(episodes))
+def _trained(
+    history: Any, episodes: Sequence[Episode], known: np.ndarray, best: float
+) -> xr.Dataset:
+    """The excess of each seed on its own episodes, and whether it is on a plateau.
+
+    It is if its loss is nearer to that of predicting 0 than to that of an excess of `best`.
+    """
+    losses = [
+        float(metrics.loss(jax.tree.map(lambda leaf, row=row: leaf[row], history.final), each))
+        for row, each in enumerate(episodes)
+    ]
+    zeros = [float(metrics.zero_loss(each)) for each in episodes]
+    rows = zip(losses, known, zeros, strict=True)
+    stuck = [metrics.on_plateau(np.array([loss]), k + best, zero)[0] for loss, k, zero in rows]
     return dataset(
         {"seed": history.seeds},
-        {"excess": ("seed", losses - known)},
-        {"on_plateau": ("seed", metrics.on_plateau(losses, best, zero))},
+        {"excess": ("seed", np.array(losses) - known)},
+        {"on_plateau": ("seed", stuck)},
     )
 
 
