@@ -135,13 +135,13 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Errors of fitted and of trained layers on new weights and on the pool."""
     by_kappa = {}
     for kappa in settings.kappas:
-        fitted = xr.concat(
-            [
-                _fitted(settings, dim, kappa, count)
+        fitted = side_by_side(
+            {
+                dim: _fitted(settings, dim, kappa, count)
                 for dim, count in zip(settings.dims, settings.pools, strict=True)
-            ],
+            },
             "dim",
-        ).assign_coords(dim=list(settings.dims))
+        )
         limit = theory.pool_errors(settings.alpha, kappa, settings.tau, settings.noise_variance)
         known = {name: values.get(kappa, np.nan) for name, values in _published(settings).items()}
         by_kappa[kappa] = xr.merge(
