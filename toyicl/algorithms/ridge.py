@@ -66,8 +66,7 @@ class TunedAdaptiveRidge(nnx.Module):
 
     with the unbiased estimate sigma^2 of `AdaptiveRidge`, at weights of scale 1. `factor` and `bound`
     are trained. Where the noise of a task has a largest scale, a bound near it corrects estimates that
-    are too large. The losses are about those of the tuned adaptive ridge of Vladymyrov et al. (2024);
-    with an affine function of sigma^2 in the place of the bound they are higher.
+    are too large; cf. the tuned adaptive ridge of Vladymyrov et al. (2024).
     """
 
     def __init__(self, factor: float | jax.Array = 1.0, bound: float | jax.Array = 1.0):

@@ -99,7 +99,7 @@ def _head(scored: "xr.Dataset", layer: int, head: int) -> dict[str, Any]:
 def _print(name: str, found: dict[str, Any]) -> None:
     """A table of the scores, and the heads with the largest smaller |z|."""
     level = found["beyond"]
-    print(f"{name}: {found['heads']} heads")
+    print(f"{name}: heads: {found['heads']}")
     above = f"|z| > {level:g}"
     print(f"  {'':<14} {'circuit':<13} {'median z':>9} {above:>8} {'largest |z|':>12}")
     for source, values in found["sources"].items():
@@ -111,7 +111,8 @@ def _print(name: str, found: dict[str, Any]) -> None:
             )
         print(f"  {source:<14} both beyond {level:g}: {values['both_beyond']} heads")
     print(
-        f"  of these with opposite signs, as a step that lowers the error: {found['opposite_signs']}"
+        f"  heads of the model with both beyond {level:g} and opposite signs, as the step has: "
+        f"{found['opposite_signs']}"
     )
     for distance, fraction in found.get("beyond_at_distance", {}).items():
         print(

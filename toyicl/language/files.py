@@ -238,15 +238,11 @@ def _gguf_architecture(path: Path, fields: Mapping[str, Any], *, tied: bool) -> 
         key_value_heads=fields.get("llama.attention.head_count_kv", heads),
         key_size=key_size,
         mlp_size=get("feed_forward_length"),
-        vocabulary=fields.get("llama.vocab_size", 0) or _vocabulary(path, fields),
+        vocabulary=get("vocab_size"),
         epsilon=get("attention.layer_norm_rms_epsilon"),
         rotary_base=fields.get("llama.rope.freq_base", 10_000.0),
         tied=tied,
     )
-
-
-def _vocabulary(path: Path, fields: Mapping[str, Any]) -> int:
-    raise BadInput(f"model must have a field llama.vocab_size, which {path} lacks")
 
 
 def open_safetensors(path: Path) -> ModelFile:

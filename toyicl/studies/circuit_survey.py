@@ -30,6 +30,11 @@ DISTANCES = (0, 1, 4, 16, 64)
 POSITIVE_DIM = 10
 """Number of inputs, and of outputs, of the construction that is the positive control."""
 NAMES = {"key_query": "W_K^T W_Q", "value_output": "P W_V"}
+CAPTION = (
+    "Circuits M of the attention heads: z = tr(M) sqrt(n) / |M|_F, about N(0, 1) for a random "
+    "orientation. Controls: W_Q or W_V after a random rotation, of another head, of another layer, and "
+    "weights from N(0, 1). Vertical line: |z| = 4. Command: toyicl circuits --out FILE"
+)
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 Circuits = Mapping[str, HeadCircuits]
 """Both circuits of every head by name, (layer, head, k, n)."""
@@ -145,6 +150,7 @@ def draw(scored: xr.Dataset) -> Figure:
         figures.title(canvas, index, f"z of {NAMES[circuit]} by head")
         _distributions(figure.axes[index + 1], values)
         figures.title(figure.axes[index + 1], index + 1, f"|z| of {NAMES[circuit]}, all heads")
+    figures.caption(figure, [CAPTION])
     return figure
 
 

@@ -119,8 +119,6 @@ class LinearRegression:
         require_size("context_size", self.context_size)
         require_choice("input_distribution", self.input_distribution, get_args(InputDistribution))
         require_positive("input_range", self.input_range)
-        is_switch = isinstance(self.rotated, bool)
-        require(is_switch, "rotated", "True or False", self.rotated)
         require_not_negative("weight_scale", self.weight_scale)
         if self.weight_mean is not None:
             require_finite("weight_mean", self.weight_mean)

@@ -17,7 +17,7 @@ import numpy as np
 
 from toyicl.core.config import require, require_positive, require_size
 from toyicl.tasks.linear import LinearRegression
-from toyicl.theory.gram_spectrum import require_no_distractors
+from toyicl.theory.gram_spectrum import input_moments, require_no_distractors
 
 FARTHEST, SPACING = 8.5, 0.06
 """Ends of the grid of z, beyond which a normal distribution has mass 1e-17, and its largest step."""
@@ -95,8 +95,8 @@ def _moments_at(slope: float, points: int) -> tuple[float, float]:
 def softmax_head_loss(task: LinearRegression, scale: float, factor: float) -> float:
     """Expected loss of the prediction c sum_i softmax_i(s x_i . x_q) y_i, on normal inputs.
 
-    `scale` is s and `factor` c. Raises BadInput for inputs that are not normal and independent, and
-    for distractors.
+    `scale` is s and `factor` c. Raises BadInput for inputs that are not normal and independent, for
+    distractors, and for weights with a mean or a covariance.
     """
     slope, curve = _quadratic(task, scale)
     return _zero(task) - 2 * slope * factor + curve * factor**2
@@ -209,6 +209,7 @@ def _require_normal(task: LinearRegression) -> None:
     rule = "normal, for softmax heads"
     kind = task.input_distribution
     require(kind == "normal", "task.input_distribution", rule, kind)
-    rule = "None, as this formula needs independent coordinates"
-    require(task.covariance is None, "task.covariance", rule, task.covariance)
+    input_moments(
+        task
+    )  # refuses dependent coordinates, and weights that are not centred or isotropic
     require_no_distractors(task)
