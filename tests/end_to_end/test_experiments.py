@@ -31,6 +31,7 @@ def short(*names: str) -> str:
 
 FEW_TASKS = "--settings.tasks=3 --settings.queries=4"
 OPTIONS = {
+    "attention_pools": f"{SHORT} --settings.episodes=50 --settings.pools 3 --settings.plenty 4",
     "attention_cost": "--settings.episodes=50",
     "classroom": f"{SHORT} {FEW} --settings.softmax-fractions 0 1 --settings.depth=2"
     " --settings.two-layer-training.steps=2 --settings.two-layer-training.snapshot-every=2"
@@ -111,6 +112,9 @@ OPTIONS = {
 UNJUDGED = {
     "update_similarity": {"CR-10-1024"},
     "fig06_shifts": {"VO-6-2"},
+    "attention_pools": {
+        f"LU-{kind}-{size}" for kind in ("theory", "simulation") for size in (6, 20)
+    },
     "pool_prior": {"RAV-ridge-4", "RAV-ridge-8"},
     "token_clip": {"CLIP-binds"},
     "fig13_curvature": {"VO-13-1-N50", "VO-13-1-N100"},

@@ -46,6 +46,13 @@ SMALL = {
 """Values of settings that have the same name in several experiments."""
 CHANGES = {
     "attention_maps": {"rates": (0.1,)},
+    "attention_pools": {
+        "kappas": (0.4, 1.0),
+        "dims": (5,),
+        "pools": (2,),
+        "alpha": 2.0,
+        "plenty": 2.0,
+    },
     "classroom": {"softmax_fractions": (0.0, 1.0), "depth": 2},
     "context_sizes": {"sizes": (3, 4)},
     "cosine_blindness": {"depth": 2},
