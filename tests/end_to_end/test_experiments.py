@@ -91,6 +91,7 @@ OPTIONS = {
     "initial_guess": f"{SHORT} {FEW}",
     "linearised_finetuning": f"{SHORT} {FEW_TASKS} --settings.factors 1 0.1 0.01",
     "mlp_update": f"{SHORT} {FEW} --settings.step-sizes 0.5 1",
+    "noise_table": f"{SHORT} {FEW} {short('two-layer-training')}",
     "pool_prior": f"{SHORT} {FEW} --settings.points=1",
     "preconditioned": f"{SHORT} {FEW}",
     "departure_map": f"{SHORT} {FEW} --settings.values 0 1 --settings.second-values 0 1",
@@ -105,11 +106,17 @@ OPTIONS = {
     "softmax_candidates": f"{SHORT} {FEW} --settings.candidate-training.steps=2"
     " --settings.candidate-training.snapshot-every=2 --settings.candidate-training.batch-size=8",
     "other_tasks": f"{SHORT} {FEW}",
+    "labels_and_inputs": f"{SHORT} {FEW}",
+    "rotated_inputs": f"{SHORT} {FEW}",
+    "one_to_four_layers": f"{SHORT} {FEW}",
     "token_clip": f"{SHORT} {FEW} --settings.depths 2 3 --settings.clips 1 10",
     "zero_shot_weights": f"{SHORT} {FEW_TASKS}",
     "views": "--settings.episodes=5 --settings.steps=3",
 }
 UNJUDGED = {
+    "noise_table": {
+        f"MIX-{row}-{noise}" for row in ("one", "constant", "adaptive", "tuned") for noise in (1, 7)
+    },
     "update_similarity": {"CR-10-1024"},
     "fig06_shifts": {"VO-6-2"},
     "attention_pools": {
@@ -117,6 +124,13 @@ UNJUDGED = {
     },
     "pool_prior": {"RAV-ridge-4", "RAV-ridge-8"},
     "token_clip": {"CLIP-binds"},
+    "labels_and_inputs": {
+        f"{name}-K5" for name in ("BLP-steps", "LAB-below", "LAB-descent", "LAB-scores")
+    },
+    "one_to_four_layers": {
+        *(f"AHN-{name}-{depth}" for name in ("gd", "pgd") for depth in (3, 4)),
+        *(f"PRE-{name}-{depth}" for name in ("layers", "steps", "scores") for depth in (3, 4)),
+    },
     "fig13_curvature": {"VO-13-1-N50", "VO-13-1-N100"},
 }
 """Claims that are not judged in runs as short as these."""

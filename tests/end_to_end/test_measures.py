@@ -77,6 +77,7 @@ CHANGES = {
     "recurrent_learners": {"sizes": (2, 3)},
     "regression_finetuning": {"rates": (0.1,)},
     "token_clip": {"depths": (2, 3), "clips": (1.0,)},
+    "rotated_inputs": {"sizes": (4, 20)},
     "single_factors": {"factors": ("attention.softmax", "task.anisotropy")},
     "softmax_identities": {"depth": 2, "queries": 6},
     "update_similarity": {"rates": (0.1,), "draws": (64, 1024)},

@@ -1,0 +1,267 @@
+"""Layers that update labels only are steps of descent that depend on the labels, and not GD++.
+
+K linear layers with their own weights, which update the label entries of tokens only or whole tokens,
+on the task of von Oswald et al. (2022). Layers that update labels only are compared with K steps of
+gradient descent and, because their loss is below that of the best such steps, with steps whose scores
+contain labels (`LabelDescent`). Parts of the trained weights are removed to see which of them lowers
+the loss. Initial weights have ten times the variance of the released code, with which the models rest
+on plateaus for long.
+
+Expected: the loss of K = 2 (5) layers on labels is .98 times that of the best steps of gradient
+descent, .1413 (.0790), as is that of the best label descent; two layers on whole tokens reach
+.092, and five are shown by `fig03_five_layers`.
+Alias: labels_only
+Cost: eight minutes on one core; quick: a minute.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from toyicl import theory
+from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
+from toyicl.algorithms.label_descent import LabelDescent
+from toyicl.analysis import metrics
+from toyicl.analysis.weights import label_steps
+from toyicl.core.config import require_increasing, require_size
+from toyicl.core.datasets import dataset, side_by_side
+from toyicl.core.episode import Learner
+from toyicl.harness import catalogue
+from toyicl.harness.evaluation import Value
+from toyicl.models.construction import layer_circuits, with_circuits
+from toyicl.models.transformer import Architecture, Transformer
+from toyicl.plots import figures, panels
+from toyicl.studies.alignment import Study
+from toyicl.training import recipes
+from toyicl.training.loop import Histories, Job
+from toyicl.training.step import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Study):
+    """Settings of the layers; `model` is that of all depths."""
+
+    model: Architecture = Architecture(init_scale=0.02)
+    training: Training = replace(recipes.FALLING, steps=6000, learning_rate=2e-3, clip_norm=1.0)
+    depths: tuple[int, ...] = (2, 5)
+    """Numbers of layers that update labels."""
+    most_updated: int = 2
+    """Largest number of layers for which whole tokens are updated, too."""
+    evaluation_episodes: int = 100_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_increasing("depths", self.depths)
+        require_size("most_updated", self.most_updated, least=0)
+        for depth in self.depths:
+            require_size("depths", depth, least=2)
+
+    def updated(self, depth: int) -> tuple[str, ...]:
+        """What the trained layers of a depth update."""
+        return tuple(name for name in UPDATED if name == "labels" or depth <= self.most_updated)
+
+
+FULL = Settings()
+QUICK = Settings(
+    training=replace(FULL.training, steps=2000, batch_size=128),
+    depths=(2,),
+    evaluation_episodes=2000,
+)
+UPDATED = {"labels": False, "tokens": True}
+"""What layers update, and `update_inputs` of their architecture."""
+LINES = {
+    "gd shared": ("GD, one step size", "0.6", ":"),
+    "gd": ("GD", figures.REFERENCE, "--"),
+    "label descent": ("label descent", figures.THIRD, "-."),
+    "label descent, smallest first": ("the same, smallest first", figures.THIRD, ":"),
+    "gdpp shared": ("GD++, shared", figures.FOURTH, ":"),
+    "gdpp": ("GD++", figures.FOURTH, "-"),
+}
+"""Label, colour and line style of each reference."""
+SEVERAL = 2.0
+"""Ratio of losses from which an axis is logarithmic."""
+PARTS = {
+    "label scores": "products of labels in scores",
+    "mixed": "inputs in values and in scores of labels",
+    "matrix": "all of the input block but its mean diagonal",
+    "all": "all three: gradient descent is left",
+}
+"""Parts of trained weights that are removed."""
+
+
+def trainings(settings: Settings) -> dict[str, Job]:
+    """One training for each number of layers and for what they update."""
+    return {
+        f"{depth} layers, {updated}": Job(
+            replace(settings.model, depth=depth, update_inputs=UPDATED[updated]),
+            settings.task,
+            settings.training,
+        )
+        for depth in settings.depths
+        for updated in settings.updated(depth)
+    }
+
+
+def measure(settings: Settings, histories: Histories) -> xr.Dataset:
+    """Losses of the models, of references, and of models without parts of their weights."""
+    parts = {depth: _compared(settings, histories, depth) for depth in settings.depths}
+    return side_by_side(parts, "layers")
+
+
+def references(settings: Settings, depth: int) -> dict[str, Learner]:
+    """The best descents of K steps: gradient descent, with labels in its scores, and GD++."""
+    task = settings.task
+    return {
+        "gd shared": GradientDescent.shared(task, depth),
+        "gd": GradientDescent.per_step(task, depth),
+        "label descent": LabelDescent.best(task, depth),
+        "label descent, smallest first": LabelDescent.best(task, depth, smallest_first=True),
+        "gdpp shared": GradientDescentPlusPlus.shared(task, depth),
+        "gdpp": GradientDescentPlusPlus.per_layer(task, depth),
+    }
+
+
+def _compared(settings: Settings, histories: Histories, depth: int) -> xr.Dataset:
+    episodes, dim = settings.episodes(), settings.task.dim
+    names = settings.updated(depth)
+    each = {updated: histories[f"{depth} layers, {updated}"] for updated in names}
+    known = references(settings, depth)
+    losses = np.stack([metrics.losses(one.final, episodes) for one in each.values()])
+    models = each["labels"].final
+    without = [
+        metrics.losses(jax.vmap(partial(removed, dim=dim, part=part))(models), episodes)
+        for part in PARTS
+    ]
+    read = jax.vmap(partial(_as_descent, dim=dim))(models)
+    steps, weights = jax.vmap(partial(label_steps, dim=dim))(models)
+    best = [theory.gd_per_step(settings.task, count).loss for count in (depth - 1, depth)]
+    return dataset(
+        {
+            "seed": each["labels"].seeds,
+            "reference": list(known),
+            "updated": list(names),
+            "part": list(PARTS),
+            "layer": np.arange(1, depth + 1),
+            "loss": (("updated", "seed"), losses),
+            "on_plateau": (("updated", "seed"), losses > np.mean(best)),
+            "reference_loss": (
+                "reference",
+                [float(metrics.loss(one, episodes)) for one in known.values()],
+            ),
+            "exact_loss": best[1],
+            "loss_without": (("part", "seed"), np.stack(without)),
+            "loss_as_descent": ("seed", np.asarray(metrics.losses(read, episodes))),
+            "step_size": (("layer", "seed"), np.asarray(steps).T),
+            "label_weight": (("layer", "seed"), np.asarray(weights).T),
+        }
+    )
+
+
+def _as_descent(model: Transformer, dim: int) -> LabelDescent:
+    """The label descent with the steps and label weights that are in a model's weights."""
+    return LabelDescent(*label_steps(model, dim), model.depth)
+
+
+def removed(model: Transformer, dim: int, part: str) -> Transformer:
+    """A model of layers that update labels only, without a part of its circuits (see `PARTS`)."""
+    circuits = []
+    for index in range(model.depth):
+        (key_query,), (value_output,) = layer_circuits(model, index)
+        if part in ("label scores", "all"):
+            key_query = key_query.at[dim, dim].set(0)
+        if part in ("mixed", "all"):
+            key_query = key_query.at[dim, :dim].set(0).at[:dim, dim].set(0)
+            value_output = value_output.at[dim, :dim].set(0)
+        if part in ("matrix", "all"):
+            square = key_query[:dim, :dim]
+            key_query = key_query.at[:dim, :dim].set(jnp.trace(square) / dim * jnp.eye(dim))
+        circuits.append((key_query, value_output))
+    smaller = with_circuits(circuits, dim)
+    smaller.update_inputs = False
+    return smaller
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """Losses by what is updated, and without parts of the weights, over that of gradient descent."""
+    drawn = {}
+    for depth in results.layers.values:
+        drawn[f"{depth} layers"] = panels.of(_losses, layers=depth)
+        drawn[f"{depth} layers on labels, without parts"] = panels.of(_without, layers=depth)
+    sentence = (
+        "Linear layers with their own weights that update labels only, or whole tokens. Points: each "
+        "seed, hollow where it is on a plateau, the loss of one step less; lines: the best algorithms."
+    )
+    return panels.figure(results, drawn, sentence, size=(5.4, 3.2))
+
+
+def _losses(axes: Axes, results: xr.Dataset) -> None:
+    for place, updated in enumerate(results.updated.values):
+        _points(axes, place, results.sel(updated=updated).loss, results, updated)
+    for name, (label, color, line) in LINES.items():
+        value = float(results.reference_loss.sel(reference=name))
+        axes.axhline(value, color=color, linestyle=line, label=label, linewidth=1)
+    names = [f"layers on {one}" for one in results.updated.values]
+    axes.set_xticks(range(len(names)), names)
+    axes.set(ylabel="loss", ylim=(0, None), xlim=(-0.5, len(names) - 0.5))
+    axes.legend(loc="lower left", fontsize="small", ncols=2)
+
+
+def _without(axes: Axes, results: xr.Dataset) -> None:
+    gd = results.reference_loss.sel(reference="gd")
+    rows = {"nothing removed": results.loss.sel(updated="labels")}
+    rows |= {f"without {part}": results.loss_without.sel(part=part) for part in PARTS}
+    rows |= {"read as label descent": results.loss_as_descent}
+    for place, values in enumerate(rows.values()):
+        _points(axes, place, values / gd, results, "labels")
+    for name in ("gd", "label descent", "label descent, smallest first"):
+        label, color, line = LINES[name]
+        value = float(results.reference_loss.sel(reference=name) / gd)
+        axes.axhline(value, color=color, linestyle=line, linewidth=1, label=label)
+    axes.set_xticks(range(len(rows)), list(rows), rotation=25, ha="right", fontsize="small")
+    largest = max(float(values.max()) for values in rows.values()) / float(gd)
+    axes.set(ylabel="loss over that of GD", yscale="log" if largest > SEVERAL else "linear")
+    axes.legend(fontsize="small")
+
+
+def _points(
+    axes: Axes, place: int, values: xr.DataArray, results: xr.Dataset, updated: str
+) -> None:
+    """The values of all seeds at a place, spread a little so that equal ones can be told apart."""
+    stuck = results.on_plateau.sel(updated=updated).values
+    offsets = np.linspace(-0.15, 0.15, len(stuck))
+    for offset, value, hollow in zip(offsets, values.values, stuck, strict=True):
+        fill = "none" if hollow else figures.MODEL
+        axes.plot(place + offset, value, "o", color=figures.MODEL, markerfacecolor=fill)
+
+
+def _over(reference: str) -> Value:
+    """Loss of the layers divided by that of a reference."""
+    return lambda results: results.loss / results.reference_loss.sel(reference=reference, drop=True)
+
+
+def _without_label_scores(results: xr.Dataset) -> xr.DataArray:
+    """Loss without label scores, divided by that of the model."""
+    return results.loss_without.sel(part="label scores", drop=True) / results.loss
+
+
+CLAIMS = catalogue.read(
+    Path(__file__).with_name("claims.toml"),
+    {
+        f"{name}-K{depth}": value
+        for depth in (2, 5)
+        for name, value in {
+            "BLP-steps": _over("gd"),
+            "LAB-below": _over("gd"),
+            "LAB-descent": _over("label descent"),
+            "LAB-scores": _without_label_scores,
+        }.items()
+    }
+    | {"LAB-inputs-K2": _over("gd")},
+)
