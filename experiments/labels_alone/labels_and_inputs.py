@@ -4,8 +4,8 @@ K linear layers with their own weights, which update the label entries of tokens
 on the task of von Oswald et al. (2022). Layers that update labels only are compared with K steps of
 gradient descent and, because their loss is below that of the best such steps, with steps whose scores
 contain labels (`LabelDescent`). Parts of the trained weights are removed to see which of them lowers
-the loss. Initial weights have ten times the variance of the released code, with which the models rest
-on plateaus for long.
+the loss. Initial weights have a hundred times the variance of the released code, with which deep models
+rest on plateaus for long.
 
 Expected: the loss of K = 2 (5) layers on labels is .98 times that of the best steps of gradient
 descent, .1413 (.0790), as is that of the best label descent; two layers on whole tokens reach
@@ -48,8 +48,8 @@ from toyicl.training.step import Training
 class Settings(Study):
     """Settings of the layers; `model` is that of all depths."""
 
-    model: Architecture = Architecture(init_scale=0.02)
-    training: Training = replace(recipes.FALLING, steps=6000, learning_rate=2e-3, clip_norm=1.0)
+    model: Architecture = Architecture(init_scale=0.2)
+    training: Training = replace(recipes.FALLING_FAST, steps=30_000)
     depths: tuple[int, ...] = (2, 5)
     """Numbers of layers that update labels."""
     most_updated: int = 2

@@ -12,7 +12,7 @@ Alias: noise
 Cost: eight minutes on one core; quick: a minute.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from toyicl.algorithms.ridge import AdaptiveRidge, Ridge, TunedAdaptiveRidge
 from toyicl.analysis import metrics
 from toyicl.core.config import named_in_errors, require, require_increasing, require_positive
 from toyicl.core.datasets import Variables, dataset, side_by_side
-from toyicl.core.episode import Episode
+from toyicl.core.episode import Episode, Learner
 from toyicl.harness import catalogue
 from toyicl.harness.evaluation import Value
 from toyicl.models.diagonal import DiagonalArchitecture
@@ -39,16 +39,20 @@ from toyicl.tasks.linear import require_episodes
 from toyicl.tasks.mixed_noise import MixedNoise
 from toyicl.theory import mixed_noise
 from toyicl.training import recipes
-from toyicl.training.loop import Histories, Job
+from toyicl.training.loop import Histories, History, Job
 from toyicl.training.step import StartFrom, Training
 
 ONE, TUNED, DIAGONAL, FULL_LAYERS = "one layer", "tuned ridge", "diagonal layers", "full layers"
+ADAPTIVE, KNOWN, ZERO = "adaptive ridge", "known noise", "predicting 0"
+"""Labels of what is evaluated next to the models."""
+BATCH = 50_000
+"""Number of held-out episodes that are in memory together."""
 MODELS = (ONE, TUNED, DIAGONAL, FULL_LAYERS)
 """Labels of the dimension `model`: what is trained."""
 PUBLISHED: dict[str, dict[float, float]] = {
     ONE: {0: 1.768, 1: 1.639, 2: 1.396, 3: 1.175, 4: 1.015, 5: 0.907, 6: 0.841, 7: 0.806},
     "constant ridge": {0: 0, 1: 0.009, 2: 0.066, 3: 0.161, 4: 0.265, 5: 0.365, 6: 0.454, 7: 0.530},
-    "adaptive ridge": {0: 0, 1: 0.003, 2: 0.016, 3: 0.034, 4: 0.053, 5: 0.068, 6: 0.081, 7: 0.092},
+    ADAPTIVE: {0: 0, 1: 0.003, 2: 0.016, 3: 0.034, 4: 0.053, 5: 0.068, 6: 0.081, 7: 0.092},
     TUNED: {0: 0, 1: 0.002, 2: 0.010, 3: 0.023, 4: 0.037, 5: 0.049, 6: 0.060, 7: 0.068},
     "GD++": {0: 0.341, 1: 0.295, 3: 0.265, 7: 0.530},
     DIAGONAL: {0: 0.265, 1: 0.214, 3: 0.188, 7: 0.259},
@@ -79,8 +83,8 @@ class Settings:
     """Training of two layers."""
     max_seeds: int = 3
     """Largest number of seeds of each training."""
-    evaluation_episodes: int = 50_000
-    """Number of held-out episodes for each noise."""
+    evaluation_episodes: int = 300_000
+    """Number of held-out episodes for each noise and each seed."""
 
     def __post_init__(self) -> None:
         for name in ("noises", "two_layer_noises"):
@@ -139,14 +143,19 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
         seeds = trained[ONE].seeds
         # Each seed is evaluated on episodes of its own, so that intervals over seeds also cover the
         # variance of the evaluation, which is larger than that of the trainings.
-        sets = [
-            task.sample_with_noise(jax.random.key(2022 + seed), settings.evaluation_episodes)
-            for seed in seeds
+        found = [
+            _losses(task, _of_seed(trained, row), int(seed), settings.evaluation_episodes)
+            for row, seed in enumerate(seeds)
         ]
-        known = np.array([_known_noise_loss(*drawn) for drawn in sets])
-        episodes = [drawn[0] for drawn in sets]
-        own = {n: _trained(one, episodes, known, exact["exact_one"]) for n, one in trained.items()}
-        adaptive = np.array([metrics.loss(AdaptiveRidge(), each) for each in episodes]) - known
+        known = np.array([each[KNOWN] for each in found])
+        zeros = np.array([each[ZERO] for each in found])
+        own = {}
+        for name in trained:
+            losses = np.array([each[name] for each in found])
+            stuck = _stuck(losses, known + exact["exact_one"], zeros)
+            values: Variables = {"excess": ("seed", losses - known), "on_plateau": ("seed", stuck)}
+            own[name] = dataset({"seed": seeds}, values)
+        adaptive = np.array([each[ADAPTIVE] for each in found]) - known
         shared: Variables = {
             "seed": seeds,
             "adaptive": ("seed", adaptive),
@@ -172,35 +181,46 @@ def _exact(task: MixedNoise) -> dict[str, float]:
     }
 
 
-def _known_noise_loss(episodes: Episode, scale: jax.Array) -> float:
+def _of_seed(trained: Mapping[str, History], row: int) -> dict[str, Learner]:
+    """The trained models of one seed."""
+    return {
+        name: jax.tree.map(lambda leaf: leaf[row], history.final)
+        for name, history in trained.items()
+    }
+
+
+def _losses(
+    task: MixedNoise, models: Mapping[str, Learner], seed: int, episodes: int
+) -> dict[str, float]:
+    """Mean losses on a seed's held-out episodes: of models, adaptive ridge, known noise, and of 0."""
+    learners = {**models, ADAPTIVE: AdaptiveRidge()}
+    means = dict.fromkeys((*learners, KNOWN, ZERO), 0.0)
+    for start in range(0, episodes, BATCH):
+        size = min(BATCH, episodes - start)
+        key = jax.random.fold_in(jax.random.key(2022 + seed), start)
+        drawn, scale = task.sample_with_noise(key, size)
+        found = {name: metrics.loss(one, drawn) for name, one in learners.items()}
+        found |= {KNOWN: _known_noise_loss(drawn, scale), ZERO: metrics.zero_loss(drawn)}
+        for name, loss in found.items():
+            means[name] += size / episodes * float(loss)
+    return means
+
+
+@jax.jit
+def _known_noise_loss(episodes: Episode, scale: jax.Array) -> jax.Array:
     """Loss of ridge regression with the penalty sigma^2 of each episode."""
 
     def answer(x: jax.Array, y: jax.Array, x_query: jax.Array, scale: jax.Array) -> jax.Array:
         return Ridge(scale**2)(x, y, x_query)
 
-    answers = jax.jit(jax.vmap(answer, in_axes=-1, out_axes=-1))(*episodes[:3], scale)
-    return float(0.5 * jnp.mean(jnp.sum((answers - episodes.y_query) ** 2, axis=0)))
+    answers = jax.vmap(answer, in_axes=-1, out_axes=-1)(*episodes[:3], scale)
+    return 0.5 * jnp.mean(jnp.sum((answers - episodes.y_query) ** 2, axis=0))
 
 
-def _trained(
-    history: Any, episodes: Sequence[Episode], known: np.ndarray, best: float
-) -> xr.Dataset:
-    """The excess of each seed on its own episodes, and whether it is on a plateau.
-
-    It is if its loss is nearer to that of predicting 0 than to that of an excess of `best`.
-    """
-    losses = [
-        float(metrics.loss(jax.tree.map(lambda leaf, row=row: leaf[row], history.final), each))
-        for row, each in enumerate(episodes)
-    ]
-    zeros = [float(metrics.zero_loss(each)) for each in episodes]
-    rows = zip(losses, known, zeros, strict=True)
-    stuck = [metrics.on_plateau(np.array([loss]), k + best, zero)[0] for loss, k, zero in rows]
-    return dataset(
-        {"seed": history.seeds},
-        {"excess": ("seed", np.array(losses) - known)},
-        {"on_plateau": ("seed", stuck)},
-    )
+def _stuck(losses: np.ndarray, one_layer: np.ndarray, zeros: np.ndarray) -> list[bool]:
+    """Whether each loss is nearer to that of predicting 0 than to that of one layer, (seed,)."""
+    rows = zip(losses, one_layer, zeros, strict=True)
+    return [bool(metrics.on_plateau(np.array([loss]), one, zero)[0]) for loss, one, zero in rows]
 
 
 def draw(results: xr.Dataset) -> Figure:
@@ -210,7 +230,7 @@ def draw(results: xr.Dataset) -> Figure:
         "ridge regression": _rows(
             {
                 "constant ridge": panels.selected("exact_constant"),
-                "adaptive ridge": panels.selected("adaptive"),
+                ADAPTIVE: panels.selected("adaptive"),
                 TUNED: _excess(TUNED),
             },
             {"constant ridge": "exact_constant"},
