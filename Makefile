@@ -4,7 +4,7 @@ OUT ?= runs/figures
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install reproduce lint figures test slow docs notebook benchmark browser pins clean
+.PHONY: install reproduce lint figures test slow docs notebook later-work benchmark browser pins clean
 
 install: $(STAMP)
 
@@ -49,6 +49,10 @@ docs: install
 # Makes the tutorial's notebook from docs/tutorial.md, and executes it.
 notebook: install
 	$(BIN)/python docs/notebook.py
+
+# Draws the figure of docs/later_work.md from the verdicts in figures/.
+later-work: install
+	$(BIN)/python docs/later_work.py
 
 benchmark: install
 	$(BIN)/python benchmarks/training_step.py
