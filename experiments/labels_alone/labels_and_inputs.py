@@ -49,7 +49,7 @@ class Settings(Study):
     """Settings of the layers; `model` is that of all depths."""
 
     model: Architecture = Architecture(init_scale=0.2)
-    training: Training = replace(recipes.FALLING_FAST, steps=30_000)
+    training: Training = replace(recipes.FALLING, steps=24_000, learning_rate=2e-3)
     depths: tuple[int, ...] = (2, 5)
     """Numbers of layers that update labels."""
     most_updated: int = 2

@@ -77,7 +77,7 @@ class Settings(Study):
         weight_covariance=tuple(scale**-2 for scale in SCALES),
     )
     model: Architecture = Architecture(update_inputs=False, init_scale=0.2)
-    training: Training = replace(recipes.FALLING_FAST, steps=30_000, batch_size=256)
+    training: Training = replace(recipes.FALLING, steps=24_000, learning_rate=2e-3, batch_size=256)
     depths: tuple[int, ...] = (1, 2, 3, 4)
     """Numbers of layers, and of steps."""
     evaluation_episodes: int = 100_000
