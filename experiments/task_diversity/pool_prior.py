@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 from toyicl import theory
 from toyicl.algorithms import PoolPosterior, Ridge
+from toyicl.analysis import metrics
 from toyicl.core.config import (
     named_in_errors,
     require,
@@ -152,8 +153,11 @@ def _compared(settings: Settings, count: int, history: History) -> xr.Dataset:
             answers = np.asarray(_predictions(reference, episodes))
             values[f"{name}_{place}"] = float(_mean_square(answers - episodes.y_query))
             values[f"to_{name}_{place}"] = ("seed", _mean_square(own - answers))
-    scaled = dataset(values, {"seed": history.seeds})
-    return scaled / settings.task.dim
+    scaled = dataset(values, {"seed": history.seeds}) / settings.task.dim
+    # On a plateau, the loss on the pool is nearer to that of predicting 0 than to that of one step.
+    step = 2 * theory.gradient_descent_optimum(settings.task).loss / settings.task.dim
+    stuck = metrics.on_plateau(scaled.model_pool.values, step, 1.0)
+    return scaled.assign(on_plateau=("seed", stuck))
 
 
 def _mean_square(values: np.ndarray | jax.Array) -> np.ndarray:
