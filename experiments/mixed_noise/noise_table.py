@@ -9,7 +9,7 @@ steps of GD++, which cannot depend on the noise.
 
 Expected: the losses of the table; diagonal layers are as good as full ones, and below GD++.
 Alias: noise
-Cost: eight minutes on one core; quick: a minute.
+Cost: 15 minutes on one core; quick: a minute.
 """
 
 from collections.abc import Mapping
@@ -74,14 +74,14 @@ class Settings:
     two_layer_noises: tuple[float, ...] = (0.0, 3.0)
     """Those of `noises` for which two layers are trained."""
     training: Training = replace(
-        recipes.FALLING, steps=3000, batch_size=256, learning_rate=2e-3, snapshot_every=500
+        recipes.FALLING, steps=6000, batch_size=256, learning_rate=2e-3, snapshot_every=500
     )
     """Training of one layer and of the tuned ridge."""
     two_layer_training: Training = replace(
         recipes.FALLING, steps=8000, batch_size=256, learning_rate=2e-3, snapshot_every=500
     )
     """Training of two layers."""
-    max_seeds: int = 3
+    max_seeds: int = 5
     """Largest number of seeds of each training."""
     evaluation_episodes: int = 300_000
     """Number of held-out episodes for each noise and each seed."""
