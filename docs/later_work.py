@@ -34,7 +34,12 @@ COLORS = {
     "refuted": "C1",
 }
 """Colour of each verdict."""
-NAMES = {"C2": "reproduced", "C0": "finding of toyicl", "C4": "inconclusive", "C1": "not reproduced"}
+NAMES = {
+    "C2": "reproduced",
+    "C0": "finding of toyicl",
+    "C4": "inconclusive",
+    "C1": "not reproduced",
+}
 """What each colour is called in the legend."""
 SHAPES = {"C2": "o", "C0": "s", "C4": "D", "C1": "X"}
 

@@ -34,10 +34,14 @@ def test_marks_are_the_checked_in_values(later_work):
     figure = later_work.draw(later_work.rows(), records)
     for panel, axes in zip(later_work.PANELS, figure.axes, strict=True):
         marks = [line for line in axes.lines if line.get_marker() in later_work.SHAPES.values()]
-        found = [(line.get_xdata()[0], line.get_ydata()[0]) for line in marks if len(line.get_xdata())]
+        found = [
+            (line.get_xdata()[0], line.get_ydata()[0]) for line in marks if len(line.get_xdata())
+        ]
         rows = [row for row in later_work.rows() if row.panel == panel]
         expected = [
-            (records[name]["measured"], place) for place, row in enumerate(rows) for name in row.values
+            (records[name]["measured"], place)
+            for place, row in enumerate(rows)
+            for name in row.values
         ]
         np.testing.assert_allclose(found, expected)
 
