@@ -59,12 +59,12 @@ def fit(task: PooledRegression, contexts: int, key: jax.Array) -> ReducedAttenti
 
 
 def held_out(task: PooledRegression, episodes: int) -> tuple[Episode, Episode]:
-    """Episodes of new weights, and of weights of the pool; the same for every learner.
+    """Episodes of new weights, and of weights of the pool; the same for every learner on a pool.
 
     New weights have the distribution of those of the pool, which may be a sphere: they are a pool of
     as many weights as episodes, with another seed.
     """
-    new_key, pool_key = jax.random.split(jax.random.key(2025))
+    new_key, pool_key = jax.random.split(jax.random.fold_in(jax.random.key(2025), task.pool_seed))
     others = replace(task, count=episodes, pool_seed=NEW_SEED)
     new = task.base.sample_given(new_key, others.pool())
     return new, task.sample(pool_key, episodes)
