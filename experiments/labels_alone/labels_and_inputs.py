@@ -211,12 +211,14 @@ def draw(results: xr.Dataset) -> Figure:
 
 
 def _losses(axes: Axes, results: xr.Dataset) -> None:
-    for place, updated in enumerate(results.updated.values):
+    trained = results.trimmed_loss.notnull().any("seed")
+    kinds = [str(updated) for updated in results.updated.values if trained.sel(updated=updated)]
+    for place, updated in enumerate(kinds):
         _points(axes, place, results.sel(updated=updated).trimmed_loss, results, updated)
     for name, (label, color, line) in LINES.items():
         value = float(results.trimmed_reference_loss.sel(reference=name))
         axes.axhline(value, color=color, linestyle=line, label=label, linewidth=1)
-    names = [f"layers on {one}" for one in results.updated.values]
+    names = [f"layers on {one}" for one in kinds]
     axes.set_xticks(range(len(names)), names)
     axes.set(ylabel="loss", ylim=(0, None), xlim=(-0.5, len(names) - 0.5))
     axes.legend(loc="lower left", fontsize="small", ncols=2)
