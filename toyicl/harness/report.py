@@ -26,8 +26,8 @@ KEPT = (
 )  # fmt: skip
 """Entries of a claim's record that the teaching page shows."""
 FIGURES = (
-    "What was reproduced, by figure, proposition or question. Our number, with its 95% interval, is the "
-    "value of one claim of the row: of one that fails, if any does, or else of one that is open. "
+    "What was reproduced, by figure, proposition or question. Our number, with its 95% interval, is "
+    "the value of one claim of the row: of one that fails, if any does, or else of one that is open. "
     "Sections below list every claim."
 )
 MARGINS = (
