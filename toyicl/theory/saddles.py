@@ -25,7 +25,7 @@ from toyicl.theory.correlated_inputs import input_covariance
 from toyicl.theory.gram_spectrum import require_isotropic_weights
 
 COPIES = 16
-"""Numbers of single precision that each loss needs: four arrays in double precision, and a list of them."""
+"""Numbers of single precision for each loss: four arrays in double precision, and a list."""
 
 
 def saddle_losses(task: LinearRegression) -> np.ndarray:
