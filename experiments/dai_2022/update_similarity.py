@@ -56,6 +56,7 @@ class Settings(FinetuningStudy):
         super().__post_init__()
         for count in self.draws:
             require_size("draws", count)
+            require_memory("draws", count, count)  # a key for each
         require_different("draws", self.draws)
         require_size("noise_width", self.noise_width)
         require_memory("noise_width", self.noise_width, 3 * NOISE_PAIRS * self.noise_width)

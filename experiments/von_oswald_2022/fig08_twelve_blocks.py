@@ -153,7 +153,7 @@ CLAIMS = catalogue.read(
         "VO-8-1": _over_next,
         "VO-8-1-cosine": _cosine_over_next,
         "VO-8-passing": _passing,
-        "VO-8-1-loss": claim_values.loss_over("gdpp"),
+        "VO-8-1-loss": claim_values.log10(claim_values.loss_over("gdpp")),
         "VO-8-1-gdpp": claim_values.final("model_cosine", "gdpp"),
     },
 )

@@ -100,6 +100,7 @@ def test_a_bound_that_no_token_reaches_changes_nothing():
     assert float(free.curvature[...]) == pytest.approx(exact.curvatures[0])
 
 
+@pytest.mark.slow
 def test_steps_of_their_own_are_no_worse_than_shared_steps_under_a_bound():
     episodes = TASK.sample(jax.random.key(8), 20_000)
     shared = TokenDescent.gdpp(TASK, 3, CLIP)

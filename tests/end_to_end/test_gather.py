@@ -110,6 +110,7 @@ def test_a_part_is_measured_only_if_every_training_has_a_seed(parts):
     assert answer.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_joined_run_can_be_joined_again_and_extended(parts, tmp_path):
     words = ["gather", parts / "a", parts / "b", "--out", tmp_path]
     assert here(*words).returncode == 0
@@ -145,6 +146,7 @@ def test_sweeps_are_joined(tmp_path):
     assert joined.sizes["task.dim"] == joined.sizes["task.input_range"] == 2
 
 
+@pytest.mark.slow
 def test_experiments_without_a_training_are_joined_next_to_others(tmp_path):
     path = tmp_path / "untrained.py"
     path.write_text(UNTRAINED)

@@ -86,6 +86,15 @@ CHANGES = {
 }
 """Values of settings that only one experiment has, or that it needs."""
 
+HEAVY = (
+    "attention_maps", "classroom", "confidence_sets", "fig03_five_layers", "fig04_sine",
+    "fig05_separate_tokens", "fig07_ten_layers", "fig08_twelve_blocks", "growing_context",
+    "linearised_finetuning", "momentum_attention", "other_tasks", "recurrent_learners",
+    "regression_finetuning", "single_factors", "softmax_candidates", "token_clip",
+    "update_similarity",
+)  # fmt: skip
+"""Experiments whose measurement takes six seconds and more to compile."""
+
 
 def tiny(settings, changes):
     """Settings with small tasks and models, trainings of two snapshots, and few episodes."""
@@ -142,7 +151,9 @@ def settings_of_users():
         yield
 
 
-@pytest.mark.parametrize("name", LOADED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in HEAVY)) for name in LOADED]
+)
 def test_what_is_measured_is_what_is_checked_in(name):
     one = LOADED[name]
     settings = tiny(one.quick, CHANGES.get(name, {}))

@@ -157,6 +157,7 @@ def test_a_program_that_is_still_importing_is_interrupted_at_once(tmp_path, numb
     assert answer.stderr == "toyicl: interrupted\n"
 
 
+@pytest.mark.slow
 def test_a_run_extended_by_seeds_is_bit_identical_to_one_with_all_seeds(tmp_path):
     """One of the two trainings has at most one seed, which is not trained again."""
     short = ["run", SMALL, "--settings.training.steps=40", "--settings.second"]
@@ -220,6 +221,7 @@ def test_a_full_run_replaces_a_finished_quick_run_but_a_quick_run_replaces_nothi
 REUSED = "are reused, and measured with other settings: settings."
 
 
+@pytest.mark.slow
 def test_trainings_are_reused_if_only_what_is_measured_differs(tmp_path):
     short = ["run", SMALL, "--settings.training.steps=40", "--seeds=2"]
     other = [*short, "--settings.evaluation-episodes=50"]
@@ -411,6 +413,7 @@ def fill(disk):
     return path
 
 
+@pytest.mark.slow
 def test_results_that_do_not_fit_on_the_disk_raise_an_ordinary_error(small_disk):
     """In a separate process, which HDF5 would abort; and not only at the first block of the file."""
     code = f"""

@@ -43,6 +43,7 @@ def test_random_updates_have_the_norm_of_finetuning(close, model, tuned):
     assert any(np.abs(after[path] - other[path]).max() > 1e-3 for path in before)
 
 
+@pytest.mark.slow
 def test_the_best_random_update_has_the_lowest_loss(model, data, tuned):
     x, y = data.x[0], data.y[0]
     best = baselines.best_random_update(jax.random.key(0), model, tuned, x, y, count=5, **METHOD)

@@ -99,7 +99,7 @@ def test_layers_that_do_not_change_are_counted():
     assert float(found.norm_ratio[0]) == 0
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_finetuning_mlps_does_not_change_attention_of_the_first_layer(dtype):
     """One program may compute the same output in two ways, which agree up to rounding."""
     with jax.enable_x64(dtype == "float64"):

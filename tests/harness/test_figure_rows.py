@@ -135,3 +135,23 @@ def test_rows_of_critics_are_about_objections_and_analytical_ones_about_proofs()
     assert verdict({"a": YES, "b": NO}, "critic") == "partly: not b"
     assert verdict({"a": ["proved"]}, analytical=True) == "proved"
     assert verdict({"a": ["refuted"]}, analytical=True) == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "number"),
+    [
+        ("reproduced reproduced reproduced", 1),
+        ("reproduced inconclusive inconclusive", 1),
+        ("inconclusive reproduced inconclusive", 0),
+        ("inconclusive inconclusive not_reproduced", 2),
+        ("not_reproduced inconclusive not_reproduced", 0),
+        ("refuted proved proved", 0),
+        ("not_run reproduced not_run", 1),
+    ],
+)
+def test_the_number_of_a_row_is_that_of_a_claim_which_its_verdict_rests_on(verdicts, number):
+    """The headline, the second claim here, is shown unless another claim is worse."""
+    found = [one.replace("_", " ") for one in verdicts.split()]
+    records = {name: [{"id": name, "verdict": one}] for name, one in zip("ABC", found, strict=True)}
+    row = Row("Figure 1", "one", "B", {"a": ["A"], "b": ["B", "C"]})
+    assert figure_rows.shown(row, records)["id"] == "ABC"[number]

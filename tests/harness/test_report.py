@@ -142,7 +142,23 @@ def test_an_inconclusive_verdict_states_its_reason(tmp_path):
 def test_settings_are_stated_as_they_were(tmp_path, level, cut, stated):
     results = RESULTS.assign_attrs(level=level, cut=cut)
     text = written(tmp_path, results=results)
-    assert f"; settings: {stated}; seeds: [0, 1, 2];" in text
+    assert f"; settings: {stated}; seeds: 0 to 2;" in text
+
+
+@pytest.mark.parametrize(
+    ("seeds", "stated"),
+    [
+        ({}, "settings: changed; cost:"),
+        ({"seed": [3]}, "; seeds: 3; cost"),
+        ({"seed": [0, 2, 3]}, "; seeds: 0, 2, 3; cost"),
+        ({"seed": [0, 1, 2], "released_seed": [0, 1]}, "; seeds: 0 to 2 (released 0, 1); cost"),
+        ({"block_seed": [1, 2, 3]}, "; seeds: block 1 to 3; cost"),
+    ],
+)
+def test_seeds_are_those_of_the_trainings_and_not_all_that_were_given(tmp_path, seeds, stated):
+    """`attrs["seeds"]` has all seeds of the run, of which a training may have fewer, or more."""
+    results = xr.Dataset(coords=seeds, attrs=RESULTS.attrs | {"seeds": "[0, 1, 2, 3, 4]"})
+    assert stated in report.markdown([chapter(tmp_path, results=results, claims=[])], [], tmp_path)
 
 
 def test_seeds_on_their_plateau_are_named_with_their_loss(tmp_path):

@@ -194,6 +194,7 @@ def test_one_experiment_that_cannot_be_run_does_not_keep_the_others_from_it(refu
     assert (tmp_path / "runs" / "small" / "results.nc").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_fewer_seeds_of_another_program_do_not_keep_others_from_being_run(refused, tmp_path):
     other = tmp_path / "first.py"
     words = [other, SMALL, "--quick", "--out", tmp_path / "out"]

@@ -230,7 +230,17 @@ def test_known_values_for_normal_inputs():
 # Floors
 
 
-@pytest.mark.parametrize("name", ORACLES["ridge_r1"])
+LARGE = ("N20", "N35", "N50")
+"""Numbers of points for which quadrature takes seconds."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * name.startswith(LARGE))
+        for name in ORACLES["ridge_r1"]
+    ],
+)
 def test_ridge(name):
     size, sigma = name.split("_")
     sigma = float(sigma.removeprefix("sigma"))

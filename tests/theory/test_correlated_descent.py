@@ -33,7 +33,10 @@ def near(losses, expected):
     assert abs(losses.mean() - expected) < 3 * error + 0.03 * expected
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(
+    "name",
+    ["rotated", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fixed", "prior"))],
+)
 def test_losses_are_those_of_learners_that_take_the_steps(name):
     task = TASKS[name]
     for per_step in (False, True):

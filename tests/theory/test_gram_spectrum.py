@@ -20,7 +20,9 @@ def linear(context_size=10, **others):
     return LinearRegression(context_size=context_size, **others)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "size", [pytest.param(size, marks=[pytest.mark.slow] * (size > 20)) for size in SIZES]
+)
 def test_trace_moments_are_exact(size, close):
     expected = np.array(ORACLES["trace_moments"][f"N{size}"][1:]) * 10
     close(gram_spectrum.trace_moments(10, size, "uniform"), expected)

@@ -60,6 +60,7 @@ def test_without_noise_ridge_is_least_squares():
     np.testing.assert_allclose(mixed_noise.known_noise_loss(few, 0.0), 1.5**2 / 2)
 
 
+@pytest.mark.slow
 def test_losses_of_the_published_setting_are_those_of_the_formula_and_of_sampled_eigenvalues():
     """(d / 2) (d + 1 + v) / (N + d + 1 + v) for v = s^2 / 3, minus ridge with the known noise."""
     spectrum = gram_spectrum(TABLE, tasks=50_000, seed=1)

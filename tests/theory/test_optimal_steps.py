@@ -79,6 +79,7 @@ def test_three_curved_steps_lie_in_their_bracket():
 
 @settings(deadline=None, max_examples=12)
 @given(steps=st.integers(2, 4), r=scales, omega=scales)
+@pytest.mark.slow
 def test_scaling_relations(steps, r, omega):
     tasks = linear(), linear(input_range=r, weight_scale=omega, outputs=3)
     for optimum in (theory.gd_shared, theory.gd_per_step, theory.gdpp_shared):
@@ -88,7 +89,7 @@ def test_scaling_relations(steps, r, omega):
         assert unscaled == pytest.approx((*one.learning_rates, *one.curvatures), 1e-6)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(steps=depths, sigma=noises)
 def test_order_of_the_references(steps, sigma):
     task, slack = linear(label_noise=sigma), 1 + 1e-9

@@ -59,7 +59,7 @@ def test_the_loss_from_any_start_is_that_of_a_simulation(start, distribution):
     within(errors(learner, task), expected)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("steps", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_best_steps_from_the_mean_and_from_0(steps):
     """Their losses are those of simulation, and those from the mean do not depend on it."""
     task = with_squared_mean(5)

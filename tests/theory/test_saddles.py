@@ -168,6 +168,7 @@ BAD = [
     (replace(ISOTROPIC, weight_scale=0.0), "task.weight_scale must be a finite number above 0"),
     (replace(NORMAL, distractors=1), "task.distractors must be None or 0 here"),
     (replace(NORMAL, input_distribution="uniform"), "task.input_distribution must be normal here"),
+    (replace(ISOTROPIC, dim=2**31 - 1), "task.dim must be small enough for memory, which is"),
     (
         LinearRegression(input_distribution="exponential"),
         "task.input_distribution must be one of uniform, normal, laplace",

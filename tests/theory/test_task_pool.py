@@ -71,7 +71,7 @@ def simulated(dim, kappa, alpha, tau, rho, pools):
         fitted = task.sample(keys[0], tau * dim**2)
         noise = rho**0.5 * jax.random.normal(keys[1], fitted.y_query.shape)
         layer = least_squares_attention(fitted._replace(y_query=fitted.y_query + noise), 1 / dim)
-        fresh, known = base.sample(keys[2], 4000), task.sample(keys[3], 4000)
+        fresh, known = base.sample(keys[2], 2000), task.sample(keys[3], 2000)
         return [
             jax.numpy.mean((predict(layer, one) - one.y_query) ** 2) + rho for one in (fresh, known)
         ]
@@ -79,6 +79,8 @@ def simulated(dim, kappa, alpha, tau, rho, pools):
     return np.mean([errors(seed) for seed in range(pools)], axis=0)
 
 
+@pytest.mark.usefixtures("full_compiler")
+@pytest.mark.slow
 def test_errors_are_the_limit_of_simulated_fits():
     """Simulated errors exceed the limit by terms of order 1 / d, which are extrapolated away."""
     expected = np.array(theory.pool_errors(4, 2, 6, 0.05))

@@ -77,7 +77,7 @@ def test_four_devices_train_the_same_runs(one_device, tmp_path, forced):
     assert_close(results(tmp_path), one_device)
 
 
-@pytest.mark.parametrize("shard", ["run", "batch"])
+@pytest.mark.parametrize("shard", [pytest.param("run", marks=pytest.mark.slow), "batch"])
 def test_two_processes_train_the_same_runs_and_only_the_first_writes(one_device, tmp_path, shard):
     words = ["run", SMALL, "--out", tmp_path, *WORDS, f"--shard={shard}", "--checkpoint-every=0"]
     (first, errors, code), (second, more_errors, other_code) = two_processes(*words)
@@ -115,6 +115,7 @@ def test_two_processes_are_interrupted_together_and_one_resumes(tmp_path):
     assert len(json.loads(results(tmp_path / "two").attrs["origins"])) == 2
 
 
+@pytest.mark.slow
 def test_two_processes_run_several_experiments(tmp_path):
     """Process 0 alone knows which are finished; one that cannot be run ends neither process."""
     for name in ("one", "other"):
@@ -149,6 +150,7 @@ def test_more_processes_than_runs_are_refused_by_all(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_more_processes_than_runs_can_divide_batches(tmp_path):
     words = ["--seeds=1", "--settings.training.steps=20", "--shard=batch"]
     for _, errors, code in two_processes("run", SMALL, "--out", tmp_path, *words):
@@ -156,6 +158,7 @@ def test_more_processes_than_runs_can_divide_batches(tmp_path):
     assert results(tmp_path).sizes["seed"] == 1
 
 
+@pytest.mark.slow
 def test_if_the_first_process_cannot_start_none_does(tmp_path):
     (tmp_path / "small").write_text("in the way")
     first, second = two_processes("run", SMALL, "--out", tmp_path, *WORDS)

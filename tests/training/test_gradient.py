@@ -55,7 +55,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("wide", "tolerance"), [(True, 1e-12), (False, 1e-5)])
+@pytest.mark.parametrize(
+    ("wide", "tolerance"), [(True, 1e-12), pytest.param(False, 1e-5, marks=pytest.mark.slow)]
+)
 def test_microbatches_give_the_gradient_of_the_batch(case, wide, tolerance):
     with jax.enable_x64(wide):
         arguments = drawn(*CASES[case], 2 * LARGEST)

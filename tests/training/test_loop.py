@@ -31,7 +31,9 @@ def select(history, index):
     return jax.tree.map(lambda leaf: leaf[index], history.learners)
 
 
-@pytest.mark.parametrize(("wide", "tolerance"), [(True, 1e-9), (False, 1e-4)])
+@pytest.mark.parametrize(
+    ("wide", "tolerance"), [(True, 1e-9), pytest.param(False, 1e-4, marks=pytest.mark.slow)]
+)
 def test_training_equals_an_explicit_loop(wide, tolerance, close):
     """In single precision, the episodes are those of the efficient key, and of no other."""
     with jax.enable_x64(wide):
@@ -178,6 +180,7 @@ def test_progress_counts_the_steps_of_all_runs():
     assert seen[-1][1].shape == (3,)
 
 
+@pytest.mark.slow
 def test_a_layer_approaches_the_best_gradient_step():
     settings = Training(
         steps=600, batch_size=256, snapshot_every=200, learning_rate=3e-3, clip_norm=None
@@ -195,6 +198,7 @@ def test_no_seeds_is_an_error(none):
         fit(Architecture(), TASK, SHORT, seeds=none)
 
 
+@pytest.mark.slow
 def test_a_covariance_can_be_trained_on():
     """Its numbers are leaves, which JAX replaces by placeholders when it evaluates shapes alone."""
     task = LinearRegression(

@@ -42,6 +42,7 @@ def test_devices_do_not_communicate():
 
 
 @pytest.mark.usefixtures("full_compiler")
+@pytest.mark.slow
 def test_devices_draw_their_own_part_in_single_precision():
     """The generator of 32 bits too needs nothing from other devices, and no device draws everything."""
     mesh = distributed.all_devices()
@@ -182,6 +183,7 @@ def test_the_objective_is_part_of_the_compiled_program():
 
 
 @pytest.mark.usefixtures("full_compiler")
+@pytest.mark.slow
 def test_a_divided_batch_has_the_objective_too(close):
     mesh = distributed.all_devices()
     run = jax.device_get(start(Architecture(), TASK, SHORT, 0, absolute_error))

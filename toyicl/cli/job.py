@@ -1,5 +1,6 @@
 """Several experiments as one job: which are finished, and how long the others take."""
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -99,10 +100,14 @@ def run_each(
 
 def _statuses(command: Run, seeds: range, members: Sequence[Member]) -> "tuple[list[Status], int]":
     """How far each experiment is, and the highest exit status of those that cannot be run."""
+    from tqdm import tqdm
+
     from toyicl.harness.status import REFUSED, Status, status
 
     found, codes = [], [0]
-    for member in members:
+    # The costs of all trainings take half a minute to estimate. There is no bar without a terminal.
+    shown = {"unit": "experiment", "leave": False, "disable": None, "file": sys.stderr}
+    for member in tqdm(members, desc="estimating costs", **shown):
         try:
             one = status(
                 member.experiment,

@@ -27,6 +27,8 @@ from toyicl.harness.verdicts import (
 FILE = "figures.toml"
 """Name of the file with the rows of a folder."""
 TRUE, FALSE = (REPRODUCED, PROVED), (NOT_REPRODUCED, REFUTED)
+WORST_LAST = ("not run", "true", "open", "false")
+"""States of a claim, in the order in which a row shows the last of them."""
 Record = Mapping[str, Any]
 """A verdict on a claim, as `claims.Statement.judge` makes it."""
 
@@ -39,7 +41,7 @@ class Row:
     claims: str
     """What it claims, in a few words."""
     headline: str
-    """Id of the claim whose value is shown next to the paper's."""
+    """Id of the claim whose value stands for the row, unless another one is worse: see `shown`."""
     parts: Mapping[str, Sequence[str]]
     """Ids of its claims, by part, such as a panel."""
 
@@ -130,6 +132,17 @@ def verdict(row: Row, records: Mapping[str, Sequence[Record]]) -> str:
         return inconclusive
     rest = "; ".join(f"{state}: {parts}" for state, parts in listed.items() if state != "false")
     return f"{false} ({rest})"
+
+
+def shown(row: Row, records: Mapping[str, Sequence[Record]]) -> Record:
+    """The verdict whose value is shown in a row: one that its own verdict rests on.
+
+    This is the headline's if nothing in the row is worse than it, and otherwise that of the first claim
+    which is worst; false is worse than open, and open is worse than true.
+    """
+    ids = [row.headline, *(name for name in row.ids() if name != row.headline)]
+    each = [record for name in ids for record in records[name]]
+    return max(each, key=lambda record: WORST_LAST.index(_state([record])))
 
 
 def _words(records: Sequence[Record]) -> tuple[str, str]:

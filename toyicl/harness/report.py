@@ -26,8 +26,9 @@ KEPT = (
 )  # fmt: skip
 """Entries of a claim's record that the teaching page shows."""
 FIGURES = (
-    "What was reproduced, by figure, proposition or question. Our number is the value of one claim of "
-    "the row, with its 95% interval. Sections below list every claim."
+    "What was reproduced, by figure, proposition or question. Our number, with its 95% interval, is "
+    "the value of one claim of the row: of one that fails, if any does, or else of one that is open. "
+    "Sections below list every claim."
 )
 MARGINS = (
     "A claim that two values are equal is judged by a margin of equivalence that is chosen once for "
@@ -121,8 +122,8 @@ def records(chapters: Sequence[Chapter], rows: Sequence[Row]) -> dict[str, list[
             "figure": row.figure,
             "claims": row.claims,
             "verdict": figure_rows.verdict(row, by_id),
-            "ours": report_tables.ours(by_id[row.headline][0]),
-            "paper": by_id[row.headline][0]["paper"],
+            "ours": report_tables.ours(figure_rows.shown(row, by_id)),
+            "paper": figure_rows.shown(row, by_id)["paper"],
         }
         for row in rows
     ]
@@ -245,12 +246,31 @@ def _origin(listing: Listing, results: xr.Dataset) -> str:
     facts = [
         f"Command: `{attributes['command']}`",
         f"settings: {'changed' if cut and level == 'full' else level}",
-        f"seeds: {attributes['seeds']}",
+        *([f"seeds: {seeds}"] if (seeds := _seeds(results)) else []),
         f"cost: {listing.cost.rstrip('.')}",
         *([f"trainings: {attributes['trainings']}"] if attributes.get("trainings") else []),
         f"revision {attributes['revision'][:10]}{tree}, {attributes['device']}",
     ]
     return f"{'; '.join(facts)}. {cut}".rstrip()
+
+
+def _seeds(results: xr.Dataset) -> str:
+    """The seeds of the trainings, those of trainings with seeds of their own by name."""
+    found = {
+        str(name).removesuffix("seed").rstrip("_"): _listed(values.values.tolist())
+        for name, values in results.coords.items()
+        if str(name) == "seed" or str(name).endswith("_seed")
+    }
+    others = [f"{name} {seeds}" for name, seeds in found.items() if name]
+    own = found.get("", "")
+    return f"{own} ({', '.join(others)})" if own and others else own or ", ".join(others)
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    """Whole numbers as text; those in a row by the first and the last."""
+    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(str(seed) for seed in seeds)
 
 
 def _settings(results: xr.Dataset | None) -> str:

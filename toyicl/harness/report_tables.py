@@ -35,20 +35,22 @@ def figures(
     the claims, also by id.
     """
     head = ("figure", "claim", "verdict", "quantity", "ours", "claimed", "seeds", "cost")
-    return table(head, (_figure_row(row, records, costs[row.headline]) for row in rows))
+    return table(head, (_figure_row(row, records, costs) for row in rows))
 
 
-def _figure_row(row: Row, records: Mapping[str, Sequence[Record]], cost: str) -> list[str]:
-    first = records[row.headline][0]
+def _figure_row(
+    row: Row, records: Mapping[str, Sequence[Record]], costs: Mapping[str, str]
+) -> list[str]:
+    shown = figure_rows.shown(row, records)
     return [
         row.figure,
         row.claims,
         _marked(figure_rows.verdict(row, records)),
-        quantity(first),
-        ours(first),
-        first["paper"],
-        seeds(first),
-        cost.split(";")[0].rstrip("."),
+        quantity(shown),
+        ours(shown),
+        shown["paper"],
+        seeds(shown),
+        costs[shown["id"]].split(";")[0].rstrip("."),
     ]
 
 

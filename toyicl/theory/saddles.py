@@ -18,11 +18,14 @@ noise; omega is the scale of the weights and sigma that of the label noise.
 
 import numpy as np
 
-from toyicl.core.config import require_positive
+from toyicl.core.config import require_memory, require_positive
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory.closed_form import gradient_descent_optimum, predict_zero_loss
 from toyicl.theory.correlated_inputs import input_covariance
 from toyicl.theory.gram_spectrum import require_isotropic_weights
+
+COPIES = 16
+"""Numbers of single precision for each loss: four arrays in double precision, and a list."""
 
 
 def saddle_losses(task: LinearRegression) -> np.ndarray:
@@ -42,9 +45,11 @@ def saddle_losses(task: LinearRegression) -> np.ndarray:
     where t = tr Lambda and s = sigma^2 / omega^2. All outputs share the matrix G. A layer with several
     outputs has further saddle points, at which it predicts some of the outputs only.
 
-    Raises BadInput for weights of scale 0, for distractors together with a covariance, and for inputs
-    that are neither normal nor of independent, identically distributed and symmetric coordinates.
+    Raises BadSetting if there is no memory for so many losses, and BadInput for weights of scale 0, for
+    distractors together with a covariance, and for inputs that are neither normal nor of
+    independent, identically distributed and symmetric coordinates.
     """
+    require_memory("task.dim", task.dim, COPIES * (task.dim + 1))
     if task.covariance is None:
         best, zero = gradient_descent_optimum(task).loss, predict_zero_loss(task)
         return best + (1 - np.arange(task.dim + 1) / task.dim) * (zero - best)
