@@ -89,6 +89,7 @@ CHANGES = {
 HEAVY = (
     "attention_maps", "classroom", "confidence_sets", "fig03_five_layers", "fig04_sine",
     "fig05_separate_tokens", "fig07_ten_layers", "fig08_twelve_blocks", "growing_context",
+    "labels_and_inputs", "one_to_four_layers",
     "linearised_finetuning", "momentum_attention", "other_tasks", "recurrent_learners",
     "regression_finetuning", "single_factors", "softmax_candidates", "token_clip",
     "update_similarity",
