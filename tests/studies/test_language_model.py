@@ -54,9 +54,10 @@ def test_too_many_examples_and_odd_numbers_are_refused():
 
 def test_answers_in_context_are_those_of_the_whole_text(model, prompts):
     found = answers.in_context(model, prompts, 1)
+    read = jax.jit(lambda tokens: model.read(tokens)[0].last())
     for query in range(6):
         whole = jnp.concatenate([prompts.demonstrations[1].reshape(-1), prompts.queries[1, query]])
-        reading = model.read(whole)[0].last()
+        reading = read(whole)
         np.testing.assert_allclose(found.hidden[query], reading.hidden, rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(found.attended[query], reading.attended, rtol=1e-9, atol=1e-9)
 
@@ -102,20 +103,20 @@ def test_the_loss_on_demonstrations_is_the_mean_of_that_on_each(model, prompts):
 
 def test_tasks_that_are_finetuned_together_are_finetuned_as_each_alone(model, prompts):
     """And as by a loop of gradient steps on one example after another."""
+    names = ("key", "value")
+
+    @jax.jit
+    @jax.grad
+    def gradient(chosen, others, tokens):
+        changed = Decoder(model.architecture, others | chosen)
+        return answers.example_loss(changed, tokens, prompts.beginning)
+
     together = language_model.tuned(model, prompts, [0, 1], 0.05, which="keys and values")
-    names, begin = ("key", "value"), prompts.beginning
     for task, found in enumerate(together):
         weights = {name: getattr(model, name)[...] for name in model.architecture.shapes()}
-
-        def loss(chosen, tokens, weights=weights):
-            return answers.example_loss(
-                Decoder(model.architecture, weights | chosen), tokens, begin
-            )
-
         for tokens in prompts.demonstrations[task]:
-            chosen = {name: weights[name] for name in names}
-            by = jax.grad(loss)(chosen, tokens)
-            weights |= {name: chosen[name] - 0.05 * by[name] for name in names}
+            by = gradient({name: weights[name] for name in names}, weights, tokens)
+            weights |= {name: weights[name] - 0.05 * by[name] for name in names}
         for name in names:
             np.testing.assert_allclose(getattr(found, name)[...], weights[name], rtol=1e-9)
 
@@ -141,12 +142,13 @@ def test_the_order_of_demonstrations_is_compared_with_loops(model, prompts):
     found = language_model.order_of_demonstrations(model, prompts, 0, way.queries, way.shown)
     shown = prompts.demonstrations[0]
     size, count = shown.shape[1], len(shown)
-    examples = [model.read(tokens[:-2])[0].last().queries for tokens in shown]
+    read = jax.jit(lambda tokens: model.read(tokens)[0].last())
+    examples = [read(tokens[:-2]).queries for tokens in shown]
     for layer in range(model.architecture.layers):
         ranks = []
         for query in range(prompts.queries.shape[1]):
             whole = jnp.concatenate([shown.reshape(-1), prompts.queries[0, query]])
-            scores = model.read(whole)[0].last().scores[layer]
+            scores = read(whole).scores[layer]
             weights = np.asarray(jax.nn.softmax(scores, axis=-1)).sum(axis=0)
             own = [weights[i * size : (i + 1) * size].sum() for i in range(count)]
             products = [float(jnp.sum(e[layer] * way.queries[query, layer])) for e in examples]
