@@ -9,8 +9,7 @@ from toyicl.language.prompts import PromptSet
 
 def zero_shot(model: Decoder, prompts: PromptSet, task: int | jax.Array) -> Reading:
     """Activations at the last token of each query alone; leaves (queries, ...)."""
-    _, past = model.read(prompts.beginning)
-    return jax.vmap(lambda tokens: model.read(tokens, past)[0].last())(prompts.queries[task])
+    return _at_ends(model, prompts, prompts.beginning, prompts.queries[task])
 
 
 def in_context(model: Decoder, prompts: PromptSet, task: int | jax.Array) -> Reading:
@@ -19,15 +18,54 @@ def in_context(model: Decoder, prompts: PromptSet, task: int | jax.Array) -> Rea
     The demonstrations are read once.
     """
     shown = prompts.demonstrations[task].reshape(-1)
-    _, past = model.read(jnp.concatenate([prompts.beginning, shown]))
-    return jax.vmap(lambda tokens: model.read(tokens, past)[0].last())(prompts.queries[task])
+    return _at_ends(
+        model, prompts, jnp.concatenate([prompts.beginning, shown]), prompts.queries[task]
+    )
 
 
-def right(model: Decoder, reading: Reading, prompts: PromptSet, task: int | jax.Array) -> jax.Array:
+def _at_ends(model: Decoder, prompts: PromptSet, before: jax.Array, texts: jax.Array) -> Reading:
+    """Activations at the last token of texts (count, T) after other tokens; leaves (count, ...).
+
+    What comes before, and the tokens that all texts begin with, are read once.
+    """
+    _, past = model.read(jnp.concatenate([before, prompts.opening]))
+    rest = texts[:, len(prompts.opening) :]
+    return jax.vmap(lambda tokens: model.read(tokens, past)[0].last())(rest)
+
+
+def label_logits(model: Decoder, reading: Reading, prompts: PromptSet) -> jax.Array:
+    """Logits of the two labels after each query, (queries, 2)."""
+    return model.logits(reading.hidden)[:, prompts.answers]
+
+
+def right(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Whether the right label has the larger logit of the two, (queries,)."""
-    logits = model.logits(reading.hidden)[:, prompts.answers]
     finite = jnp.all(jnp.isfinite(logits), axis=-1)
-    return finite & (jnp.argmax(logits, axis=-1) == prompts.labels[task])
+    return finite & (jnp.argmax(logits, axis=-1) == labels)
+
+
+def attention_to_demonstrations(reading: Reading, prompts: PromptSet) -> jax.Array:
+    """Attention of the last token to the tokens of each demonstration, (queries, layer, N).
+
+    Summed over heads; `reading` is that of `in_context`.
+    """
+    start, (count, size) = len(prompts.beginning), prompts.demonstrations.shape[1:]
+    weights = jnp.sum(jax.nn.softmax(reading.scores, axis=-1), axis=-2)
+    own = weights[..., start : start + count * size]
+    return jnp.sum(own.reshape(*own.shape[:-1], count, size), axis=-1)
+
+
+def examples(model: Decoder, prompts: PromptSet, task: int | jax.Array) -> Reading:
+    """Activations at the last token before the label of each demonstration alone; leaves (N, ...)."""
+    return _at_ends(model, prompts, prompts.beginning, prompts.demonstrations[task][:, :-2])
+
+
+def mean_loss(model: Decoder, prompts: PromptSet, task: int | jax.Array) -> jax.Array:
+    """Mean cross-entropy of the labels of a task's demonstrations, each on its own."""
+    logits = model.logits(examples(model, prompts, task).hidden)
+    labels = prompts.demonstrations[task][:, -2]
+    chosen = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - chosen)
 
 
 def example_loss(model: Decoder, tokens: jax.Array, beginning: jax.Array) -> jax.Array:
