@@ -8,7 +8,8 @@ from toyicl.harness import experiment
 
 MOST_BYTES = 300 * 1024
 LATER = ("prior_mean", "softmax_context", "recurrent", "rank_one", "weight_changes",
-         "labels_alone", "preconditioned_depth", "mixed_noise", "task_diversity")  # fmt: skip
+         "labels_alone", "preconditioned_depth", "mixed_noise", "task_diversity",
+         "language_model")  # fmt: skip
 """Groups of experiments on later work."""
 
 
