@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from toyicl import theory
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory import gram_spectrum
 
@@ -89,3 +90,14 @@ def test_condition_numbers_are_medians_over_tasks():
     np.testing.assert_allclose(
         gram_spectrum.condition_numbers(values, np.array([0.0, 0.1])), expected
     )
+
+
+@pytest.mark.parametrize("size", [30_000, 1_000_000])
+def test_a_long_context_has_few_distinct_eigenvalues(size, monkeypatch):
+    """They are near N / 3, and too few for as many moments as are imposed otherwise."""
+    monkeypatch.setattr(gram_spectrum, "ENTRIES", 10_000_000)
+    task = linear(size, dim=2, label_noise=1.0)
+    values, weights = gram_spectrum.eigenvalue_quadrature(task)
+    assert weights.sum() == pytest.approx(2, EXACT)
+    assert weights @ values == pytest.approx(2 * size / 3, 1e-3)
+    assert theory.ridge(task)[0] == pytest.approx(1 / size, 1e-2)

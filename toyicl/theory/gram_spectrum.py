@@ -40,6 +40,9 @@ BINS = 2**12
 """Intervals between 0 and the largest eigenvalue, each of which can hold a node of a quadrature."""
 MOST_NODES = BINS + 2
 """Largest number of nodes: one for each interval, the largest eigenvalue, and 0."""
+DISTINCT = 1e-11
+"""Smallest relative part of a power of the eigenvalues that lower powers do not have. Rounding hides it
+below."""
 CHUNK_ENTRIES = 400_000
 """Random numbers drawn at a time, so few that they fit into the processor's cache."""
 
@@ -193,14 +196,18 @@ def _calibrate(values: np.ndarray, weights: np.ndarray, moments: np.ndarray) -> 
     """Positive weights with given moments 1..p that are nearest to some weights in relative entropy.
 
     For heavy-tailed inputs, high moments depend on eigenvalues that are too rare to be in the
-    sample, and imposing them would need large corrections. Fewer moments are imposed then.
+    sample, and imposing them would need large corrections. Fewer moments are imposed then, and where
+    values are too few or too near to each other to distinguish so many, as with a long context.
     """
     unit = values / values[-1]
-    for order in range(len(moments), 0, -1):
+    for order in range(min(len(moments), len(values) - 1), 0, -1):
         powers = unit[:, None] ** np.arange(order + 1)
         # In the basis of orthonormal polynomials under the sample's weights, Newton's matrix is
         # close to I.
         factor = np.linalg.qr(np.sqrt(weights)[:, None] * powers)[1]
+        scales = np.abs(np.diag(factor))
+        if scales.min() < DISTINCT * scales.max():
+            continue
         basis = powers @ np.linalg.inv(factor)
         exact = np.append(weights.sum(), moments[:order] / values[-1] ** np.arange(1, order + 1))
         target = np.linalg.solve(factor.T, exact)
