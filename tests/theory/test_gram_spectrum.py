@@ -94,10 +94,10 @@ def test_condition_numbers_are_medians_over_tasks():
 
 @pytest.mark.parametrize("size", [30_000, 1_000_000])
 def test_a_long_context_has_few_distinct_eigenvalues(size, monkeypatch):
-    """They are near N / 3, and too few for as many moments as are imposed otherwise."""
+    """They are near N / 12, and too few for as many moments as are imposed otherwise."""
     monkeypatch.setattr(gram_spectrum, "ENTRIES", 10_000_000)
     task = linear(size, dim=2, label_noise=1.0)
     values, weights = gram_spectrum.eigenvalue_quadrature(task)
     assert weights.sum() == pytest.approx(2, EXACT)
-    assert weights @ values == pytest.approx(2 * size / 3, 1e-3)
+    assert weights @ values == pytest.approx(2 * size / 12, 1e-3)
     assert theory.ridge(task)[0] == pytest.approx(1 / size, 1e-2)
