@@ -271,6 +271,8 @@ CLAIMS = catalogue.read(
         "PAGE-weights": lambda results: results.closed_form_loss / claim_values.last(results.loss),
         "PAGE-line": _over_descent,
         "PAGE-line-softmax": _over_descent,
+        "PAGE-share": _over_descent,
+        "PAGE-last-share": _over_descent,
         "PAGE-deep": _between,
     },
 )
