@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from browser import opened
 
-from toyicl.demo.build import CLASSROOM, shipped
+from toyicl.demo.build import CLASSROOM, contents, render, shipped, verdicts
 from toyicl.harness.results import load_results
 
 RUN = shipped() / "teaching" / CLASSROOM
@@ -44,6 +44,19 @@ def drawing(page, name):
 
 def state(page, path):
     return page.evaluate(f"() => window.toyicl.state.{path}")
+
+
+def test_nothing_is_undefined(page):
+    for step in range(13):
+        show = "const one = window.toyicl.controls.get('guide'); one.set(String(step)); one.draw();"
+        page.evaluate(f"(step) => {{ {show} }}", step)
+    text = page.evaluate(
+        "() => { const copy = document.body.cloneNode(true);"
+        " copy.querySelectorAll('script').forEach((node) => node.remove()); return copy.textContent; }"
+    )
+    assert "Several layers" in text
+    for wrong in ("undefined", "NaN", "[object"):
+        assert wrong not in text
 
 
 # What is in-context learning?
@@ -335,6 +348,23 @@ def test_the_softmax_share_heads_and_inputs_change_what_breaks(page, results):
     assert drawing(page, "breaks-curve") != before
 
 
+def test_seeds_that_diverged_are_left_out(browser, results, tmp_path):
+    """At one share the first seed has diverged, at another every seed."""
+    lost = results.copy(deep=True)
+    for name in ("mixed_loss", "mixed_model_cosine", "mixed_norm_ratio", "mixed_key_query"):
+        places = lost[name].transpose("softmax_fraction", "mixed_seed", ...).values
+        places[1, 0] = np.nan
+        places[2] = np.nan
+    out = tmp_path / "page.html"
+    out.write_text(render(contents(lost, verdicts(shipped()))))
+    with opened(browser, out, at="#breaks/compared=1&layer=softmax") as page:
+        slide(page, "breaks-fraction", 1)
+        assert number(page, "breaks-cosine") > 0.99
+        slide(page, "breaks-fraction", 2)
+        assert texts(page, "breaks-loss") == ["not finite"]
+        assert page.locator("#clip").is_hidden()
+
+
 def test_half_of_the_softmax_slider_is_for_the_last_tenth(results):
     fractions = results.softmax_fraction.values
     assert (fractions >= 0.9).sum() / fractions.size >= 0.5
@@ -366,7 +396,7 @@ def test_seeds_at_a_saddle_point_are_hollow_and_named(page, results):
 
 def test_the_scale_of_the_logits_changes_the_loss_gradually(page):
     losses = []
-    for position in (4, 10, 14, 18):
+    for position in (4, 7, 10, 12):
         slide(page, "logits-scale", position)
         losses.append(number(page, "logits-loss"))
     assert losses[0] > losses[1] > losses[2] > losses[3]

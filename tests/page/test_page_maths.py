@@ -87,6 +87,20 @@ def circuits(results, prefix=""):
     return [np.asarray(v, float).reshape(-1, *v.shape[-2:]) for v in found]
 
 
+def answers_of_all(key_query, value_output, fractions, episodes):
+    """Predictions of many one-layer models with equal numbers of heads, (model, episode).
+
+    They are one batch, because a model for each would take several times as long.
+    """
+    key_query, value_output = (np.asarray(circuit, float) for circuit in (key_query, value_output))
+    model = with_circuits(key_query[0], value_output[0], attention="mixed", softmax_fraction=0.5)
+    models = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(key_query)), model)
+    attention = models.blocks[0].attention
+    attention.query[...], attention.output[...] = jnp.asarray(key_query), jnp.asarray(value_output)
+    attention.softmax_fraction[...] = jnp.asarray(fractions, float)
+    return jax.vmap(answer, (0, None))(models, episodes)[:, 0]
+
+
 @pytest.mark.parametrize("rate", [0.5, 6.06])
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_gradient_descent(page, episodes, rate, steps):
@@ -158,10 +172,13 @@ def test_the_trained_layer_at_every_snapshot(page, episodes, results):
         " m.transformer(m.modelOf(kq, m.data.learn.valueOutput[i][at]), e.x, e.y, e.query)))",
         few,
     )
-    for seed in range(results.sizes["seed"]):
-        for snapshot in range(results.sizes["step"]):
-            model = with_circuits(*circuits(results.isel(seed=seed, step=snapshot)))
-            same(here[:, seed, snapshot], answer(model, few)[0])
+    stacked = results.stack(model=("seed", "step"))
+    parts = [
+        stacked[name].transpose("model", "row", "column").values[:, None]
+        for name in ("key_query", "value_output")
+    ]
+    expected = answers_of_all(*parts, np.zeros(len(parts[0])), few)
+    same(here.reshape(len(here), -1), expected.T)
 
 
 def test_the_trained_layer_reads_as_a_step(page, results):
@@ -197,7 +214,7 @@ def test_every_layer_between_linear_and_softmax_attention(page, results, kind, h
     task = TASK if kind == "wide" else LinearRegression(dim=1)
     saved = part(results, task=TASKS[kind], heads=heads)
     assert saved.sizes["head"] == heads
-    episodes = task.sample(jax.random.key(8), COUNT)
+    episodes = task.sample(jax.random.key(8), COUNT // 4)
     here = answers(
         page,
         "(({keyQuery, valueOutput}) => keyQuery.map((row, i) => row.map((kq, seed) =>"
@@ -207,11 +224,13 @@ def test_every_layer_between_linear_and_softmax_attention(page, results, kind, h
         kind=kind,
         heads=str(heads),
     )
-    for index, fraction in enumerate(saved.softmax_fraction.values):
-        for seed in range(saved.sizes["mixed_seed"]):
-            parts = circuits(saved.isel(softmax_fraction=index, mixed_seed=seed), "mixed_")
-            model = with_circuits(*parts, attention="mixed", softmax_fraction=float(fraction))
-            same(here[:, index, seed], answer(model, episodes)[0])
+    stacked = saved.stack(model=("softmax_fraction", "mixed_seed"))
+    dims = ("model", "head", "mixed_row", "mixed_column")
+    parts = [
+        stacked[name].transpose(*dims).values for name in ("mixed_key_query", "mixed_value_output")
+    ]
+    expected = answers_of_all(*parts, stacked.softmax_fraction.values, episodes)
+    same(here.reshape(len(here), -1), expected.T)
 
 
 @pytest.mark.parametrize("sharpness", [0.3, 4.0])

@@ -17,8 +17,7 @@ function fractionIndex() {
 
 // The seed with the lowest loss at the chosen softmax fraction; other seeds may be at a saddle point.
 function leading(kind) {
-  const losses = data.softmaxSweep[kind].heads[breaks.heads].loss[fractionIndex()];
-  return losses.indexOf(Math.min(...losses));
+  return lowest(data.softmaxSweep[kind].heads[breaks.heads].loss[fractionIndex()]);
 }
 
 function percent(fraction) {
@@ -36,7 +35,8 @@ function saddleSentence() {
 // The share from which on the best seed's loss is more than 5% above that of the step, next to the student's mark.
 function markSentence() {
   const { fractions, wide } = data.softmaxSweep;
-  const over = fractions.map((_, i) => Math.min(...wide.heads[breaks.heads].loss[i]) / wide.descent[i] > 1.05);
+  const best = wide.heads[breaks.heads].loss.map((losses) => losses[lowest(losses)]);
+  const over = fractions.map((_, i) => !(best[i] / wide.descent[i] <= 1.05));
   const from = over.lastIndexOf(false) + 1;
   const found = from < fractions.length ? `from a share of ${percent(fractions[from])} on` : "at no share";
   return `Your mark: ${percent(breaks.guess)}. The best seed’s loss is more than 5% above that of the step ${found}.`;
@@ -151,7 +151,7 @@ function bars(id, { cosine, ratio, loss, descent, zero }) {
   line(area, [[1, 0], [1, rows.length]], "quiet dashed");
   rows.forEach(([name, value, kind], i) => {
     const [top, bottom] = [area.Y(rows.length - 0.5 - i), area.Y(rows.length - 0.92 - i)];
-    const width = Math.max(0, area.X(Math.min(value, 2.6)) - area.X(0));
+    const width = Number.isFinite(value) ? Math.max(0, area.X(Math.min(value, 2.6)) - area.X(0)) : 0;
     area.layer.append(
       svg("rect", { x: area.X(0), y: top, width, height: bottom - top, class: `bar ${kind}` }),
       svg("text", { x: area.X(0) + 6, y: top - 4, class: "bar-label" }, value > 2.6 ? `${name} \u2192` : name),

@@ -65,8 +65,9 @@ const SCATTER = [4, 0.5]; // eigenvalues of sum_i x_i x_i^T, along the axes
 function drawBowl() {
   const gd = bowlPath(SCATTER, LOWEST, deeper.steps, []);
   const gdpp = bowlPath(SCATTER, LOWEST, deeper.steps, [roundingCurvature(SCATTER)]);
+  // Both axes have the same scale, so that a round bowl looks round.
   const area = frame(byId("deeper-bowl"), `Two weights: paths of ${deeper.steps} steps of gradient descent and of GD++ to the lowest point of the loss`, {
-    x: [-0.2, 3.6], y: [-0.5, 2.04], xticks: [0, 1, 2, 3], yticks: [0, 1, 2], // the same scale on both axes xlabel: "weight 1 (steep direction)", ylabel: "weight 2 (flat)",
+    x: [-0.2, 3.6], y: [-0.5, 2.04], xticks: [0, 1, 2, 3], yticks: [0, 1, 2], xlabel: "weight 1 (steep direction)", ylabel: "weight 2 (flat)",
   });
   const ellipse = (level, at, values, kind) => {
     const radius = values.map((s) => Math.sqrt(level / s));

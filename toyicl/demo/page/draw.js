@@ -38,6 +38,18 @@ function minus(value) {
 }
 
 function frame(root, label, options) {
+  root.setAttribute("aria-label", label);
+  const key = JSON.stringify(options);
+  // The frame is drawn again only if its axes change; text is what takes longest to lay out.
+  if (root.axes?.key !== key) root.axes = axes(root, options, key);
+  const { node, fixed, ...area } = root.axes;
+  while (node.childNodes.length > fixed) node.lastChild.remove();
+  const layer = svg("g", { "clip-path": `url(#clip-${root.id})` });
+  node.append(layer);
+  return { ...area, layer, node, root };
+}
+
+function axes(root, options, key) {
   const { x, y, xlabel, ylabel, xticks, yticks, height = 290, left = 62, bottom = 60, right = 12 } = options;
   const top = 12;
   // Only the drawing is replaced; the handles above it are kept, so that they do not lose keyboard focus.
@@ -46,13 +58,11 @@ function frame(root, label, options) {
   root.prepend(node);
   root.setAttribute("viewBox", `0 0 ${WIDTH} ${height}`);
   if (root.getAttribute("role") !== "group") root.setAttribute("role", "img");
-  root.setAttribute("aria-label", label);
   const place = (value, [low, high], from, to) => from + ((value - low) / (high - low)) * (to - from);
   const X = (value) => place(value, x, left, WIDTH - right);
   const Y = (value) => place(value, y, height - bottom, top);
-  const clip = `clip-${root.id}`;
   const inside = { x: left, y: top, width: WIDTH - right - left, height: height - bottom - top };
-  node.append(svg("clipPath", { id: clip }, svg("rect", inside)), svg("rect", { ...inside, class: "frame" }));
+  node.append(svg("clipPath", { id: `clip-${root.id}` }, svg("rect", inside)), svg("rect", { ...inside, class: "frame" }));
   for (const tick of xticks) {
     const text = typeof tick === "object" ? tick : { at: tick, text: minus(tick) };
     node.append(
@@ -76,9 +86,7 @@ function frame(root, label, options) {
       ylabel,
     ),
   );
-  const layer = svg("g", { "clip-path": `url(#${clip})` });
-  node.append(layer);
-  return { X, Y, layer, node, root, inside };
+  return { key, node, fixed: node.childNodes.length, X, Y, inside };
 }
 
 function line(area, points, kind) {
@@ -101,10 +109,11 @@ const SHAPES = {
 };
 
 function mark(area, x, y, shape, kind, radius = 6) {
-  const node = svg("path", {
-    d: SHAPES[shape](radius), class: `mark ${kind}`, transform: `translate(${area.X(x)} ${area.Y(y)})`,
-  });
-  area.layer.append(node);
+  const node = svg("path", { d: SHAPES[shape](radius), class: `mark ${kind}` });
+  if (Number.isFinite(y)) {
+    node.setAttribute("transform", `translate(${area.X(x)} ${area.Y(y)})`);
+    area.layer.append(node);
+  }
   return node;
 }
 

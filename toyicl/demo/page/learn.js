@@ -1,6 +1,6 @@
 // During training: one linear layer at the snapshots of its training, for every seed.
 
-const learn = { seed: 0, snapshot: 0, playing: null, guess: 0.3, compared: false };
+const learn = { seed: 0, snapshot: 0, playing: null, guess: 0, compared: false };
 
 // Scale of a seed's circuits. The prediction depends only on their product, so W_K^T W_Q is drawn with a mean
 // diagonal entry of 1 at the end of training.
@@ -130,36 +130,42 @@ function drawLikeness() {
 }
 
 // A matrix as squares whose area is proportional to the entry's absolute value: filled if positive, hollow if negative.
+// The squares are made once and then changed, which is several times as fast as to make them again.
 function heat(id, name, matrix, bound) {
   const node = byId(id);
   const size = matrix.length;
   const cell = 220 / size;
-  node.setAttribute("viewBox", "-1 -1 222 222");
-  node.setAttribute("role", "img");
+  node.squares ??= squares(node, size, cell);
   const corner = matrix[size - 1][size - 1];
   const diagonal = mean(matrix.slice(0, -1).map((row, a) => row[a]));
   node.setAttribute(
     "aria-label",
     `${name}, ${size} by ${size}: mean diagonal entry of the inputs ${shown(diagonal, 2)}, last diagonal entry ${shown(corner, 2)}`,
   );
-  const cells = matrix.flatMap((row, a) =>
-    row.map((entry, b) => {
-      const share = Math.min(Math.abs(entry) / bound, 1);
-      const side = cell * Math.sqrt(share);
-      const middle = [b * cell + cell / 2, a * cell + cell / 2];
-      if (side < 0.4) return "";
-      return svg("rect", {
-        x: middle[0] - side / 2, y: middle[1] - side / 2, width: side, height: side,
-        class: entry < 0 ? "cell minus" : "cell plus", "data-value": entry.toPrecision(4),
-      });
+  matrix.forEach((row, a) =>
+    row.forEach((entry, b) => {
+      const side = cell * Math.sqrt(Math.min(Math.abs(entry) / bound, 1));
+      const square = node.squares[a * size + b];
+      if (side < 0.4) {
+        square.removeAttribute("class");
+        return;
+      }
+      const [x, y] = [b, a].map((at) => at * cell + cell / 2 - side / 2);
+      fill(square, { x, y, width: side, height: side, class: entry < 0 ? "cell minus" : "cell plus", "data-value": entry.toPrecision(4) }, []);
     }),
   );
+}
+
+function squares(node, size, cell) {
+  const all = Array.from({ length: size * size }, () => svg("rect"));
   const edge = 220 - cell;
+  fill(node, { viewBox: "-1 -1 222 222", role: "img" }, []);
   node.replaceChildren(
     svg("rect", { x: 0, y: 0, width: 220, height: 220, class: "frame" }),
     svg("path", { d: `M0 ${edge}H220M${edge} 0V220`, class: "divide" }),
-    ...cells.filter(Boolean),
+    ...all,
   );
+  return all;
 }
 
 function play() {
@@ -225,6 +231,8 @@ function startLearn() {
   heat("learn-kq-target", "W_K^T W_Q, constructed", target.keyQuery, 1);
   heat("learn-pv-target", "P W_V, constructed", target.valueOutput, step);
   slider("learn-step", "frame", learn, "snapshot", drawLearn, steps.map((_, i) => i));
+  learn.guess = Math.round(72 * data.learn.zero) / 100;
+  fill(byId("learn-guess"), { max: (1.08 * data.learn.zero).toFixed(2) }, []);
   slider("learn-guess", "guess", learn, "guess", drawLearn);
   choices("learn-seeds", "learn-seed", "seed", data.learn.seeds.map((seed, i) => [i, String(seed)]), learn, "seed", drawLearn);
   toggle("learn-compare", "compare", learn, "compared", ["Compare", "Hide the end"], drawLearn);

@@ -1,15 +1,16 @@
 // When is softmax nearly linear? Constructed softmax heads: small logits, and many points.
 
 const limits = { logits: 0, heads: 1, points: 0, curves: new Map() };
-const LOGITS = Array.from({ length: 25 }, (_, i) => 10 ** (-1 + i / 12)); // scales of the logits x_i . x_q, .1 to 10
+const LOGITS = Array.from({ length: 17 }, (_, i) => 10 ** (-1 + i / 8)); // scales of the logits x_i . x_q, .1 to 10
 const SIZES = [10, 20, 40, 80, 160, 320, 640];
 const CONSTANT = 0.7; // scale of the logits while the context grows
 
 // Loss of the best constructed heads with each scale of the logits, on the contexts of the page's episodes.
 function logitCurve(heads) {
   if (!limits.curves.has(heads)) {
-    const queries = episodes().map(({ query }) => query);
-    const loss = (vector) => meanLoss(episodes().map(({ x, query }) => vector(x, query)), queries).loss;
+    const contexts = episodes().slice(0, 100);
+    const queries = contexts.map(({ query }) => query);
+    const loss = (vector) => meanLoss(contexts.map(({ x, query }) => vector(x, query)), queries).loss;
     limits.curves.set(heads, {
       losses: LOGITS.map((sharpness) => loss((x, query) => headVector(heads, sharpness, x, query))),
       descent: loss(stepVector),
@@ -74,7 +75,7 @@ function drawContext() {
 }
 
 function startLimits() {
-  limits.logits = 10;
+  limits.logits = 7;
   const kept = LOGITS.map((_, i) => i);
   slider("logits-scale", "logits", limits, "logits", drawLogits, kept);
   choices("logits-heads", "logits-head", "softmaxes", [[1, "1"], [2, "2, of opposite logits"]], limits, "heads", drawLogits);

@@ -41,6 +41,9 @@ function startPresent() {
 const reset = () => restore(new Map());
 const toyicl = { ...maths, data, modelOf, controls, addressNow, reset, threeWays, state: { step, task, measure, learn, deeper, breaks, limits, larger, guide } };
 window.toyicl = toyicl;
+document.querySelectorAll("[data-task]").forEach((node) => {
+  node.textContent = data.task[node.dataset.task];
+});
 startPresent();
 startTheme();
 startTask();

@@ -78,12 +78,16 @@ function linearAttention(row, context) {
   return context.reduce((sum, token) => plus(sum, token, dot(row, token)), zeros(row.length));
 }
 
-function softmaxWeights(row, context, scale) {
-  const scores = context.map((token) => scale * dot(row, token));
-  const most = Math.max(...scores);
-  const raised = scores.map((score) => Math.exp(score - most));
+// Softmax weights of scores, multiplied by a sign.
+function exponentials(scores, sign) {
+  const most = Math.max(...scores.map((score) => sign * score));
+  const raised = scores.map((score) => Math.exp(sign * score - most));
   const total = raised.reduce((sum, value) => sum + value, 0);
   return raised.map((value) => value / total);
+}
+
+function softmaxWeights(row, context, scale) {
+  return exponentials(context.map((token) => scale * dot(row, token)), 1);
 }
 
 // Output of softmax attention for one row, before the value matrix is applied: the mean of e_i with
@@ -333,10 +337,15 @@ function bowlPath(values, lowest, steps, gammas) {
 // sharpness x_i . x_q and, of two, minus a head of the opposite logits. Losses are means over the task's weights,
 // N(0, 1), given the inputs: for a prediction v . w the mean of (v . w - q . w)^2 is |v - q|^2.
 function headVector(heads, sharpness, x, query) {
-  const row = query.map((entry) => sharpness * entry);
-  const first = softmaxWeights(row, x, 1);
-  const weights = heads === 1 ? first : plus(first, softmaxWeights(row, x, -1), -1);
-  return x.reduce((sum, point, i) => plus(sum, point, weights[i]), zeros(query.length));
+  const scores = x.map((point) => sharpness * dot(point, query));
+  const first = exponentials(scores, 1);
+  const second = heads === 1 ? null : exponentials(scores, -1);
+  const vector = zeros(query.length);
+  for (let i = 0; i < x.length; i += 1) {
+    const weight = first[i] - (second ? second[i] : 0);
+    for (let a = 0; a < vector.length; a += 1) vector[a] += weight * x[i][a];
+  }
+  return vector;
 }
 
 // The vector of one step of size N: the scatter matrix times the query.
@@ -345,8 +354,10 @@ function stepVector(x, query) {
 }
 
 function meanLoss(vectors, queries) {
-  const factor = mean(vectors.map((v, i) => dot(v, queries[i]))) / mean(vectors.map((v) => dot(v, v)));
-  return { factor, loss: 0.5 * mean(vectors.map((v, i) => plus(v.map((entry) => factor * entry), queries[i], -1)).map((e) => dot(e, e))) };
+  const along = mean(vectors.map((v, i) => dot(v, queries[i])));
+  const square = mean(vectors.map((v) => dot(v, v)));
+  const factor = along / square;
+  return { factor, loss: 0.5 * (mean(queries.map((q) => dot(q, q))) - factor * along) };
 }
 
 // Mean cosine similarity of two learners' sensitivities, and the ratio of their mean norms.

@@ -53,7 +53,7 @@ function trainedLinear() {
 
 function trainedSoftmax() {
   const part = data.softmaxSweep.wide.heads[1];
-  const seed = part.loss.at(-1).indexOf(Math.min(...part.loss.at(-1)));
+  const seed = lowest(part.loss.at(-1));
   return [part.keyQuery.at(-1)[seed], part.valueOutput.at(-1)[seed], data.softmaxSweep.fractions.at(-1)];
 }
 

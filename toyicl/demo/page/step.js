@@ -170,7 +170,7 @@ function drawWeights(found) {
   const sum = found.weights.reduce((total, weight) => total + weight, 0);
   fill(node, { viewBox: "0 0 222 30", role: "img", "aria-label": `Attention weights; their sum is ${shown(sum, 2)}` }, []);
   node.replaceChildren(...children);
-  write("step-sum", found.soft ? `sum ${shown(sum, 2)}, all positive` : `sum ${shown(sum, 2)}, both signs`);
+  write("step-sum", found.soft ? `sum ${shown(sum, 2)}, positive` : `sum ${shown(sum, 2)}, mixed`);
 }
 
 // Every label is split into the part that the step explains, from 0, and the rest, which is the label after the step.

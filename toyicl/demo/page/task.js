@@ -5,7 +5,7 @@ const task = { drawn: 1, query: 0.3 };
 // The trained layer with one input and linear attention; of its seeds, the one with the lowest loss.
 function frozen() {
   const part = data.softmaxSweep.line.heads[1];
-  const seed = part.loss[0].indexOf(Math.min(...part.loss[0]));
+  const seed = lowest(part.loss[0]);
   return { keyQuery: part.keyQuery[0][seed], valueOutput: part.valueOutput[0][seed] };
 }
 
