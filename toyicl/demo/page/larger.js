@@ -4,7 +4,7 @@ const larger = { bound: 1 };
 
 function boundName(i) {
   const { bounds } = data.clip;
-  return bounds[i] === null ? "no bound" : String(bounds[i]);
+  return bounds[i] === null ? "none" : String(bounds[i]);
 }
 
 function drawClip() {
