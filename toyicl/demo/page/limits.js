@@ -33,10 +33,9 @@ function drawLogits() {
   line(area, [[-1, 1], [1, 1]], "reference dashed");
   line(area, [[-1, zero / descent], [1, zero / descent]], "quiet dotted");
   curves.forEach((curve, i) => {
-    const kind = i ? "third" : "model";
-    line(area, curve.losses.map((loss, k) => [at[k], loss / descent]), `${kind} ${i + 1 === limits.heads ? "thick" : "thin"} ${i ? "dotted" : ""}`);
+    line(area, curve.losses.map((loss, k) => [at[k], loss / descent]), `model ${i + 1 === limits.heads ? "thick" : "thin"} ${i ? "dotted" : ""}`);
   });
-  mark(area, at[limits.logits], here / descent, limits.heads === 1 ? "circle" : "triangle", limits.heads === 1 ? "model" : "third", 8);
+  mark(area, at[limits.logits], here / descent, limits.heads === 1 ? "circle" : "triangle", "model", 8);
   const text = shown(scale, 2);
   byId("logits-scale").setAttribute("aria-valuetext", text);
   write("logits-scale-out", text);
@@ -82,7 +81,7 @@ function startLimits() {
   slider("context-size", "size", limits, "points", drawContext, SIZES.map((_, i) => i));
   legend("logits-legend", [
     ["model thick", "one head", "circle"],
-    ["third thick dotted", "two heads", "triangle"],
+    ["model thick dotted", "two heads", "triangle"],
     ["reference dashed", "one GD step"],
     ["quiet dotted", "answering 0"],
   ]);

@@ -24,7 +24,12 @@ function writeAddress() {
   clearTimeout(address.waiting);
   address.waiting = null;
   const text = addressNow();
-  if (text !== "#" && text !== location.hash) history.replaceState(null, "", text);
+  if (text === "#" || text === location.hash) return;
+  try {
+    history.replaceState(null, "", text);
+  } catch {
+    // A page within another one may not change its address; the controls work without it.
+  }
 }
 
 // Sets every control: those that are named to the given texts, the others to their initial values.
