@@ -2,7 +2,7 @@
 // depend on it. The address `#section/name=value&name=value` lists the controls that are not at their initial values.
 
 const controls = new Map();
-const address = { section: "", waiting: null };
+const address = { section: "", waiting: null, known: "" };
 
 // get() gives the text of the value; set(text) restores it, and throws if it is not allowed; draw() shows it.
 function register(name, section, { get, set, draw }) {
@@ -24,9 +24,11 @@ function writeAddress() {
   clearTimeout(address.waiting);
   address.waiting = null;
   const text = addressNow();
-  if (text === "#" || text === location.hash) return;
+  // An address that is not known yet was set by a link a moment ago, and is about to be read.
+  if (text === "#" || text === location.hash || location.hash !== address.known) return;
   try {
     history.replaceState(null, "", text);
+    address.known = location.hash;
   } catch {
     // A page within another one may not change its address; the controls work without it.
   }
@@ -48,6 +50,7 @@ function restore(values) {
 }
 
 function readAddress(event) {
+  address.known = location.hash;
   const [section, text] = location.hash.slice(1).split("/");
   const node = document.getElementById(section);
   if (text !== undefined) restore(new URLSearchParams(text));
