@@ -37,8 +37,11 @@ def launched():
 
 
 @contextlib.contextmanager
-def opened(browser, path, *, width=1280, height=800, **settings):
-    """Open a file in a new window. Fails on exit if the page made a request or logged a message."""
+def opened(browser, path, *, at="", width=1280, height=800, **settings):
+    """Open a file in a new window. Fails on exit if the page made a request or logged a message.
+
+    `at` is a query and a fragment that are appended to its address.
+    """
     context = browser.new_context(
         viewport={"width": width, "height": height}, offline=True, **settings
     )
@@ -48,9 +51,10 @@ def opened(browser, path, *, width=1280, height=800, **settings):
     page.on("console", lambda message: messages.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: messages.append(str(error)))
     try:
-        page.goto(path.as_uri())
+        page.goto(path.as_uri() + at)
         yield page
-        assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
+        made = [url.split("#")[0] for url in requests if not url.startswith("data:")]
+        assert made == [path.as_uri() + at.split("#")[0]]
         assert messages == []
     finally:
         context.close()

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from browser import launched, opened
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
@@ -14,7 +13,7 @@ from toyicl.analysis.black_box import residual_polynomial
 from toyicl.analysis.weights import read_layer
 from toyicl.core.datasets import part
 from toyicl.core.episode import predict
-from toyicl.demo.build import CLASSROOM, TASKS, shipped, write
+from toyicl.demo.build import CLASSROOM, TASKS, shipped
 from toyicl.harness.results import load_results
 from toyicl.models.construction import gradient_descent_transformer
 from toyicl.models.transformer import Architecture
@@ -25,15 +24,6 @@ COUNT = 200
 TOLERANCE = 1e-5
 """Documented accuracy of the page; with double precision on both sides the errors are far smaller."""
 RUN = shipped() / "teaching" / CLASSROOM
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """The page in a browser, built from the checked-in results."""
-    out = tmp_path_factory.mktemp("page") / "toyicl.html"
-    write(out, RUN)
-    with launched() as browser, opened(browser, out) as page:
-        yield page
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +85,20 @@ def circuits(results, prefix=""):
     """Both circuits of one saved layer, (head, row, column); a layer with one head has no `head`."""
     found = (results[f"{prefix}{name}"] for name in ("key_query", "value_output"))
     return [np.asarray(v, float).reshape(-1, *v.shape[-2:]) for v in found]
+
+
+def answers_of_all(key_query, value_output, fractions, episodes):
+    """Predictions of many one-layer models with equal numbers of heads, (model, episode).
+
+    They are one batch, because a model for each would take several times as long.
+    """
+    key_query, value_output = (np.asarray(circuit, float) for circuit in (key_query, value_output))
+    model = with_circuits(key_query[0], value_output[0], attention="mixed", softmax_fraction=0.5)
+    models = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(key_query)), model)
+    attention = models.blocks[0].attention
+    attention.query[...], attention.output[...] = jnp.asarray(key_query), jnp.asarray(value_output)
+    attention.softmax_fraction[...] = jnp.asarray(fractions, float)
+    return jax.vmap(answer, (0, None))(models, episodes)[:, 0]
 
 
 @pytest.mark.parametrize("rate", [0.5, 6.06])
@@ -168,10 +172,13 @@ def test_the_trained_layer_at_every_snapshot(page, episodes, results):
         " m.transformer(m.modelOf(kq, m.data.learn.valueOutput[i][at]), e.x, e.y, e.query)))",
         few,
     )
-    for seed in range(results.sizes["seed"]):
-        for snapshot in range(results.sizes["step"]):
-            model = with_circuits(*circuits(results.isel(seed=seed, step=snapshot)))
-            same(here[:, seed, snapshot], answer(model, few)[0])
+    stacked = results.stack(model=("seed", "step"))
+    parts = [
+        stacked[name].transpose("model", "row", "column").values[:, None]
+        for name in ("key_query", "value_output")
+    ]
+    expected = answers_of_all(*parts, np.zeros(len(parts[0])), few)
+    same(here.reshape(len(here), -1), expected.T)
 
 
 def test_the_trained_layer_reads_as_a_step(page, results):
@@ -207,7 +214,7 @@ def test_every_layer_between_linear_and_softmax_attention(page, results, kind, h
     task = TASK if kind == "wide" else LinearRegression(dim=1)
     saved = part(results, task=TASKS[kind], heads=heads)
     assert saved.sizes["head"] == heads
-    episodes = task.sample(jax.random.key(8), COUNT)
+    episodes = task.sample(jax.random.key(8), COUNT // 4)
     here = answers(
         page,
         "(({keyQuery, valueOutput}) => keyQuery.map((row, i) => row.map((kq, seed) =>"
@@ -217,11 +224,117 @@ def test_every_layer_between_linear_and_softmax_attention(page, results, kind, h
         kind=kind,
         heads=str(heads),
     )
-    for index, fraction in enumerate(saved.softmax_fraction.values):
-        for seed in range(saved.sizes["mixed_seed"]):
-            parts = circuits(saved.isel(softmax_fraction=index, mixed_seed=seed), "mixed_")
-            model = with_circuits(*parts, attention="mixed", softmax_fraction=float(fraction))
-            same(here[:, index, seed], answer(model, episodes)[0])
+    stacked = saved.stack(model=("softmax_fraction", "mixed_seed"))
+    dims = ("model", "head", "mixed_row", "mixed_column")
+    parts = [
+        stacked[name].transpose(*dims).values for name in ("mixed_key_query", "mixed_value_output")
+    ]
+    expected = answers_of_all(*parts, stacked.softmax_fraction.values, episodes)
+    same(here.reshape(len(here), -1), expected.T)
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 4.0])
+def test_a_constructed_softmax_head(page, episodes, sharpness):
+    """Its weights are positive and sum to 1, and its answer is the mean label under them."""
+    x, y, query, _ = episodes
+    weights = jax.nn.softmax(sharpness * jnp.einsum("nde,de->ne", x, query), axis=0)
+    here = answers(
+        page,
+        "m.transformer({layers: [[m.softmaxHead(more.s, 1, 10)]], fraction: 1}, e.x, e.y, e.query)",
+        episodes,
+        s=sharpness,
+    )
+    same(here, (weights * y[:, 0]).sum(axis=0))
+    assert (here <= y[:, 0].max(axis=0)).all()
+    assert (here >= y[:, 0].min(axis=0)).all()
+    parts = [
+        [np.asarray(circuit) for circuit in pair]
+        for pair in zip(*heads(10, sharpness), strict=True)
+    ]
+    model = with_circuits(*parts, attention="softmax")
+    two = answers(
+        page,
+        "m.transformer(m.softmaxHeads(2, more.s, 1, 10), e.x, e.y, e.query)",
+        episodes,
+        s=sharpness,
+    )
+    same(two, answer(model, episodes)[0])
+
+
+def heads(dim, sharpness):
+    """Circuits of two heads of opposite logits; attention divides scores by sqrt(dim + 1)."""
+    eye = np.diag([1.0] * dim + [0.0]) * np.sqrt(dim + 1) * sharpness
+    value = np.diag([0.0] * dim + [1.0])
+    return [(eye, -value), (-eye, value)]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_losses_of_constructed_heads_are_means_over_tasks(page, episodes, count):
+    """The answer is v . w for labels x w; v is found from the labels of unit weights."""
+    x, _, query, _ = episodes
+    parts = [[np.asarray(c) for c in pair[:count]] for pair in zip(*heads(10, 2.0), strict=True)]
+    model = with_circuits(*parts, attention="softmax")
+
+    def of_unit(weight):
+        labels = jnp.einsum("nde,d->ne", x, weight)[:, None]
+        return answer(model, episodes._replace(y=labels))[0]
+
+    vectors = np.stack([of_unit(unit) for unit in np.eye(10)])
+    here = answers(page, "m.headVector(more.count, 2, e.x, e.query)", episodes, count=count)
+    same(here, vectors.T)
+    query = np.asarray(query)
+    factor = (vectors * query).sum() / (vectors**2).sum()
+    expected = 0.5 * ((factor * vectors - query) ** 2).sum(axis=0).mean()
+    found = asked(
+        page, "([v, q]) => window.toyicl.meanLoss(v, q)", [here.tolist(), query.T.tolist()]
+    )
+    same(found["loss"], expected)
+    same(found["factor"], factor)
+
+
+def test_the_vector_of_one_step(page, episodes):
+    x, _, query, _ = episodes
+    expected = jnp.einsum("nae,nbe,be->ae", x, x, query)
+    same(answers(page, "m.stepVector(e.x, e.query)", episodes), expected.T)
+
+
+def test_the_parabola_of_the_loss(page, episodes):
+    x, y = np.asarray(episodes.x)[:, 0], np.asarray(episodes.y)[:, 0]
+
+    def loss(weight):
+        return 0.5 * ((weight * x - y) ** 2).mean(axis=0)
+
+    inputs = "e.x.map((row) => row[0]), e.y, 0.7"
+    same(answers(page, f"m.lineLoss({inputs})", episodes), loss(0.7))
+    same(
+        answers(page, f"m.lineSlope({inputs})", episodes),
+        jax.vmap(jax.grad(lambda w, x, y: 0.5 * ((w * x - y) ** 2).mean()), (None, 1, 1))(
+            0.7, x, y
+        ),
+    )
+
+
+@pytest.mark.parametrize("curved", [False, True])
+def test_paths_in_the_bowl_are_steps_of_gradient_descent_and_of_gdpp(page, curved):
+    """On a context with the bowl's scatter matrix; predictions for unit queries are the weights."""
+    values, lowest, steps = [4.0, 0.5], [1.6, 1.2], 3
+    program = (
+        "([values, lowest, steps, curved]) => { const m = window.toyicl;"
+        " const gamma = m.roundingCurvature(values);"
+        " return {gamma, ...m.bowlPath(values, lowest, steps, curved ? [gamma] : [])}; }"
+    )
+    found = asked(page, program, [values, lowest, steps, curved])
+    x = np.diag(np.sqrt(values))
+    y = x @ lowest
+    for count in range(1, steps + 1):
+        rates = [2 * h for h in found["rates"][:count]]  # eta / N, with two points
+        curvatures = ([found["gamma"] if curved else 0.0] + [0.0] * steps)[:count]
+        learner = GradientDescentPlusPlus(rates, curvatures, count)
+        weights = [float(learner(x, y[:, None], unit)[0]) for unit in np.eye(2)]
+        same(found["points"][count], weights)
+    assert (np.ptp(found["seen"]) < 1e-9) == curved
+    if curved:
+        same(found["points"][2], lowest)
 
 
 def test_cosine_and_norm_ratio(page, episodes, results):

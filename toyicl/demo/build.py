@@ -9,6 +9,7 @@ import base64
 import html
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,16 @@ CLASSROOM = "classroom"
 QUICK_SEEDS = 2
 """Number of seeds to train if there is no run of this experiment."""
 PAGE = Path(__file__).with_name("page")
-SCRIPTS = ("maths", "data", "draw", "step", "learn", "deeper", "breaks", "claims", "main")
-"""The page's scripts; each uses only those before it."""
+SCRIPTS = (
+    *("maths", "data", "draw", "state"),
+    *("task", "step", "valley", "measure", "learn", "breaks", "limits", "deeper", "larger"),
+    *("claims", "guide", "main"),
+)
+"""The page's scripts: helper functions, the sections in their order, and what uses all sections."""
+STORY = "story.json"
+"""The steps of the guided tour and the cards of the verdicts, with the verdicts that they rest on."""
+BOUNDS = "token_clip"
+"""The experiment whose results show what a bound on token entries changes."""
 HEADS = (1, 2)
 TASKS = {"line": "one input", "wide": "all inputs"}
 """Tasks of the linear-to-softmax comparison: the page's names, and the labels in the results."""
@@ -74,7 +83,9 @@ def write(out: Path, folder: Path) -> Path:
     Raises BadInput and Damaged as `results.load_results` does, and BadInput if the results are not
     those of one run of `classroom`.
     """
-    page = render(contents(load_results(folder), verdicts(shipped())))
+    bounds = shipped() / "departures" / BOUNDS
+    clipped = load_results(bounds) if outputs.has_results(bounds) else None
+    page = render(contents(load_results(folder), verdicts(shipped()), clipped))
     return atomic_files.save_text(page, out)
 
 
@@ -87,6 +98,31 @@ def verdicts(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {"figures": [], "experiments": []}
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def story() -> dict[str, Any]:
+    """The steps of the guided tour and the cards of the verdicts."""
+    return json.loads((PAGE / STORY).read_text(encoding="utf-8"))
+
+
+def cited() -> list[str]:
+    """Identifiers of the verdicts that the page's sentences, its tour and its cards rest on."""
+    text = (PAGE / "page.html").read_text(encoding="utf-8")
+    names = [name for all_ in re.findall(r'data-verdict="([^"]*)"', text) for name in all_.split()]
+    told = story()
+    names += [name for step in told["steps"] for name in step.get("verdict", [])]
+    names += [one["id"] for card in told["cards"] for one in card["rests"]]
+    return list(dict.fromkeys(names))
+
+
+def cited_verdicts(verdicts: Mapping[str, Any]) -> dict[str, Any]:
+    """The cited records by identifier, each with the command of its experiment; those that exist."""
+    records = {
+        record["id"]: record | {"command": one["command"]}
+        for one in verdicts["experiments"]
+        for record in one["records"]
+    }
+    return {name: records[name] for name in cited() if name in records}
 
 
 def render(data: Mapping[str, Any]) -> str:
@@ -104,8 +140,13 @@ def render(data: Mapping[str, Any]) -> str:
     return text
 
 
-def contents(results: xr.Dataset, verdicts: Mapping[str, Any]) -> dict[str, Any]:
+def contents(
+    results: xr.Dataset, verdicts: Mapping[str, Any], clipped: xr.Dataset | None = None
+) -> dict[str, Any]:
     """The data stored in the page, as JSON-compatible values; arrays are float32, as in the run.
+
+    `verdicts` are those that `verdicts` reads; `clipped` are results of `token_clip`, without which the
+    page has no figure of them.
 
     Raises BadInput if the results are not those of one run of `classroom`.
     """
@@ -131,7 +172,9 @@ def contents(results: xr.Dataset, verdicts: Mapping[str, Any]) -> dict[str, Any]
             "seeds": results.mixed_seed.values.tolist(),
             **{name: _mixed(results, task) for name, task in TASKS.items()},
         },
-        "verdicts": verdicts,
+        "clip": None if clipped is None else _bounds(clipped),
+        "verdicts": cited_verdicts(verdicts),
+        "story": story(),
     }
 
 
@@ -194,6 +237,7 @@ def _learn(results: xr.Dataset, count: int) -> dict[str, Any]:
         "cosine": packed(best.model_cosine),
         "ratio": packed(best.norm_ratio),
         "floor": float(best.exact_loss),
+        "saddles": results.saddle_loss.values.tolist(),
         "zero": float(results.zero_loss),
         "step": float(best.exact_rate) / count,
         **_circuits(results),
@@ -208,6 +252,18 @@ def _circuits(results: xr.Dataset, prefix: str = "") -> dict[str, Any]:
         array = values.values if "head" in values.dims else np.expand_dims(values.values, -3)
         found[shown] = packed(array)
     return found
+
+
+def _bounds(results: xr.Dataset) -> dict[str, Any]:
+    """Losses of trained models and of the best GD++ by layers and bound; no bound is None."""
+    order = {"loss": ("layers", "clip", "seed"), "best": ("layers", "clip")}
+    found = {"loss": results.loss, "best": results.exact_loss}
+    finite = [float(bound) if np.isfinite(bound) else None for bound in results["clip"].values]
+    return {
+        "bounds": finite,
+        "layers": results.layers.values.tolist(),
+        **{name: packed(found[name].transpose(*dims)) for name, dims in order.items()},
+    }
 
 
 def _mixed(results: xr.Dataset, task: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
-// Claims: the verdict on every figure, and on every claim and finding by experiment, with its command.
+// Verdicts: five that a class can read, each with three lights, and every verdict that a sentence of the page rests on.
 
-// Signs and order of the verdicts; the first ones are those of claims, the others those of findings.
 const SIGNS = {
   reproduced: "\u2713",
   proved: "\u2713",
@@ -12,12 +11,14 @@ const SIGNS = {
   "not run": "\u2013",
 };
 const NEGATIVE = ["not reproduced", "refuted", "fails"];
+const OPEN = ["inconclusive", "not run"];
 const AUTHORS = { critic: "Critic: ", "later paper": "Later paper: ", toyicl: "Finding of toyicl: ", paper: "" };
+const LIGHTS = { yes: "\u25cf", partly: "\u25d0", no: "\u25cb" };
 
 const marked = (verdict) => `${SIGNS[verdict]} ${verdict}`;
 
 function number(value) {
-  return value === null || value === undefined ? "" : Number(value.toPrecision(4)).toString().replace("-", "\u2212");
+  return value === null || value === undefined ? "" : minus(Number(value.toPrecision(4)).toString());
 }
 
 function ours(record) {
@@ -28,26 +29,25 @@ function ours(record) {
 }
 
 function claimRow(record) {
-  const basis = [record.analytical ? "analytical" : "", record.kind === "cosine" ? "cosine" : ""].filter(Boolean);
-  const refuted = record.author === "critic" && NEGATIVE.includes(record.verdict) ? " Found: not so." : "";
-  const reason = [record.reason, record.place ? `at ${record.place}` : ""].filter(Boolean).join(", ");
   const note = record.note ? html("p", { class: "note" }, record.note) : "";
   return html(
     "tr",
-    { "data-verdict": record.verdict },
+    { "data-verdict-row": record.id },
     html(
       "td",
       {},
       html("span", { class: `verdict ${NEGATIVE.includes(record.verdict) ? "negative" : ""}` }, marked(record.verdict)),
-      reason ? html("p", { class: "note" }, reason) : "",
+      html("p", { class: "note" }, `[${Object.keys(data.verdicts).indexOf(record.id) + 1}] ${record.id}`),
     ),
-    html("td", {}, `${AUTHORS[record.author]}${record.statement}${basis.length ? ` (${basis.join(", ")})` : ""}.${refuted}`, note),
+    html("td", {}, `${AUTHORS[record.author]}${record.statement}.`, note),
     html("td", { class: "number" }, ours(record)),
     html("td", { class: "number" }, record.criterion),
+    html("td", {}, html("code", {}, record.command)),
   );
 }
 
-function scrolled(label, head, rows) {
+function verdictTable(label, records) {
+  const head = ["verdict", "claim", "measured (95% interval, or range over seeds)", "compared with", "command"];
   return html(
     "div",
     { class: "scroll", tabindex: 0, role: "region", "aria-label": label },
@@ -55,104 +55,81 @@ function scrolled(label, head, rows) {
       "table",
       {},
       html("thead", {}, html("tr", {}, ...head.map((text) => html("th", { scope: "col" }, text)))),
-      html("tbody", {}, ...rows),
+      html("tbody", {}, ...records.map(claimRow)),
     ),
   );
 }
 
-function figureRow(row) {
-  const negative = /^(not reproduced|refuted|objection refuted)/.test(row.verdict);
-  return html(
-    "tr",
-    {},
-    html("td", {}, row.figure),
-    html("td", {}, row.claims),
-    html("td", {}, html("b", { class: negative ? "negative" : "" }, row.verdict)),
-    html("td", { class: "number" }, row.ours),
-    html("td", { class: "number" }, row.paper),
-  );
-}
-
-// One table of figures for each work.
-function figureTables(rows) {
-  const works = [...new Set(rows.map((row) => row.work))];
-  return works.flatMap((work) => [
-    html("h3", {}, work),
-    scrolled(
-      `Figures of ${work}`,
-      ["figure", "claim", "verdict", "measured value (95% interval)", "claimed"],
-      rows.filter((row) => row.work === work).map(figureRow),
-    ),
-  ]);
-}
-
-function claimGroup(chapter) {
-  const counts = Object.keys(SIGNS)
-    .map((verdict) => [chapter.records.filter((record) => record.verdict === verdict).length, verdict])
-    .filter(([count]) => count)
-    .map(([count, verdict]) => `${count} ${verdict}`);
-  return html(
-    "details",
-    { id: `claims-${chapter.experiment}`, class: "chapter" },
-    html("summary", {}, html("b", {}, chapter.experiment), ` ${chapter.claim} `, html("span", { class: "counts" }, counts.join(", "))),
-    html("p", {}, "Command for the figure and the numbers: ", html("code", {}, chapter.command), chapter.cut ? ` ${chapter.cut}` : ""),
-    scrolled(
-      `Verdicts of ${chapter.experiment}`,
-      ["verdict", "claim", "measured value (95% interval, or range over seeds)", "compared with"],
-      chapter.records.map(claimRow),
-    ),
-  );
-}
-
-function filterClaims(verdict) {
-  const rows = [...document.querySelectorAll("#claims-list tr[data-verdict]")];
-  rows.forEach((row) => {
-    row.hidden = verdict !== "all" && row.dataset.verdict !== verdict;
+// Whether the verdicts on which a card rests support its sentence: for each, `supports` states whether a positive one does.
+function support(card) {
+  const votes = card.rests.map(({ id, supports }) => {
+    const record = data.verdicts[id];
+    if (!record || OPEN.includes(record.verdict)) return 0;
+    return NEGATIVE.includes(record.verdict) === supports ? -1 : 1;
   });
-  document.querySelectorAll("#claims-list details").forEach((group) => {
-    const left = group.querySelectorAll("tr[data-verdict]:not([hidden])").length;
-    group.hidden = left === 0;
-    if (verdict !== "all") group.open = left > 0;
-  });
-  const seen = rows.filter((row) => !row.hidden).length;
-  write("claims-live", `${seen} of ${rows.length} verdicts are shown.`);
+  if (votes.every((vote) => vote > 0)) return "yes";
+  return votes.every((vote) => vote < 0) ? "no" : "partly";
 }
 
-// Opens an experiment's verdicts when a link to them is followed.
-function openClaims() {
-  const found = document.getElementById(location.hash.slice(1));
-  if (!found || found.tagName !== "DETAILS") return;
-  if (found.hidden) document.querySelector('input[name="claims-show"][value="all"]').click();
-  found.open = true;
+// How strong: proved where every verdict is exact, else measured; weak where one of them is open.
+function strength(card) {
+  const records = card.rests.map(({ id }) => data.verdicts[id]).filter(Boolean);
+  if (records.length < card.rests.length || records.some(({ verdict }) => OPEN.includes(verdict))) return ["no", "partly open"];
+  if (records.every(({ analytical, verdict }) => analytical || verdict === "proved")) return ["yes", "proved"];
+  const seeds = Math.min(...records.filter(({ seeds }) => seeds).map(({ seeds }) => seeds[0]));
+  return ["partly", Number.isFinite(seeds) ? `measured, ${seeds} seeds` : "measured"];
+}
+
+function light(state, name, text) {
+  return html("li", { class: `light ${state}` }, html("span", { "aria-hidden": "true" }, LIGHTS[state]), html("b", {}, `${name}: `), text);
+}
+
+function card(one) {
+  const found = support(one);
+  const [level, text] = strength(one);
+  const said = { yes: "yes", partly: "partly", no: "no" };
+  return html(
+    "article",
+    { class: "verdict-card", "data-card": one.id },
+    html("h3", {}, one.title),
+    html(
+      "ul",
+      { class: "lights" },
+      light(one.claimed, one.source, said[one.claimed]),
+      light(found, "we find", said[found]),
+      light(level, "how strong", text),
+    ),
+    html("p", {}, one.sentence),
+    html(
+      "details",
+      {},
+      html("summary", {}, `The ${one.rests.length} results`),
+      verdictTable(`Results: ${one.title}`, one.rests.map(({ id }) => data.verdicts[id]).filter(Boolean)),
+    ),
+  );
+}
+
+// A number behind each sentence that rests on verdicts, which links to them; and the measured numbers in such sentences.
+function tieSentences() {
+  document.querySelectorAll("b[data-value]").forEach((node) => {
+    const record = data.verdicts[node.dataset.value];
+    node.textContent = record && record.measured !== null ? shown(record.measured, Number(node.dataset.digits ?? 2)) : "\u2013";
+  });
+  document.querySelectorAll("[data-verdict]").forEach((node) => {
+    const found = node.dataset.verdict.split(" ").filter((id) => data.verdicts[id]);
+    const name = (id) => `[${Object.keys(data.verdicts).indexOf(id) + 1}]`;
+    node.append(...found.map((id) => html("a", { class: "tie", href: `#verdict-${id}`, "aria-label": `${name(id)}, result ${id}: ${data.verdicts[id].verdict}` }, name(id))));
+  });
 }
 
 function startClaims() {
-  const chapters = data.verdicts.experiments;
-  byId("claims-figures").append(...figureTables(data.verdicts.figures));
-  byId("claims-list").append(...chapters.map(claimGroup));
-  const records = chapters.flatMap((chapter) => chapter.records);
-  const found = Object.keys(SIGNS).filter((verdict) => records.some((record) => record.verdict === verdict));
-  const claims = records.filter((record) => record.author !== "toyicl");
-  const counted = (some) =>
-    found
-      .map((verdict) => [some.filter((record) => record.verdict === verdict).length, verdict])
-      .filter(([count]) => count)
-      .map(([count, verdict]) => `${count} ${verdict}`)
-      .join(", ");
-  write(
-    "claims-count",
-    records.length
-      ? `Claims of others: ${counted(claims)}. Findings of toyicl: ${counted(records.filter((record) => record.author === "toyicl"))}.`
-      : "This file contains no verdicts. They are written by toyicl verify --out.",
-  );
-  choices("claims-filter", "claims-show", [["all", "all"], ...found.map((verdict) => [verdict, marked(verdict)])], "all", filterClaims);
-  document.querySelectorAll("[data-claims]").forEach((node) => {
-    const names = node.dataset.claims.split(" ").filter((name) => chapters.some((chapter) => chapter.experiment === name));
-    if (names.length) {
-      node.append("Claims: ", ...names.flatMap((name, i) => [i ? ", " : "", html("a", { href: `#claims-${name}` }, name)]));
-      node.addEventListener("click", () => setTimeout(openClaims)); // also when the address does not change
-    }
+  const records = Object.values(data.verdicts);
+  byId("claims-cards").append(...data.story.cards.map(card));
+  const table = verdictTable("Every verdict that a sentence of this page rests on", records);
+  table.querySelectorAll("[data-verdict-row]").forEach((row) => {
+    row.id = `verdict-${row.dataset.verdictRow}`;
   });
-  addEventListener("hashchange", openClaims);
-  openClaims();
+  byId("claims-list").append(table);
+  write("claims-count", records.length ? `The ${records.length} results that this page states` : "This file contains no verdicts; toyicl verify --out writes them");
+  tieSentences();
 }

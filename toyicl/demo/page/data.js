@@ -1,15 +1,16 @@
 // Results of the run, stored in the page as JSON; an array is {shape, base64}, with float32 numbers in base64.
 
 function unpack({ shape, base64 }) {
-  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-  const values = new DataView(bytes.buffer);
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i += 1) bytes[i] = text.charCodeAt(i);
+  const values = new Float32Array(bytes.buffer); // little-endian, as all browsers' arrays are
+  const size = shape.at(-1) ?? 1;
   let at = 0;
   const nest = (level) => {
-    if (level === shape.length) {
-      at += 4;
-      return values.getFloat32(at - 4, true);
-    }
-    return Array.from({ length: shape[level] }, () => nest(level + 1));
+    if (level < shape.length - 1) return Array.from({ length: shape[level] }, () => nest(level + 1));
+    at += size;
+    return Array.from(values.subarray(at - size, at));
   };
   return nest(0);
 }
@@ -22,6 +23,12 @@ function unpackAll(value) {
 }
 
 const data = unpackAll(JSON.parse(document.getElementById("data").textContent));
+
+// The position of the lowest loss; seeds that diverged, whose losses are not finite, do not count.
+function lowest(losses) {
+  const finite = losses.map((loss) => (Number.isFinite(loss) ? loss : Infinity));
+  return finite.indexOf(Math.min(...finite));
+}
 
 // A model from its circuits, each indexed [head][row][column]; `fraction` is the fraction of softmax attention.
 function modelOf(keyQuery, valueOutput, fraction = 0, depth = 1) {

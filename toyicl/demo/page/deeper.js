@@ -22,16 +22,17 @@ function best(steps) {
 function drawDeeper() {
   const episode = deepEpisode();
   drawDepths();
-  drawResiduals(episode);
+  drawBowl();
   drawAnswers(episode);
+  if (byId("deeper-fold").open) drawResiduals(episode);
   const { loss, curvedLoss } = data.references;
   const now = [loss[deeper.steps - 1], curvedLoss[deeper.steps - 1]];
   write("deeper-steps-out", String(deeper.steps));
   write("deeper-gd", shown(now[0], 4));
   write("deeper-gdpp", shown(now[1], 4));
   write("deeper-model", shown(data.deep.loss[deeper.seed], 4));
-  const nearer = deeper.steps === 1 ? "With one step, GD and GD++ are identical." : "GD++ also transforms the inputs and reaches a lower loss.";
-  write("deeper-message", data.deep.stuck[deeper.seed] ? `${nearer} This seed remains on a plateau of the loss.` : nearer);
+  const nearer = deeper.steps === 1 ? "With one step, GD and GD++ are identical." : "GD++ also transforms the inputs, which rounds the bowl, and reaches a lower loss.";
+  write("deeper-message", data.deep.stuck[deeper.seed] ? `${nearer} Training of this seed ended at a saddle point.` : nearer);
   announce(
     "deeper-live",
     `${deeper.steps} step${deeper.steps === 1 ? "" : "s"}: gradient descent has loss ${shown(now[0])} and GD++ has loss ${shown(now[1])}; ` +
@@ -52,7 +53,40 @@ function drawDepths() {
   line(area, curve(curvedLoss), "third dotted");
   curve(loss).forEach(([x, y]) => mark(area, x, y, "circle", "reference", x === deeper.steps ? 9 : 5));
   curve(curvedLoss).forEach(([x, y]) => mark(area, x, y, "square", "third", x === deeper.steps ? 8 : 4));
-  data.deep.loss.forEach((value, seed) => mark(area, 2, value, "triangle", seed === deeper.seed ? "model" : "hollow", 7));
+  const order = data.deep.loss.map((_, seed) => seed).sort((a, b) => Number(a === deeper.seed) - Number(b === deeper.seed));
+  order.forEach((seed) => mark(area, 2, data.deep.loss[seed], "triangle", seed === deeper.seed ? "model" : "hollow", 7)); // the chosen one on top
+}
+
+// Two inputs of unequal variance: contours of the loss over both weights, and the paths of K steps from 0 to the lowest
+// point. GD++ makes the bowl round in its first step.
+const LOWEST = [1.6, 1.2];
+const SCATTER = [4, 0.5]; // eigenvalues of sum_i x_i x_i^T, along the axes
+
+function drawBowl() {
+  const gd = bowlPath(SCATTER, LOWEST, deeper.steps, []);
+  const gdpp = bowlPath(SCATTER, LOWEST, deeper.steps, [roundingCurvature(SCATTER)]);
+  // Both axes have the same scale, so that a round bowl looks round.
+  const area = frame(byId("deeper-bowl"), `Two weights: paths of ${deeper.steps} steps of gradient descent and of GD++ to the lowest point of the loss`, {
+    x: [-0.2, 3.6], y: [-0.5, 2.04], xticks: [0, 1, 2, 3], yticks: [0, 1, 2], xlabel: "weight 1 (steep direction)", ylabel: "weight 2 (flat)",
+  });
+  const ellipse = (level, at, values, kind) => {
+    const radius = values.map((s) => Math.sqrt(level / s));
+    const [cx, cy] = [area.X(at[0]), area.Y(at[1])];
+    area.layer.append(svg("ellipse", { cx, cy, rx: area.X(radius[0]) - area.X(0), ry: area.Y(0) - area.Y(radius[1]), class: `line ${kind}` }));
+  };
+  [0.1, 0.4, 0.9].forEach((level) => ellipse(level, LOWEST, SCATTER, "faint"));
+  if (deeper.steps > 1) {
+    const inset = [3.05, 1.5];
+    [0.04, 0.1].forEach((level) => ellipse(level, inset, gdpp.seen, "third thin"));
+  }
+  const path = ({ points }, kind, shape, radius) => {
+    line(area, points, `${kind} ${shape === "square" ? "dotted" : "dashed"}`);
+    points.forEach(([x, y], k) => k && mark(area, x, y, shape, kind, radius));
+  };
+  path(gd, "reference", "circle", 6);
+  path(gdpp, "third", "square", 5);
+  mark(area, 0, 0, "circle", "open ink", 7);
+  mark(area, ...LOWEST, "diamond", "plain", 6);
 }
 
 function drawResiduals(episode) {
@@ -112,27 +146,17 @@ function drawAnswers(episode) {
 }
 
 function startDeeper() {
-  const steps = byId("deeper-steps");
-  steps.max = data.references.loss.length;
-  slider("deeper-steps", (value) => {
-    deeper.steps = value;
-    drawDeeper();
-  });
   deeper.seed = Math.max(0, data.deep.stuck.indexOf(false));
-  choices("deeper-seeds", "deeper-seed", data.deep.seeds.map((seed, i) => [i, String(seed)]), deeper.seed, (seed) => {
-    deeper.seed = seed;
-    drawDeeper();
-  });
-  byId("deeper-new").addEventListener("click", () => {
-    deeper.context += 1;
-    drawDeeper();
-  });
+  slider("deeper-steps", "steps", deeper, "steps", drawDeeper, data.references.loss.map((_, i) => i + 1));
+  choices("deeper-seeds", "deeper-seed", "layers", data.deep.seeds.map((seed, i) => [i, String(seed)]), deeper, "seed", drawDeeper);
+  counter("deeper-new", "tokens", deeper, "context", drawDeeper);
+  byId("deeper-fold").addEventListener("toggle", () => drawResiduals(deepEpisode()));
   legend("deeper-legend", [
-    ["reference", "gradient descent, K steps", "circle"],
-    ["third", "GD++, K steps", "square"],
-    ["model", "two trained layers", "triangle"],
+    ["reference dashed", "gradient descent, K steps", "circle"],
+    ["third dotted", "GD++, K steps", "square"],
+    ["model thick", "two trained layers", "triangle"],
     ["query thick", "true label"],
-    ["bin", "distribution of the eigenvalues", "square"],
+    ["plain", "lowest point", "diamond", true],
   ]);
   drawDeeper();
 }

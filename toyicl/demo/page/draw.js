@@ -32,31 +32,46 @@ function shown(value, digits = 3) {
 // Axes of a figure: a frame with ticks, and functions that map values to pixels. WIDTH is in pixels.
 const WIDTH = 400;
 
+// A number of an element as text: fixed digits, so that the text keeps its width.
+function minus(value) {
+  return String(value).replace("-", "\u2212");
+}
+
 function frame(root, label, options) {
-  const { x, y, xlabel, ylabel, xticks, yticks, height = 320, left = 62, bottom = 62, right = 12 } = options;
-  const top = 16;
+  root.setAttribute("aria-label", label);
+  const key = JSON.stringify(options);
+  // The frame is drawn again only if its axes change; text is what takes longest to lay out.
+  if (root.axes?.key !== key) root.axes = axes(root, options, key);
+  const { node, fixed, ...area } = root.axes;
+  while (node.childNodes.length > fixed) node.lastChild.remove();
+  const layer = svg("g", { "clip-path": `url(#clip-${root.id})` });
+  node.append(layer);
+  return { ...area, layer, node, root };
+}
+
+function axes(root, options, key) {
+  const { x, y, xlabel, ylabel, xticks, yticks, height = 290, left = 62, bottom = 60, right = 12 } = options;
+  const top = 12;
   // Only the drawing is replaced; the handles above it are kept, so that they do not lose keyboard focus.
   const node = svg("g", { class: "drawing" });
   root.querySelector(".drawing")?.remove();
   root.prepend(node);
   root.setAttribute("viewBox", `0 0 ${WIDTH} ${height}`);
   if (root.getAttribute("role") !== "group") root.setAttribute("role", "img");
-  root.setAttribute("aria-label", label);
   const place = (value, [low, high], from, to) => from + ((value - low) / (high - low)) * (to - from);
   const X = (value) => place(value, x, left, WIDTH - right);
   const Y = (value) => place(value, y, height - bottom, top);
-  const clip = `clip-${root.id}`;
   const inside = { x: left, y: top, width: WIDTH - right - left, height: height - bottom - top };
-  node.append(svg("clipPath", { id: clip }, svg("rect", inside)), svg("rect", { ...inside, class: "frame" }));
+  node.append(svg("clipPath", { id: `clip-${root.id}` }, svg("rect", inside)), svg("rect", { ...inside, class: "frame" }));
   for (const tick of xticks) {
-    const text = typeof tick === "object" ? tick : { at: tick, text: String(tick).replace("-", "\u2212") };
+    const text = typeof tick === "object" ? tick : { at: tick, text: minus(tick) };
     node.append(
       svg("line", { class: "grid", x1: X(text.at), x2: X(text.at), y1: top, y2: height - bottom }),
       svg("text", { x: X(text.at), y: height - bottom + 22, class: "tick", "text-anchor": "middle" }, text.text),
     );
   }
   for (const tick of yticks) {
-    const text = typeof tick === "object" ? tick : { at: tick, text: String(tick).replace("-", "\u2212") };
+    const text = typeof tick === "object" ? tick : { at: tick, text: minus(tick) };
     node.append(
       svg("line", { class: "grid", x1: left, x2: WIDTH - right, y1: Y(text.at), y2: Y(text.at) }),
       svg("text", { x: left - 8, y: Y(text.at) + 6, class: "tick", "text-anchor": "end" }, text.text),
@@ -71,9 +86,7 @@ function frame(root, label, options) {
       ylabel,
     ),
   );
-  const layer = svg("g", { "clip-path": `url(#${clip})` });
-  node.append(layer);
-  return { X, Y, layer, node, root, inside };
+  return { key, node, fixed: node.childNodes.length, X, Y, inside };
 }
 
 function line(area, points, kind) {
@@ -96,10 +109,11 @@ const SHAPES = {
 };
 
 function mark(area, x, y, shape, kind, radius = 6) {
-  const node = svg("path", {
-    d: SHAPES[shape](radius), class: `mark ${kind}`, transform: `translate(${area.X(x)} ${area.Y(y)})`,
-  });
-  area.layer.append(node);
+  const node = svg("path", { d: SHAPES[shape](radius), class: `mark ${kind}` });
+  if (Number.isFinite(y)) {
+    node.setAttribute("transform", `translate(${area.X(x)} ${area.Y(y)})`);
+    area.layer.append(node);
+  }
   return node;
 }
 
@@ -113,14 +127,14 @@ function arrow(area, x, from, to, kind) {
   );
 }
 
-// A legend shows each line and mark in the style of the figure, with its description.
+// A legend shows each line and mark in the style of the figure, with its description: (style, text, shape of its marks,
+// whether there are marks only).
 function legend(id, entries) {
   byId(id).replaceChildren(
-    ...entries.map(([kind, text, shape]) => {
-      const sample = shape
-        ? svg("path", { d: SHAPES[shape](5), class: `mark ${kind}`, transform: "translate(14 8)" })
-        : svg("path", { d: "M0 8H28", class: `line ${kind}` });
-      const picture = svg("svg", { viewBox: "0 0 28 16", width: 28, height: 16, "aria-hidden": "true" }, sample);
+    ...entries.map(([kind, text, shape, bare]) => {
+      const stroke = bare ? [] : [svg("path", { d: "M0 8H28", class: `line ${kind}` })];
+      const sample = shape ? [svg("path", { d: SHAPES[shape](5), class: `mark ${kind.replace(/\b(thick|thin|dashed-long|dashed|dotted)\b/g, "")}`, transform: "translate(14 8)" })] : [];
+      const picture = svg("svg", { viewBox: "0 0 28 16", width: 28, height: 16, "aria-hidden": "true" }, ...stroke, ...sample);
       return html("li", {}, picture, ` ${text}`);
     }),
   );
@@ -137,19 +151,4 @@ function announce(id, sentence) {
 
 function write(id, text) {
   byId(id).textContent = text;
-}
-
-// A group of radio buttons; `then` is called with the chosen value.
-function choices(id, name, values, chosen, then) {
-  byId(id).append(
-    ...values.map(([value, text]) => {
-      const input = html("input", { type: "radio", name, value, onchange: () => then(value) });
-      input.checked = value === chosen;
-      return html("label", { class: "choice" }, input, html("span", {}, text));
-    }),
-  );
-}
-
-function slider(id, then) {
-  byId(id).addEventListener("input", (event) => then(Number(event.target.value)));
 }

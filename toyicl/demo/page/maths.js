@@ -78,12 +78,16 @@ function linearAttention(row, context) {
   return context.reduce((sum, token) => plus(sum, token, dot(row, token)), zeros(row.length));
 }
 
-function softmaxWeights(row, context, scale) {
-  const scores = context.map((token) => scale * dot(row, token));
-  const most = Math.max(...scores);
-  const raised = scores.map((score) => Math.exp(score - most));
+// Softmax weights of scores, multiplied by a sign.
+function exponentials(scores, sign) {
+  const most = Math.max(...scores.map((score) => sign * score));
+  const raised = scores.map((score) => Math.exp(sign * score - most));
   const total = raised.reduce((sum, value) => sum + value, 0);
   return raised.map((value) => value / total);
+}
+
+function softmaxWeights(row, context, scale) {
+  return exponentials(context.map((token) => scale * dot(row, token)), 1);
 }
 
 // Output of softmax attention for one row, before the value matrix is applied: the mean of e_i with
@@ -124,31 +128,75 @@ function layerwise(model, x, y, query) {
 }
 
 function transformer(model, x, y, query) {
+  if (model.layers.length === 1) return oneLayer(model, x, y, query, false).answer;
   const answers = layerwise(model, x, y, query);
   return answers[answers.length - 1];
 }
 
+// A one-layer model's prediction, and its gradient with respect to the query if `slope` is true. In loops over
+// numbers, because the page evaluates hundreds of episodes whenever a control moves.
+function oneLayer(model, x, y, query, slope) {
+  const fraction = model.fraction;
+  const dim = query.length;
+  const size = dim + 1;
+  const count = x.length;
+  const scale = 1 / Math.sqrt(size);
+  const gradient = zeros(dim);
+  let answer = 0;
+  for (const { keyQuery, valueOutput } of model.layers[0]) {
+    const last = valueOutput[dim];
+    const row = new Float64Array(size);
+    for (let a = 0; a < size; a += 1) {
+      for (let b = 0; b < dim; b += 1) row[a] += keyQuery[a][b] * query[b]; // the query's own label is 0
+    }
+    const [scores, written] = [new Float64Array(count), new Float64Array(count)];
+    let most = -Infinity;
+    for (let i = 0; i < count; i += 1) {
+      let score = row[dim] * y[i];
+      let value = last[dim] * y[i];
+      for (let a = 0; a < dim; a += 1) {
+        score += row[a] * x[i][a];
+        value += last[a] * x[i][a];
+      }
+      scores[i] = score;
+      written[i] = value;
+      most = Math.max(most, score);
+    }
+    const weights = new Float64Array(count);
+    let average = 0;
+    if (fraction > 0) {
+      let total = 0;
+      for (let i = 0; i < count; i += 1) {
+        weights[i] = Math.exp(scale * (scores[i] - most));
+        total += weights[i];
+      }
+      for (let i = 0; i < count; i += 1) {
+        weights[i] /= total;
+        average += weights[i] * written[i];
+      }
+    }
+    const read = new Float64Array(size);
+    for (let i = 0; i < count; i += 1) {
+      answer -= (1 - fraction) * scores[i] * written[i];
+      if (!slope) continue;
+      // Derivative of the update's last entry with respect to the score row . e_i. By the chain rule,
+      // d (row . e_i) = e_i . W_K^T W_Q d query.
+      const factor = (1 - fraction) * written[i] + fraction * scale * weights[i] * (written[i] - average);
+      for (let a = 0; a < dim; a += 1) read[a] += factor * x[i][a];
+      read[dim] += factor * y[i];
+    }
+    answer -= fraction * average;
+    if (!slope) continue;
+    for (let b = 0; b < size; b += 1) {
+      for (let a = 0; a < dim; a += 1) gradient[a] -= read[b] * keyQuery[b][a];
+    }
+  }
+  return { answer, gradient };
+}
+
 // Gradient of a one-layer model's prediction with respect to the query.
 function sensitivity(model, x, y, query) {
-  const fraction = model.fraction;
-  const context = x.map((point, i) => [...point, y[i]]);
-  const token = [...query, 0];
-  const scale = 1 / Math.sqrt(token.length);
-  let found = zeros(query.length);
-  for (const { keyQuery, valueOutput } of model.layers[0]) {
-    const row = times(keyQuery, token);
-    const written = context.map((e) => dot(valueOutput[valueOutput.length - 1], e));
-    const weights = fraction > 0 ? softmaxWeights(row, context, scale) : zeros(context.length);
-    const average = dot(weights, written);
-    // factor: derivative of the update's last entry with respect to the score row . e_i. By the chain rule,
-    // d (row . e_i) = e_i . W_K^T W_Q d query.
-    const read = context.reduce((sum, e, i) => {
-      const factor = (1 - fraction) * written[i] + fraction * scale * weights[i] * (written[i] - average);
-      return plus(sum, e, factor);
-    }, zeros(token.length));
-    found = found.map((sum, a) => sum - read.reduce((total, entry, b) => total + entry * keyQuery[b][a], 0));
-  }
-  return found;
+  return oneLayer(model, x, y, query, true).gradient;
 }
 
 // Proposition 1: the circuits of one head that performs one step of gradient descent.
@@ -158,6 +206,28 @@ function constructedHead(rate, count, dim) {
   for (let a = 0; a < dim; a += 1) keyQuery[a][a] = 1;
   valueOutput[dim][dim] = -rate / count;
   return { keyQuery, valueOutput };
+}
+
+// One softmax head whose logits are sharpness x_i . x_q; it adds factor times the mean label under these weights.
+function softmaxHead(sharpness, factor, dim) {
+  const { keyQuery, valueOutput } = constructedHead(factor, 1, dim);
+  const scale = Math.sqrt(dim + 1); // attention divides its scores by it
+  return { keyQuery: keyQuery.map((row) => row.map((entry) => scale * sharpness * entry)), valueOutput };
+}
+
+// One such head, or two of opposite logits and factors.
+function softmaxHeads(heads, sharpness, factor, dim) {
+  const all = [softmaxHead(sharpness, factor, dim), softmaxHead(-sharpness, -factor, dim)];
+  return { layers: [all.slice(0, heads)], fraction: 1 };
+}
+
+// Half the mean squared error of the prediction w x, and its derivative, for one input.
+function lineLoss(x, y, weight) {
+  return 0.5 * mean(x.map((value, i) => (weight * value - y[i]) ** 2));
+}
+
+function lineSlope(x, y, weight) {
+  return mean(x.map((value, i) => (weight * value - y[i]) * value));
 }
 
 // eta / N of a one-layer model, computed from its weights: the mean diagonal entry of the implied step matrix.
@@ -241,6 +311,55 @@ function residual(s, h, gamma, steps) {
   return left;
 }
 
+// The gamma of GD++ that gives a bowl with two eigenvalues s of the scatter matrix two equal ones, s (1 - gamma s)^2.
+function roundingCurvature([a, b]) {
+  return (Math.sqrt(a) - Math.sqrt(b)) / (a ** 1.5 - b ** 1.5);
+}
+
+// Points that K steps from 0 visit in a bowl with eigenvalues s and the given lowest point. Every step has the best
+// size 2 / (largest + smallest eigenvalue) for the bowl as it is then; with gammas, each step also transforms the bowl.
+function bowlPath(values, lowest, steps, gammas) {
+  let seen = values;
+  let left = lowest;
+  const points = [lowest.map(() => 0)];
+  const rates = [];
+  for (let step = 0; step < steps; step += 1) {
+    const h = 2 / (Math.max(...seen) + Math.min(...seen));
+    rates.push(h);
+    left = left.map((value, k) => value * (1 - h * seen[k]));
+    points.push(lowest.map((value, k) => value - left[k]));
+    seen = seen.map((s) => s * (1 - (gammas[step] ?? 0) * s) ** 2);
+  }
+  return { points, rates, seen };
+}
+
+// Constructed softmax heads on contexts x with a query each: the best factor on the sum of one head of logits
+// sharpness x_i . x_q and, of two, minus a head of the opposite logits. Losses are means over the task's weights,
+// N(0, 1), given the inputs: for a prediction v . w the mean of (v . w - q . w)^2 is |v - q|^2.
+function headVector(heads, sharpness, x, query) {
+  const scores = x.map((point) => sharpness * dot(point, query));
+  const first = exponentials(scores, 1);
+  const second = heads === 1 ? null : exponentials(scores, -1);
+  const vector = zeros(query.length);
+  for (let i = 0; i < x.length; i += 1) {
+    const weight = first[i] - (second ? second[i] : 0);
+    for (let a = 0; a < vector.length; a += 1) vector[a] += weight * x[i][a];
+  }
+  return vector;
+}
+
+// The vector of one step of size N: the scatter matrix times the query.
+function stepVector(x, query) {
+  return x.reduce((sum, point) => plus(sum, point, dot(point, query)), zeros(query.length));
+}
+
+function meanLoss(vectors, queries) {
+  const along = mean(vectors.map((v, i) => dot(v, queries[i])));
+  const square = mean(vectors.map((v) => dot(v, v)));
+  const factor = along / square;
+  return { factor, loss: 0.5 * (mean(queries.map((q) => dot(q, q))) - factor * along) };
+}
+
 // Mean cosine similarity of two learners' sensitivities, and the ratio of their mean norms.
 function alignment(own, other) {
   const norm = (vector) => Math.sqrt(dot(vector, vector));
@@ -277,7 +396,8 @@ function sampleEpisode(random, dim, count, range) {
 }
 
 const maths = {
-  alignment, constructedHead, descentWeights, eigen, gdpp, generator, gradientDescent, layerwise, learnedStep,
-  linearAttention, mixedAttention, movedLabels, residual, residualPolynomial, sampleEpisode, scatter,
-  sensitivity, softmaxAttention, transformer,
+  alignment, bowlPath, constructedHead, descentWeights, eigen, gdpp, generator, gradientDescent, headVector, layerwise, learnedStep,
+  lineLoss, lineSlope, linearAttention, meanLoss, mixedAttention, movedLabels, residual, residualPolynomial,
+  roundingCurvature, sampleEpisode, scatter,
+  sensitivity, softmaxAttention, softmaxHead, softmaxHeads, stepVector, transformer,
 };
