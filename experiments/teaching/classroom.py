@@ -14,9 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from toyicl import theory
 from toyicl.analysis import metrics
@@ -26,7 +28,7 @@ from toyicl.harness import catalogue, claim_values
 from toyicl.models.construction import require_one_linear_layer
 from toyicl.models.transformer import Architecture, Transformer
 from toyicl.plots import figures, panels, reference_panels
-from toyicl.studies import departures, mixed_attention
+from toyicl.studies import mixed_attention
 from toyicl.studies.alignment import Study, alignment, best_references, where_losses_change
 from toyicl.studies.saddles import stays_near
 from toyicl.studies.weights import circuits, learned_steps
@@ -39,9 +41,9 @@ from toyicl.training.step import Training
 class Settings(Study):
     """Settings of the page's trainings; `model` and `training` are those of the one linear layer."""
 
-    training: Training = Training(snapshot_every=50)
+    training: Training = Training(snapshot_every=20)
     """Figure 2's training; `snapshots` of its snapshots are kept."""
-    snapshots: int = 26
+    snapshots: int = 60
     """Largest number of snapshots of the one linear layer whose weights are kept."""
     two_layer_training: Training = Training(batch_size=512, snapshot_every=1000)
     """Training of two layers with the same weights: Figure 3's, with a quarter of the batch."""
@@ -49,9 +51,12 @@ class Settings(Study):
         steps=4000, batch_size=256, snapshot_every=1000, learning_rate=3e-3
     )
     """Training at every fraction of softmax attention, with one head and with two."""
-    softmax_fractions: tuple[float, ...] = departures.FRACTIONS
-    """Fractions of softmax attention."""
-    mixed_max_seeds: int = 2
+    softmax_fractions: tuple[float, ...] = (
+        *(0.0, 0.2, 0.4, 0.6, 0.8, 0.9),
+        *(0.92, 0.94, 0.96, 0.98, 0.99, 1.0),
+    )
+    """Fractions of softmax attention; most are near 1, where the trained layers change most."""
+    mixed_max_seeds: int = 5
     """Largest number of seeds at each fraction."""
     depth: int = 5
     """Largest number of steps of gradient descent and GD++ whose best parameters are kept."""
@@ -107,7 +112,7 @@ def trainings(settings: Settings) -> dict[str, Job]:
 def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Compare the layers with gradient descent and GD++, and keep their circuits."""
     losses = metrics.over_snapshots(metrics.loss, histories["model"].learners, settings.episodes())
-    history = where_losses_change(histories["model"], losses, settings.snapshots)
+    history = where_losses_change(histories["model"], largest_changes(losses), settings.snapshots)
     one = dataset(
         alignment(settings, history, best_references(settings.task, 1)),
         learned_steps(settings, history.final),
@@ -126,6 +131,17 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
         ),
     ]
     return xr.merge(parts, join="outer", combine_attrs="drop_conflicts")
+
+
+def largest_changes(losses: ArrayLike) -> np.ndarray:
+    """The accumulated largest change of the losses (seed, snapshot) of any seed, (1, snapshot).
+
+    In place of the losses, it keeps as many snapshots of one seed whose loss falls late as of several
+    seeds whose losses fall at the same time. Changes that are not finite count as 0.
+    """
+    changes = abs(np.diff(np.asarray(losses), axis=1))
+    largest = np.where(np.isfinite(changes), changes, 0.0).max(axis=0)
+    return np.concatenate([[0.0], np.cumsum(largest)])[None]
 
 
 def _closed_form_losses(task: LinearRegression, models: Transformer) -> list[float]:
