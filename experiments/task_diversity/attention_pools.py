@@ -22,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toyicl import theory
+from toyicl.analysis import metrics
 from toyicl.core.config import (
     named_in_errors,
     require,
@@ -185,9 +186,14 @@ def _trained(settings: Settings, kappa: float, history: History) -> xr.Dataset:
     own = jax.lax.map(lambda learner: pool_fits.errors(learner, task, tests), history.final)
     contexts = round(settings.plenty * dim**2)
     best = pool_fits.fitted_errors(task, jax.random.key(1), contexts, settings.episodes)
+    pool = np.asarray(own.pool)
+    # At a saddle point, a layer predicts from some directions of the inputs only. Predicting 0 has the
+    # error |w|^2 E x^2 = 1.
+    saddles = theory.saddle_losses(task.base)
     values = {
         "trained_gap": ("seed", np.asarray(own.new - own.pool)),
-        "trained_pool": ("seed", np.asarray(own.pool)),
+        "trained_pool": ("seed", pool),
+        "on_plateau": ("seed", metrics.on_plateau(pool, float(best.pool), 1.0, saddles)),
         "many_contexts_gap": float(best.new - best.pool),
         "many_contexts_pool": float(best.pool),
     }
