@@ -14,6 +14,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
 """The target of a link in Markdown, if it is a file."""
+REPORT, GALLERY = "figures/README.md", "gallery/index.md"
+"""The report, and the pages that the site has in its place."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -24,7 +26,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for link in LINK.findall(page.read_text(encoding="utf-8")):
             path = (page.parent / link).resolve()
             name = path.relative_to(ROOT).as_posix()
-            if name.startswith("docs/") or files.get_file_from_path(name) or not path.is_file():
+            known = name.startswith("docs/") or files.get_file_from_path(name)
+            if known or name == REPORT or not path.is_file():
                 continue
             files.append(File.generated(config, name, abs_src_path=str(path)))
             if path.suffix == ".md":
@@ -40,6 +43,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def moved(match: re.Match[str]) -> str:
         link = match[1]
+        if own and (Path(own).parent / link).resolve() == ROOT / REPORT:
+            return "../" * depth + GALLERY
         above = "../" * (depth + 1)
         if inside and link.startswith(above):
             return link.removeprefix("../")

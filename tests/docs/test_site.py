@@ -1,13 +1,18 @@
 """The documentation builds as a site, and agrees with the package about versions and licence."""
 
+import html
+import json
 import os
 import re
 import subprocess
 import sys
 
 import pages
+import pytest
 import yaml
 from pages import DOCS, README, ROOT
+
+from toyicl.harness import experiment
 
 
 def nav_pages(entries):
@@ -21,6 +26,7 @@ def test_the_navigation_has_every_page():
     shown = list(nav_pages(settings["nav"]))
     assert len(set(shown)) == len(shown)
     assert {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} <= set(shown)
+    assert {"gallery/index.md", "gallery/verdicts.md"} <= set(shown)
 
 
 def remote(link):
@@ -36,28 +42,83 @@ def test_a_remote_style_sheet_would_be_found():
     assert not remote('<link rel="canonical" href="https://example.org/">')
 
 
-def test_the_site_builds_without_warnings_and_loads_nothing_from_other_hosts(tmp_path):
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": pages.python_path()}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "WARNING" not in done.stdout + done.stderr
-    built = list(tmp_path.rglob("*.html"))
+    return folder
+
+
+def html_pages(site):
+    """The text of each built page, by its path; the teaching page is tested in tests/page."""
+    found = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
+    return {path: text for path, text in found.items() if path.name != "teaching_page.html"}
+
+
+def test_the_site_loads_nothing_from_other_hosts(site):
+    built = html_pages(site)
     assert len(built) > len(list(DOCS.rglob("*.md")))
-    for page in built:
-        text = page.read_text(encoding="utf-8")
+    for page, text in built.items():
         loaded = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=[\"']?(https?:[^\"' >]+)", text)
         loaded += [link for link in re.findall(r"<link[^>]*>", text) if remote(link)]
         assert not loaded, (page.name, loaded)
-    shown = (tmp_path / "api" / "algorithms.html").read_text(encoding="utf-8")
+
+
+def test_the_links_of_the_site_lead_to_its_files(site):
+    """Also those that the hooks write as HTML, which mkdocs does not check."""
+    links = 0
+    for page, text in html_pages(site).items():
+        if page.name == "404.html":  # its links start at the top folder of a host
+            continue
+        for link in set(re.findall(r"<(?:a|img)\b[^>]*?\s(?:href|src)=\"?([^\s\">]+)", text)):
+            target, _, anchor = html.unescape(link).partition("#")
+            if ":" in target:
+                continue
+            path = (page.parent / target) if target else page
+            assert path.exists(), (page.name, link)
+            if anchor and path.suffix == ".html":
+                other = path.read_text(encoding="utf-8") if target else text
+                assert re.search(rf"\sid=\"?{re.escape(anchor)}[\s\">]", other), (page.name, link)
+            links += 1
+    assert links > 1000
+
+
+def test_an_entry_of_the_api_shows_the_constructor(site):
+    shown = (site / "api" / "algorithms.html").read_text(encoding="utf-8")
     name = "toyicl.algorithms.gradient_descent.GradientDescent"
     assert f'id="{name}"' in shown
     constructor = shown.partition(f'id="{name}"')[2].partition("</div>")[0]
     assert "learning_rate" in constructor
-    assert (tmp_path / "figures/von_oswald_2022/fig02_one_step/figure.png").exists()
-    assert (tmp_path / "tutorial.ipynb").exists()
+
+
+def test_the_site_has_the_notebook_and_the_gallery_instead_of_the_report(site):
+    assert (site / "tutorial.ipynb").exists()
+    assert not (site / "figures" / "README.html").exists()
+    index = (site / "gallery" / "index.html").read_text(encoding="utf-8")
+    for listing in experiment.listings():
+        assert f'href="{listing.name}.html"' in index
+        assert (site / "gallery" / f"{listing.name}.html").exists()
+    results = "figures/von_oswald_2022/fig02_one_step/results.nc"
+    assert (site / results).read_bytes() == (ROOT / results).read_bytes()
+
+
+def test_the_search_finds_experiments_but_not_their_tables(site):
+    entries = json.loads((site / "search" / "search_index.json").read_text())["docs"]
+    found = [entry for entry in entries if entry["location"].startswith("gallery/fig02_one_step.")]
+    assert [entry["title"] for entry in found] == [
+        "One trained linear attention layer is one step of gradient descent"
+    ]
+    assert "toyicl run fig02_one_step" in found[0]["text"]
+    assert not any(
+        "VO-2a-1" in entry["text"] for entry in entries if "gallery" in entry["location"]
+    )
 
 
 def test_the_readme_states_the_python_versions_and_the_licence_of_the_package():
