@@ -30,7 +30,7 @@ def test_every_public_module_has_an_entry_on_the_page_of_its_package():
     assert documented() - modules() == set()
     for page in PAGES.glob("*.md"):
         entries = re.findall(r"^::: toyicl\.(\w+)\.", page.read_text(), re.M)
-        assert set(entries) == {page.stem}
+        assert set(entries) == ({page.stem} if page.stem != "index" else set())
 
 
 def test_modules_are_found():
