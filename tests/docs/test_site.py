@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from typing import is_typeddict
 
 import pages
@@ -150,6 +151,48 @@ def test_the_site_has_the_notebook_and_the_gallery_instead_of_the_report(site):
         assert (site / "gallery" / f"{listing.name}.html").exists()
     results = "figures/von_oswald_2022/fig02_one_step/results.nc"
     assert (site / results).read_bytes() == (ROOT / results).read_bytes()
+
+
+def test_the_site_has_the_teaching_page(site):
+    text = (site / "teaching_page.html").read_text(encoding="utf-8")
+    assert "toyicl run classroom" in text
+    assert '"VO-2a-1"' in text  # a verdict, in its data
+    for page in ("index.html", "tutorial.html"):
+        assert 'href="teaching_page.html"' in (site / page).read_text(encoding="utf-8")
+
+
+def test_formulas_are_typeset_without_a_script(site):
+    text = (site / "paper_in_code.html").read_text(encoding="utf-8")
+    assert text.count('display="block"') >= 15
+    assert "<mfrac><mrow><mi>&#x003B7;</mi></mrow><mrow><mi>N</mi></mrow></mfrac>" in text
+    for page, content in html_pages(site).items():
+        assert "arithmatex" not in content, page
+        shown = re.sub(r"<(pre|code|script)\b.*?</\1>|<[^>]+>", "", content, flags=re.S)
+        assert not re.search(r"\\(frac|sum|begin|top|eta|left)\b|\$\$", shown), page
+
+
+def test_the_tutorial_shows_the_outputs_of_the_notebook(site):
+    text = (site / "tutorial.html").read_text(encoding="utf-8")
+    notebook = json.loads((DOCS / "tutorial.ipynb").read_text(encoding="utf-8"))
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    printed = ["".join(one["text"]).strip() for one in outputs if "text" in one]
+    printed = [one for one in printed if not one.startswith(("Writing", "Appending"))]
+    assert len(printed) >= 5
+    assert all(one in html.unescape(text) for one in printed)
+    figures = sum("image/png" in one.get("data", {}) for one in outputs)
+    assert text.count('src="data:image/png;base64,') == figures >= 2
+
+
+def test_terms_of_the_glossary_have_hover_text(site):
+    text = (site / "findings.html").read_text(encoding="utf-8")
+    assert "<abbr title=\"the mean norm of a learner's sensitivities" in html.unescape(text)
+    assert "<abbr" not in (site / "api" / "analysis.html").read_text(encoding="utf-8")
+
+
+def test_the_version_is_in_the_header(site):
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    text = (site / "index.html").read_text(encoding="utf-8")
+    assert f"toyicl {version}" in re.search(r"<header.*?</header>", text, re.S)[0]
 
 
 def test_the_search_finds_experiments_but_not_their_tables(site):
