@@ -7,6 +7,7 @@ decorator `settings` nor named tuples nor exceptions.
 
 import ast
 import functools
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -74,14 +75,20 @@ def _own(name: str) -> str:
 
 
 def _first_line(name: str) -> str:
-    """The first sentence of the docstring of an object, by its full name."""
-    for node in _parsed(name.rpartition(".")[0]).body:
+    """The first sentence of the docstring of an object, by its full name, for a cell of a table."""
+    body = _parsed(name.rpartition(".")[0]).body
+    for node, after in itertools.pairwise([*body, ast.Pass()]):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == _own(name):
-            first = (ast.get_docstring(node) or "").split("\n\n")[0]
-            return (
-                re.split(r"(?<=[a-z)`])[:.](?= |$)", " ".join(first.split()))[0].rstrip(".") + "."
-            )
+            return _sentence(ast.get_docstring(node) or "")
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        if _own(name) in [getattr(target, "id", "") for target in targets]:
+            return _sentence(ast.literal_eval(after.value) if isinstance(after, ast.Expr) else "")
     return ""
+
+
+def _sentence(docstring: str) -> str:
+    first = " ".join(docstring.split("\n\n")[0].split()).partition("; cf.")[0]
+    return re.split(r"(?<=[a-z)`])[:.](?= |$)", first)[0].rstrip(".").replace("|", "\\|") + "."
 
 
 @functools.cache
