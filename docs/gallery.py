@@ -38,6 +38,10 @@ TITLES = {
     "weight_changes": "Changes of the weights by demonstrations",
     "rank_one": "Rank-one updates: Dherin et al. (2025)",
     "recurrent": "Recurrent networks",
+    "mixed_noise": "Noise of mixed scales: Vladymyrov et al. (2024)",
+    "labels_alone": "Layers that update labels only: Bordelon et al. (2025)",
+    "preconditioned_depth": "Several preconditioned layers: Ahn et al. (2023)",
+    "language_model": "A pretrained language model",
     "teaching": "Teaching page",
 }
 """Headings of the groups of experiments; other groups are shown by the name of their folder."""
