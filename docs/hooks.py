@@ -1,10 +1,12 @@
-"""Adds to the site the files outside docs/ that its pages link to.
+"""Adds to the site the files outside docs/ that its pages link to, and the version.
 
 Pages link to such files by their paths in the repository, such as ../figures/README.md. In the site,
-the top folder of the repository and docs/ are the same folder.
+the top folder of the repository and docs/ are the same folder. The gallery replaces the report and the
+folders of results.
 """
 
 import re
+import tomllib
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -14,6 +16,15 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
 """The target of a link in Markdown, if it is a file."""
+REPLACED = {"figures/README.md": "gallery/index.md", "toyicl/demo/page": "teaching_page.html"}
+"""Paths in the repository, and what links to them lead to in the site."""
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the version next to the name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    config.site_name = f"{config.site_name} {project['version']}"
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -24,7 +35,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for link in LINK.findall(page.read_text(encoding="utf-8")):
             path = (page.parent / link).resolve()
             name = path.relative_to(ROOT).as_posix()
-            if name.startswith("docs/") or files.get_file_from_path(name) or not path.is_file():
+            known = name.startswith("docs/") or files.get_file_from_path(name)
+            if known or name in REPLACED or not path.is_file():
                 continue
             files.append(File.generated(config, name, abs_src_path=str(path)))
             if path.suffix == ".md":
@@ -40,6 +52,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def moved(match: re.Match[str]) -> str:
         link = match[1]
+        path = (Path(own).parent / link).resolve() if own else ROOT
+        name = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else ""
+        if name in REPLACED:
+            return "../" * depth + REPLACED[name]
+        if path.parent.parent == ROOT / "figures" and path.is_dir():
+            return "../" * depth + f"gallery/{path.name}.md"
         above = "../" * (depth + 1)
         if inside and link.startswith(above):
             return link.removeprefix("../")

@@ -132,6 +132,18 @@ def test_tuning_finds_a_rate_from_twice_its_value(episodes):
     assert abs(float(fitted.learning_rate[...]) / ETA - 1) < 1e-3
 
 
+def test_a_plain_function_can_be_the_model_and_a_candidate(episodes):
+    def model(x, y, x_query):
+        return ETA / len(x) * y.T @ x @ x_query
+
+    fitted = tuned(GradientDescent(2 * ETA), model, episodes)
+    assert abs(float(fitted.learning_rate[...]) / ETA - 1) < 1e-3
+    found = confidence_set(model, {"GD": fitted, "ridge": Ridge(0.5)}, episodes)
+    assert [name for name, one in found.items() if one.in_set] == ["GD"]
+    assert confidence_set(fitted, {"function": model}, episodes)["function"].r_squared > 0.999
+    assert best_steps(model, {k: GradientDescent(ETA, k) for k in (1, 2)}, episodes)[0] == 1
+
+
 def test_tuning_changes_all_parameters_of_a_copy(episodes):
     candidate = GradientDescentPlusPlus(1.3 * ETA, 0.0, 2)
     model = as_transformer(GradientDescentPlusPlus(ETA, 0.02, 2), 6, 3, 2)

@@ -1,7 +1,10 @@
 """The code of the documentation runs, its commands can be parsed, and its links lead to files."""
 
 import ast
+import contextlib
 import importlib
+import io
+import itertools
 import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -20,30 +23,49 @@ from toyicl.studies import departures
 
 @pytest.fixture
 def in_folder(tmp_path, monkeypatch):
-    """An empty working folder, from which modules can be imported."""
+    """An empty working folder, from which modules can be imported, and the precision of a reader."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     x64 = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", False)
     yield tmp_path
     jax.config.update("jax_enable_x64", x64)
 
 
 def with_code():
-    """Pages with Python, except for the tutorial, run as a notebook, and the README, a doctest."""
-    others = [page for page in PAGES if page not in (TUTORIAL, README)]
+    """Pages with Python, except for the tutorial, run as a notebook, and the README, a doctest.
+
+    The example of the landing page is that of the README.
+    """
+    others = [page for page in PAGES if page not in (TUTORIAL, README, DOCS / "index.md")]
     return [page for page in others if any(block[0] == "python" for block in blocks(page))]
+
+
+def expected_outputs(page):
+    """What each block of Python is shown to print, by its line; empty where no output follows."""
+    found = [*blocks(page), ("", None, "", 0)]
+    return {
+        line: after[2].rstrip() if after[1] == pages.OUTPUT else ""
+        for (_, _, _, line), after in itertools.pairwise(found)
+    }
 
 
 @pytest.mark.parametrize("page", with_code(), ids=lambda page: page.stem)
 def test_the_code_of_a_page_runs(page, in_folder):
-    """In order, in one namespace, with the commands that run a file of the page."""
+    """In order, in one namespace, with the commands that run a file of the page.
+
+    What a block prints is shown in the block after it, to the letter.
+    """
     namespace = {"__name__": "page"}
+    shown = expected_outputs(page)
     for language, title, code, line in blocks(page):
-        if title:
+        if title and title != pages.OUTPUT:
             pages.write_file(title, code)
         elif language == "python":
             tree = ast.increment_lineno(ast.parse(code, str(page)), line)
-            exec(compile(tree, str(page), "exec"), namespace)
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                exec(compile(tree, str(page), "exec"), namespace)
+            assert printed.getvalue().rstrip() == shown[line], f"{page}, line {line}"
         elif language == "sh":
             for command in code.splitlines():
                 words = pages.arguments("toyicl", command) or []
@@ -101,7 +123,7 @@ def check_names(command):
 def test_the_commands_of_a_page_exist(page, parse, in_folder):
     targets = re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(), re.M)
     for _, title, code, _ in blocks(page):
-        if title:
+        if title and title != pages.OUTPUT:
             pages.write_file(title, code)
     for name in re.findall(r"toyicl run (\w+\.py)", page.read_text()):
         if not Path(name).exists():  # stands for a file of the reader
@@ -126,9 +148,10 @@ def links(page):
 def test_links_lead_to_files_of_the_repository(page):
     for link in links(page):
         path, _, anchor = link.partition("#")
-        assert (page.parent / path).exists(), link
+        target = page.parent / path if path else page
+        assert target.exists(), link
         if anchor.startswith("toyicl."):
-            check_anchor(page.parent / path, anchor)
+            check_anchor(target, anchor)
 
 
 def check_anchor(page, anchor):
@@ -164,3 +187,9 @@ def test_every_figure_of_the_paper_has_its_command_in_the_paper_in_code():
         if listing.group == "von_oswald_2022":
             names = (listing.name, listing.alias)
             assert any(f"`toyicl run {name}`" in page for name in names), listing.name
+
+
+def test_the_page_on_factors_has_all_of_them():
+    page = (DOCS / "choosing_factors.md").read_text()
+    rows = "".join(line.split("|")[2] for line in page.splitlines() if line.startswith("| "))
+    assert set(re.findall(r"`([\w.]+)`", rows)) == set(departures.FACTORS)

@@ -11,6 +11,8 @@ DOCS = ROOT / "docs"
 TUTORIAL, README = DOCS / "tutorial.md", ROOT / "README.md"
 PAGES = [*sorted(DOCS.rglob("*.md")), README, ROOT / "CONTRIBUTING.md"]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+OUTPUT = "Output"
+"""Title of a block with what the block before it prints."""
 BLOCK = re.compile(r"^```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.M | re.S)
 
 

@@ -4,7 +4,7 @@ Every candidate is compared with the model on the same held-out episodes, by its
 sensitivities. A bootstrap over episodes shows which differences exceed sampling error.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -152,7 +152,7 @@ def tuned(
     require_positive("learning_rate", learning_rate)
     require_no_state(candidate, "candidate")
     require_no_state(model, "model")
-    targets = jax.jit(predict)(model, episodes)
+    targets = _compiled(predict, model, episodes)
     structure, parameters, *rest = nnx.split(candidate, nnx.Param, ...)
     found = _search(structure, parameters, rest, targets, episodes, steps, learning_rate)
     return nnx.merge(structure, found, *rest)
@@ -216,11 +216,21 @@ def _observed(role: str, learner: Learner, episodes: Episode) -> Observation:
     rule = "a learner with its parameters, such as GradientDescent.shared(task)"
     require(not isinstance(learner, type), role, rule, learner)
     require_no_state(learner, role)
-    found = jax.jit(observe)(learner, episodes)
+    found = _compiled(observe, learner, episodes)
     wrong = int(jnp.sum(~jnp.isfinite(found.predictions)))
     rule = f"a learner whose {found.predictions.size} predictions are finite"
     require(wrong == 0, role, rule, f"{type(learner).__name__} with {wrong} that are not")
     return found
+
+
+def _compiled(measure: Callable[..., Any], learner: Learner, episodes: Episode) -> Any:
+    """`measure(learner, episodes)` as a compiled program.
+
+    A learner that is a plain function is not an array, and cannot be an argument of the program.
+    """
+    if jax.tree_util.all_leaves([learner]):
+        return jax.jit(partial(measure, learner))(episodes)
+    return jax.jit(measure)(learner, episodes)
 
 
 def _sums(own: Observation, other: Observation) -> np.ndarray:
