@@ -1,5 +1,6 @@
 """The command line: what it prints, writes and returns, from here or from a process of its own."""
 
+import importlib
 import importlib.metadata
 import json
 import shutil
@@ -11,9 +12,10 @@ import pytest
 import xarray as xr
 from programs import SMALL, SOFTMAX, here, toyicl
 
-from toyicl.cli import training
+from toyicl.cli import job, training
 from toyicl.demo import build
-from toyicl.harness import runner
+from toyicl.harness import experiment, runner
+from toyicl.language import extra
 from toyicl.studies.departures import FACTORS
 
 TINY = [
@@ -298,6 +300,38 @@ def test_circuits_refuses_what_is_no_model_in_one_line(words, message):
     assert answer.returncode == 2
     assert message in answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def without_extra(monkeypatch):
+    """The packages of the extra `lm` cannot be imported, whether or not they are installed."""
+    import_module = importlib.import_module
+
+    def missing(name, package=None):
+        if name in extra.PACKAGES:
+            raise ImportError(name)
+        return import_module(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+
+
+@pytest.mark.usefixtures("without_extra")
+def test_an_experiment_whose_extra_is_not_installed_is_refused_at_once_in_one_line(tmp_path):
+    answer = here("run", "pretrained_model", "--out", tmp_path)
+    assert answer.returncode == 2
+    (line,) = answer.stderr.strip().splitlines()
+    assert "need the package gguf: pip install 'toyicl[lm]'" in line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("without_extra")
+def test_all_experiments_are_those_whose_extras_are_installed(capsys):
+    listings = [experiment.find(name) for name in ("prop1", "pretrained_model")]
+    loaded = [experiment.load(listing) for listing in listings]
+    grids = [runner.Grid(one.quick, {}, [one.quick]) for one in loaded]
+    members = [job.Member(*each, Path()) for each in zip(listings, loaded, grids, strict=True)]
+    assert job.with_prerequisites(members) == members[:1]
+    assert "pretrained_model is left out: language models need" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

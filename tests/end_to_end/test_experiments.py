@@ -97,6 +97,8 @@ OPTIONS = {
     "growing_context": f"{SHORT} {FEW} --settings.sizes 10 640",
     "recurrent_learners": f"{SHORT} {FEW} {short('long-training')} --settings.sizes 3"
     " --settings.deep.depth=2",
+    "pretrained_model": "--settings.tasks=3 --settings.queries=4 --settings.demonstrations=4"
+    " --settings.counts 2 --settings.rates 0.01 --settings.draws=2",
     "prop1_equivalence": "",
     "prop2_features": "--settings.episodes=5",
     "prop3_copying": "",
@@ -141,6 +143,11 @@ def test_trainings_are_declared_for_full_and_quick_settings(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs_and_is_redrawn_from_its_results(tmp_path, name):
+    one = experiment.load(experiment.find(name))
+    try:
+        one.prerequisites(one.quick)
+    except BadInput as error:
+        pytest.skip(str(error))
     answer = toyicl(
         "run", name, "--quick", "--seeds=2", "--out", tmp_path, *OPTIONS[name].split(), timeout=500
     )
@@ -185,6 +192,10 @@ def test_it_runs_and_is_redrawn_from_its_results(tmp_path, name):
             for name in ("fig03_two_layers", "fig07_ten_layers", "fig08_twelve_blocks")
         ),
         ("false_labels", {"fractions": (0.0,)}, "fractions must be two or more, of which"),
+        ("pretrained_model", {"fractions": (0.5,)}, "fractions must be one or more above 0, of"),
+        ("pretrained_model", {"counts": (24,)}, r"counts must be below demonstrations \(24\)"),
+        ("pretrained_model", {"rates": (0.1, 0.01)}, "rates must be"),
+        ("pretrained_model", {"factors": ()}, "factors must be"),
     ],
 )
 def test_settings_out_of_bounds_are_refused_at_construction(name, bad, message):

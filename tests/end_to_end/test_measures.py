@@ -2,7 +2,7 @@
 
 The settings are quick ones with small tasks and few episodes, histories repeat the initial models at
 every snapshot, and two of the five methods of finetuning are compared, so that nothing but `measure`
-takes time. Values are not judged.
+takes time. Values are not judged. The pretrained model is a tiny one with random weights.
 """
 
 from dataclasses import fields, is_dataclass, replace
@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from tiny_language import load_tiny
 
 from toyicl.algorithms import token_descent
 from toyicl.harness import experiment
 from toyicl.harness.results import load_results
 from toyicl.models.causal import CausalArchitecture
 from toyicl.models.transformer import Architecture
-from toyicl.studies import departure_sweep, update_comparison
+from toyicl.studies import departure_sweep, language_model, update_comparison
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory import correlated_descent
 from toyicl.training.loop import History
@@ -66,6 +67,13 @@ CHANGES = {
     "noisy_labels": {"replaced": (0, 2)},
     "pool_prior": {"counts": (2, 5), "points": 1},
     "prop1_equivalence": {"depth": 3},
+    "pretrained_model": {
+        "demonstrations": 4,
+        "counts": (2,),
+        "rate_tasks": 1,
+        "rates": (0.1,),
+        "draws": 2,
+    },
     "prop2_features": {"depth": 2, "width": 5},
     "recurrent_learners": {"sizes": (2, 3)},
     "regression_finetuning": {"rates": (0.1,)},
@@ -131,6 +139,7 @@ def less_to_compile():
         patch.setattr(departure_sweep, "TUNING_EPISODES", 100)
         patch.setattr(token_descent, "SEARCH_EPISODES", 100)
         patch.setattr(correlated_descent, "CONTEXTS", 200)
+        patch.setattr(language_model, "load", load_tiny)
         yield
     methods.clear()
     methods.update(every)

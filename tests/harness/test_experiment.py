@@ -70,6 +70,7 @@ def test_an_experiment_is_found_by_its_alias_and_by_its_name():
         ),
         (COMPLETE.replace("def draw(results): pass", "draw = None"), "draw must be a function"),
         (COMPLETE.replace("CLAIMS = ()", "CLAIMS = ('A',)"), "CLAIMS must be a tuple of Claim"),
+        (COMPLETE + "prerequisites = ('lm',)\n", r"prerequisites must be a function \(settings\)"),
     ],
 )
 def test_an_incomplete_experiment_file_is_refused(tmp_path, text, message):

@@ -1,34 +1,16 @@
 """In-context answers and finetuning of a decoder, with a small model and a tokenizer of words."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_language import Words, tiny_model
 
 from toyicl.core.errors import BadInput
 from toyicl.language import answers
-from toyicl.language.decoder import DecoderArchitecture
+from toyicl.language.decoder import Decoder
 from toyicl.language.prompts import BLAME, PRAISE, draw_prompts, usable_words
 from toyicl.studies import language_model
-
-VOCABULARY = 256
-
-
-class Words:
-    """A tokenizer with a token for each word or sign, numbered in the order of their first use."""
-
-    def __init__(self):
-        self.numbers = {}
-
-    def encode(self, text):
-        parts = re.findall(r" ?\w+|[^\w]", text)
-        return [self.numbers.setdefault(part.strip(" "), len(self.numbers)) for part in parts]
-
-    def decode(self, tokens):
-        names = {number: part for part, number in self.numbers.items()}
-        return " ".join(names[int(token)] for token in tokens)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +20,7 @@ def prompts():
 
 @pytest.fixture(scope="module")
 def model():
-    sizes = {"layers": 2, "width": 16, "heads": 4, "key_value_heads": 2, "key_size": 4}
-    return DecoderArchitecture(mlp_size=16, vocabulary=VOCABULARY, **sizes)(jax.random.key(0))
+    return tiny_model()
 
 
 def test_demonstrations_and_queries_have_different_words_and_half_are_praise():
@@ -90,9 +71,17 @@ def test_false_labels_exchange_the_labels_of_demonstrations_alone(prompts):
     )
 
 
+def test_a_fraction_of_the_labels_is_false_in_every_task(prompts):
+    changed = prompts.with_false_labels(0.5).demonstrations != prompts.demonstrations
+    np.testing.assert_array_equal(np.asarray(changed).sum(axis=(1, 2)), 2)
+    assert not (prompts.with_false_labels(0.0).demonstrations != prompts.demonstrations).any()
+    with pytest.raises(BadInput, match="fraction must be"):
+        prompts.with_false_labels(1.5)
+
+
 @pytest.mark.parametrize("which", list(language_model.PARAMETERS))
 def test_finetuning_lowers_the_loss_and_changes_the_chosen_weights_alone(model, prompts, which):
-    tuned = language_model.tuned(model, prompts, 0, 0.05, which=which)
+    (tuned,) = language_model.tuned(model, prompts, [0], 0.05, which=which)
     losses = [language_model.demonstration_loss(each, prompts, 0) for each in (model, tuned)]
     assert losses[1] < losses[0]
     names = {"keys and values": {"key", "value"}, "MLPs": {"gate", "up", "down"}}[which]
@@ -101,8 +90,76 @@ def test_finetuning_lowers_the_loss_and_changes_the_chosen_weights_alone(model, 
         assert same == (name not in names), name
 
 
+def test_tasks_that_are_finetuned_together_are_finetuned_as_each_alone(model, prompts):
+    """And as by a loop of gradient steps on one example after another."""
+    together = language_model.tuned(model, prompts, [0, 1], 0.05, which="keys and values")
+    names, begin = ("key", "value"), prompts.beginning
+    for task, found in enumerate(together):
+        weights = {name: getattr(model, name)[...] for name in model.architecture.shapes()}
+
+        def loss(chosen, tokens, weights=weights):
+            return answers.example_loss(
+                Decoder(model.architecture, weights | chosen), tokens, begin
+            )
+
+        for tokens in prompts.demonstrations[task]:
+            chosen = {name: weights[name] for name in names}
+            by = jax.grad(loss)(chosen, tokens)
+            weights |= {name: chosen[name] - 0.05 * by[name] for name in names}
+        for name in names:
+            np.testing.assert_allclose(getattr(found, name)[...], weights[name], rtol=1e-9)
+
+
+def test_the_best_of_several_random_updates_has_the_lowest_loss(model, prompts):
+    (tuned,) = language_model.tuned(model, prompts, [0], 0.05, which="keys and values")
+    key, kept = jax.random.key(2), {"which": "keys and values"}
+    best = language_model.best_random_update(key, model, tuned, prompts, 0, count=6, **kept)
+    losses = [
+        language_model.demonstration_loss(
+            language_model.randomly_updated(one, model, tuned, **kept), prompts, 0
+        )
+        for one in jax.random.split(key, 6)
+    ]
+    assert len(set(map(float, losses))) == 6
+    assert float(language_model.demonstration_loss(best, prompts, 0)) == min(map(float, losses))
+
+
+def test_the_order_of_demonstrations_is_compared_with_loops(model, prompts):
+    from scipy.stats import kendalltau
+
+    way = language_model.answered(model, prompts, 0, context=True)
+    found = language_model.order_of_demonstrations(model, prompts, 0, way.queries, way.shown)
+    shown = prompts.demonstrations[0]
+    size, count = shown.shape[1], len(shown)
+    examples = [model.read(tokens[:-2])[0].last().queries for tokens in shown]
+    for layer in range(model.architecture.layers):
+        ranks = []
+        for query in range(prompts.queries.shape[1]):
+            whole = jnp.concatenate([shown.reshape(-1), prompts.queries[0, query]])
+            scores = model.read(whole)[0].last().scores[layer]
+            weights = np.asarray(jax.nn.softmax(scores, axis=-1)).sum(axis=0)
+            own = [weights[i * size : (i + 1) * size].sum() for i in range(count)]
+            products = [float(jnp.sum(e[layer] * way.queries[query, layer])) for e in examples]
+            ranks.append(kendalltau(own, products).statistic)
+        assert found[layer] == pytest.approx(np.mean(ranks))
+
+
+def test_noise_is_not_similar_and_updates_that_change_nothing_are_counted():
+    generator = np.random.default_rng(0)
+    before, change = generator.normal(size=(2, 2, 60, 3, 64))
+    after = before + change
+    found = language_model.noise_similarities(jax.random.key(0), before, after)
+    for kind in range(3):
+        assert abs(found["Gaussian noise"][kind].mean()) < 0.02
+    moved = after.copy()
+    moved[0, :5, 1] = before[0, :5, 1]
+    np.testing.assert_array_equal(language_model.unmoved(before, moved), [0, 5, 0])
+    assert np.isfinite(language_model.similarity_of(before, after, moved)).all()
+    np.testing.assert_allclose(language_model.norm_ratio(before, after, before + 2 * change), 2.0)
+
+
 def test_a_random_update_has_the_norm_of_the_other(model, prompts):
-    tuned = language_model.tuned(model, prompts, 0, 0.05, which="keys and values")
+    (tuned,) = language_model.tuned(model, prompts, [0], 0.05, which="keys and values")
     random = language_model.randomly_updated(
         jax.random.key(1), model, tuned, which="keys and values"
     )

@@ -37,6 +37,25 @@ def require_own_folders(members: Sequence[Member]) -> None:
             )
 
 
+def require_prerequisites(member: Member) -> None:
+    """Raises BadInput if something is not installed that one of the points of an experiment needs."""
+    for settings in member.grid.points:
+        member.experiment.prerequisites(settings)
+
+
+def with_prerequisites(members: Sequence[Member]) -> list[Member]:
+    """The experiments that do not lack anything that has to be installed; the others are reported."""
+    kept = []
+    for member in members:
+        try:
+            require_prerequisites(member)
+        except BadInput as error:
+            report_note(f"{member.experiment.name} is left out: {error}")
+        else:
+            kept.append(member)
+    return kept
+
+
 def require_free_names(members: Sequence[Member], *, read: bool) -> None:
     """Raises BadInput if a swept setting is named like a variable that the results are known to have.
 

@@ -51,8 +51,9 @@ def run(
     """Run experiments; 1 if a training diverged.
 
     Of several experiments, those whose results are finished are left out, and one that cannot be run
-    does not keep the others from it; see `job.run_each`. `known` is the experiment if there is a single
-    one, loaded, so that its file is executed once.
+    does not keep the others from it; see `job.run_each`. Of `all`, those are left out that need
+    something which is not installed. `known` is the experiment if there is a single one, loaded, so
+    that its file is executed once.
     """
     seeds = _checked_seeds(command)
     prepare_devices()
@@ -63,6 +64,8 @@ def run(
         job.Member(listing, one, grid, experiment.place(command.out, listing))
         for listing, one, grid in zip(chosen, loaded, grids, strict=True)
     ]
+    if "all" in command.experiments:
+        members = job.with_prerequisites(members)
     job.require_own_folders(members)
     # Of a cluster, process 0 alone may see the files.
     job.require_free_names(members, read=not command.distributed)
@@ -88,6 +91,7 @@ def _run_one(
     from toyicl.harness import runner
     from toyicl.training.placement import AcrossBatch, AcrossRuns
 
+    job.require_prerequisites(member)
     former = saved.former_place(command.out, member.listing)
     if former is not None:
         report_note(f"{former} holds a run of an earlier version, which is left as it is")

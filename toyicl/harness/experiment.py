@@ -7,7 +7,9 @@ An experiment file defines
 - `trainings(settings) -> dict[str, Job]`, what is trained, by name; absent if nothing is trained;
 - `measure(settings, histories) -> Dataset`, where `histories` has the history of each training by name;
 - `draw(results) -> Figure`;
-- `CLAIMS`, a tuple of `Claim` and `Finding`.
+- `CLAIMS`, a tuple of `Claim` and `Finding`;
+- `prerequisites(settings) -> None`, which raises BadInput if something that the experiment needs is not
+  installed; absent if nothing has to be.
 
 The first line of its docstring is its claim; a line "Cost: ..." gives the cost, and an optional line
 "Alias: ..." a second name. The files are in the folder `experiments`, or given by path.
@@ -44,11 +46,16 @@ GROUPS = (
     "weight_changes",
     "rank_one",
     "recurrent",
+    "language_model",
     "teaching",
 )
 """Folders of the experiments, in the order in which they are listed."""
 RESULTS, CHECKPOINT = "results.nc", "checkpoint"
 """Names of a run's results, and of the folder of its checkpoint, in the run's folder."""
+
+
+def _no_prerequisites(settings: Any) -> None:
+    """Of an experiment that needs no optional package."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +72,8 @@ class Experiment:
     measure: "Callable[[Any, Histories], xr.Dataset]"
     draw: "Callable[[xr.Dataset], Figure]"
     claims: Sequence[Statement]
+    prerequisites: "Callable[[Any], None]" = _no_prerequisites
+    """Raises BadInput if something is not installed that the experiment needs at given settings."""
     digest: str
     """Digest of the file."""
 
@@ -199,6 +208,7 @@ def load(listing: Listing) -> Experiment:
         measure=module.measure,
         draw=module.draw,
         claims=module.CLAIMS,
+        prerequisites=getattr(module, "prerequisites", _no_prerequisites),
         digest=hashlib.sha256(listing.path.read_bytes()).hexdigest()[:16],
     )
 
@@ -221,6 +231,9 @@ def _wrong_kinds(module: ModuleType) -> list[str]:
         "QUICK must be of the class of FULL": isinstance(module.QUICK, type(full)),
         "trainings must be a function (settings)": callable(
             getattr(module, "trainings", _no_trainings)
+        ),
+        "prerequisites must be a function (settings)": callable(
+            getattr(module, "prerequisites", _no_prerequisites)
         ),
         "measure must be a function (settings, histories)": callable(module.measure),
         "draw must be a function (results)": callable(module.draw),

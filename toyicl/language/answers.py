@@ -23,11 +23,33 @@ def in_context(model: Decoder, prompts: PromptSet, task: int | jax.Array) -> Rea
     return jax.vmap(lambda tokens: model.read(tokens, past)[0].last())(prompts.queries[task])
 
 
-def right(model: Decoder, reading: Reading, prompts: PromptSet, task: int | jax.Array) -> jax.Array:
+def label_logits(model: Decoder, reading: Reading, prompts: PromptSet) -> jax.Array:
+    """Logits of the two labels after each query, (queries, 2)."""
+    return model.logits(reading.hidden)[:, prompts.answers]
+
+
+def right(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Whether the right label has the larger logit of the two, (queries,)."""
-    logits = model.logits(reading.hidden)[:, prompts.answers]
     finite = jnp.all(jnp.isfinite(logits), axis=-1)
-    return finite & (jnp.argmax(logits, axis=-1) == prompts.labels[task])
+    return finite & (jnp.argmax(logits, axis=-1) == labels)
+
+
+def attention_to_demonstrations(reading: Reading, prompts: PromptSet) -> jax.Array:
+    """Attention of the last token to the tokens of each demonstration, (queries, layer, N).
+
+    Summed over heads; `reading` is that of `in_context`.
+    """
+    start, (count, size) = len(prompts.beginning), prompts.demonstrations.shape[1:]
+    weights = jnp.sum(jax.nn.softmax(reading.scores, axis=-1), axis=-2)
+    own = weights[..., start : start + count * size]
+    return jnp.sum(own.reshape(*own.shape[:-1], count, size), axis=-1)
+
+
+def example_queries(model: Decoder, prompts: PromptSet, task: int | jax.Array) -> jax.Array:
+    """Query vectors of the last token before the label of each demonstration alone, (N, L, H, k)."""
+    _, past = model.read(prompts.beginning)
+    shown = prompts.demonstrations[task][:, :-2]
+    return jax.vmap(lambda tokens: model.read(tokens, past)[0].last().queries)(shown)
 
 
 def example_loss(model: Decoder, tokens: jax.Array, beginning: jax.Array) -> jax.Array:

