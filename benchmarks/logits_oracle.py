@@ -25,7 +25,7 @@ PROMPTS = (
     "Review: the film was dull.\nLabel:",
     "To be, or not to be, that is the",
     "In 1969 the first human walked on the",
-    "<|im_start|>user\nWhat is gravity?<|im_end|>\n<|im_start|>assistant\n",
+    "Die Größe ist 3.50 m, nicht 4",
 )
 SAMPLED = 300
 """Number of tokens, drawn at random, whose logits are recorded."""

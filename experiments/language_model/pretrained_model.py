@@ -48,10 +48,9 @@ FULL = LanguageStudy()
 QUICK = replace(
     FULL,
     tasks=3,
-    counts=(8,),
     rate_tasks=1,
     rates=(0.003, 0.01),
-    draws=8,
+    draws=4,
     fractions=(1.0,),
     factors=(1.0,),
 )

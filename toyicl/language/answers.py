@@ -9,8 +9,7 @@ from toyicl.language.prompts import PromptSet
 
 def zero_shot(model: Decoder, prompts: PromptSet, task: int | jax.Array) -> Reading:
     """Activations at the last token of each query alone; leaves (queries, ...)."""
-    _, past = model.read(prompts.beginning)
-    return jax.vmap(lambda tokens: model.read(tokens, past)[0].last())(prompts.queries[task])
+    return _at_ends(model, prompts, prompts.beginning, prompts.queries[task])
 
 
 def in_context(model: Decoder, prompts: PromptSet, task: int | jax.Array) -> Reading:
@@ -19,8 +18,19 @@ def in_context(model: Decoder, prompts: PromptSet, task: int | jax.Array) -> Rea
     The demonstrations are read once.
     """
     shown = prompts.demonstrations[task].reshape(-1)
-    _, past = model.read(jnp.concatenate([prompts.beginning, shown]))
-    return jax.vmap(lambda tokens: model.read(tokens, past)[0].last())(prompts.queries[task])
+    return _at_ends(
+        model, prompts, jnp.concatenate([prompts.beginning, shown]), prompts.queries[task]
+    )
+
+
+def _at_ends(model: Decoder, prompts: PromptSet, before: jax.Array, texts: jax.Array) -> Reading:
+    """Activations at the last token of texts (count, T) after other tokens; leaves (count, ...).
+
+    What comes before, and the tokens that all texts begin with, are read once.
+    """
+    _, past = model.read(jnp.concatenate([before, prompts.opening]))
+    rest = texts[:, len(prompts.opening) :]
+    return jax.vmap(lambda tokens: model.read(tokens, past)[0].last())(rest)
 
 
 def label_logits(model: Decoder, reading: Reading, prompts: PromptSet) -> jax.Array:
@@ -45,11 +55,17 @@ def attention_to_demonstrations(reading: Reading, prompts: PromptSet) -> jax.Arr
     return jnp.sum(own.reshape(*own.shape[:-1], count, size), axis=-1)
 
 
-def example_queries(model: Decoder, prompts: PromptSet, task: int | jax.Array) -> jax.Array:
-    """Query vectors of the last token before the label of each demonstration alone, (N, L, H, k)."""
-    _, past = model.read(prompts.beginning)
-    shown = prompts.demonstrations[task][:, :-2]
-    return jax.vmap(lambda tokens: model.read(tokens, past)[0].last().queries)(shown)
+def examples(model: Decoder, prompts: PromptSet, task: int | jax.Array) -> Reading:
+    """Activations at the last token before the label of each demonstration alone; leaves (N, ...)."""
+    return _at_ends(model, prompts, prompts.beginning, prompts.demonstrations[task][:, :-2])
+
+
+def mean_loss(model: Decoder, prompts: PromptSet, task: int | jax.Array) -> jax.Array:
+    """Mean cross-entropy of the labels of a task's demonstrations, each on its own."""
+    logits = model.logits(examples(model, prompts, task).hidden)
+    labels = prompts.demonstrations[task][:, -2]
+    chosen = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - chosen)
 
 
 def example_loss(model: Decoder, tokens: jax.Array, beginning: jax.Array) -> jax.Array:

@@ -55,6 +55,8 @@ class PromptSet(NamedTuple):
     """The tokens of the two labels, (2,)."""
     beginning: jnp.ndarray
     """The tokens with which every text begins, possibly none."""
+    opening: jnp.ndarray
+    """The tokens that all demonstrations and queries begin with, possibly none."""
 
     def with_false_labels(self, fraction: float = 1.0, seed: int = 0) -> "PromptSet":
         """The same demonstrations, with the other label in a random fraction of them in each task.
@@ -142,7 +144,8 @@ def draw_prompts(
         asked.append([_query(tokenizer, str(word)) for word, _ in rest])
         right.append([int(label) for _, label in rest])
     answers = [tokenizer.encode(label)[0] for label in LABELS]
-    parts = [
-        jnp.asarray(np.array(part, np.int32)) for part in (shown, asked, right, answers, beginning)
-    ]
-    return PromptSet(*parts)
+    texts = np.concatenate([np.array(shown)[..., :-2], np.array(asked)], axis=1)
+    different = np.any(texts != texts[0, 0], axis=(0, 1))
+    opening = texts[0, 0, : int(np.argmax(different))]
+    parts = (shown, asked, right, answers, beginning, opening)
+    return PromptSet(*(jnp.asarray(np.array(part, np.int32)) for part in parts))

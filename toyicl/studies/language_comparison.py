@@ -62,13 +62,13 @@ class LanguageStudy:
     """Demonstrations of each task."""
     queries: int = 26
     """Queries of each task."""
-    counts: tuple[int, ...] = (4, 8, 16)
+    counts: tuple[int, ...] = (8,)
     """Smaller numbers of demonstrations at which accuracy in context is measured."""
-    rate_tasks: int = 3
+    rate_tasks: int = 2
     """Number of other tasks, on whose queries the learning rates are chosen."""
-    rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
+    rates: tuple[float, ...] = (0.003, 0.01, 0.03)
     """Learning rates of finetuning, of which the one with the highest accuracy is chosen."""
-    draws: int = 32
+    draws: int = 16
     """Number of random updates of which the best is taken."""
     fractions: tuple[float, ...] = (0.5, 1.0)
     """Fractions of the demonstrations whose labels are false; the last one is 1."""

@@ -153,8 +153,7 @@ def _random(key: jax.Array, model: Any, other: Any, *, which: str) -> nnx.State:
 @jax.jit
 def demonstration_loss(model: Decoder, prompts: PromptSet, task: Any) -> jax.Array:
     """Mean cross-entropy of the labels of a task's demonstrations, each on its own."""
-    losses = jax.vmap(answers.example_loss, (None, 0, None))
-    return jnp.mean(losses(model, prompts.demonstrations[task], prompts.beginning))
+    return answers.mean_loss(model, prompts, task)
 
 
 def best_random_update(
@@ -282,6 +281,6 @@ def order_of_demonstrations(
 def _order(
     model: Decoder, prompts: PromptSet, task: Any, queries: jax.Array, shown: jax.Array
 ) -> jax.Array:
-    examples = answers.example_queries(model, prompts, task)
+    examples = answers.examples(model, prompts, task).queries
     products = jnp.einsum("nlhk,qlhk->qln", examples, queries)
     return jnp.nanmean(similarity.kendall(shown, products), axis=0)
