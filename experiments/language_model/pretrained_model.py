@@ -32,6 +32,7 @@ from toyicl.studies.language_comparison import (
     ANOTHER,
     BEST,
     EXCHANGED,
+    LARGE,
     MLPS,
     ORDERS,
     PUBLISHED,
@@ -50,6 +51,7 @@ FULL = LanguageStudy()
 QUICK = replace(
     FULL,
     tasks=3,
+    further_tasks=4,
     rate_tasks=1,
     rates=(0.003, 0.01),
     draws=4,
@@ -139,6 +141,7 @@ def draw(results: xr.Dataset) -> Figure:
     def accuracies(axes: Axes, results: xr.Dataset) -> None:
         drawn = {"zero-shot": results.zero_shot, "in context": results.in_context}
         drawn |= {name: results.accuracy.sel(update=name) for name in UPDATES}
+        drawn["in context, all tasks"] = results.in_context_of_all
         _bars(axes, drawn, xlabel="accuracy", xlim=(0, 1))
 
     def recovery(axes: Axes, results: xr.Dataset) -> None:
@@ -150,7 +153,7 @@ def draw(results: xr.Dataset) -> Figure:
 
     def by_layer(kind: str) -> panels.Panel:
         def draw(axes: Axes, results: xr.Dataset) -> None:
-            shown = (PUBLISHED, EXCHANGED, MLPS, RANDOM, BEST)
+            shown = (PUBLISHED, EXCHANGED, MLPS, LARGE, BEST)
             values = results.similarity.sel(kind=kind)
             drawn = {name: values.sel(update=name) for name in shown}
             drawn["random weights"] = results.untrained_similarity.sel(kind=kind).isel(factor=0)
@@ -230,12 +233,13 @@ def _accuracy(update: str) -> Value:
     return lambda results: results.accuracy.sel(update=update)
 
 
+def _gain_of_all(results: xr.Dataset) -> xr.DataArray:
+    """Accuracy in context minus zero-shot accuracy, on all tasks, (any_task,)."""
+    return results.in_context_of_all - results.zero_shot_of_all
+
+
 def _zero_shot(results: xr.Dataset) -> xr.DataArray:
     return results.zero_shot
-
-
-def _in_context(results: xr.Dataset) -> xr.DataArray:
-    return results.in_context
 
 
 def _recovered(name: str = "recovered") -> Value:
@@ -283,8 +287,8 @@ def _mean(value: Value) -> Value:
 CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
-        "LM-icl": _difference(_in_context, _zero_shot),
-        "LM-icl-gain": _mean(_difference(_in_context, _zero_shot)),
+        "LM-icl": _gain_of_all,
+        "LM-icl-gain": lambda results: _gain_of_all(results).mean(),
         "LM-ft": _difference(_accuracy(PUBLISHED), _zero_shot),
         "LM-3": _recovered(),
         "LM-3-chance": _mean(_difference(_recovered(), _recovered("recovered_by_chance"))),
@@ -292,6 +296,10 @@ CLAIMS = catalogue.read(
         "LM-4-random": _difference(_over_layers(), _over_layers("uniform noise")),
         "LM-4-gaussian": _mean(_over_layers("Gaussian noise")),
         "LM-4-best": _mean(_difference(_over_layers(), _over_layers(BEST))),
+        "LM-4-large": _mean(_difference(_over_layers(), _over_layers(LARGE))),
+        "LM-4-large-centred": _mean(
+            _difference(_over_layers(kind="centred"), _over_layers(LARGE, "centred"))
+        ),
         "LM-4-exchanged": _mean(_difference(_over_layers(), _over_layers(EXCHANGED))),
         "LM-4-another": _mean(_difference(_over_layers(), _over_layers(ANOTHER))),
         "LM-4-centred": _mean(_over_layers(kind="centred")),

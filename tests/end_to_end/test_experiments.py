@@ -98,7 +98,8 @@ OPTIONS = {
     "recurrent_learners": f"{SHORT} {FEW} {short('long-training')} --settings.sizes 3"
     " --settings.deep.depth=2",
     "pretrained_model": "--settings.tasks=3 --settings.queries=4 --settings.demonstrations=4"
-    " --settings.counts 2 --settings.rates 0.01 --settings.draws=2",
+    " --settings.counts 2 --settings.rates 0.01 --settings.draws=2"
+    " --settings.further-tasks=2",
     "prop1_equivalence": "",
     "prop2_features": "--settings.episodes=5",
     "prop3_copying": "",

@@ -71,6 +71,7 @@ CHANGES = {
         "demonstrations": 4,
         "counts": (2,),
         "rate_tasks": 1,
+        "further_tasks": 2,
         "rates": (0.1,),
         "draws": 2,
     },

@@ -31,11 +31,13 @@ from toyicl.studies.language_model import KINDS, NOISES, PARAMETERS, Pretrained,
 
 PUBLISHED, MLPS = PARAMETERS
 """The sets of parameters that are finetuned: W_K and W_V as published, and the MLPs."""
-EXCHANGED, ANOTHER, RANDOM, BEST = "labels exchanged", "another task's", "random", "best random"
-UPDATES = (PUBLISHED, MLPS, EXCHANGED, ANOTHER, RANDOM, BEST)
+EXCHANGED, ANOTHER = "labels exchanged", "another task's"
+RANDOM, BEST, LARGE = "random", "best random", "large random"
+UPDATES = (PUBLISHED, MLPS, EXCHANGED, ANOTHER, RANDOM, BEST, LARGE)
 """Labels of the dimension `update`, with those of the noises. The updates after the second are of W_K
 and W_V: by finetuning with the other label of each demonstration, on the demonstrations of another task
-(whose labels may have another meaning), and random ones with the norm of finetuning."""
+(whose labels may have another meaning), and random ones with the norm of finetuning, or, for the last
+one, with a change of attention outputs of the size of that by finetuning."""
 ORDERS = ("finetuned", "not finetuned", "random update")
 """Labels of the dimension `ranking`: the model whose query vectors rank the demonstrations."""
 SIDES = ("in context", "finetuning", "both")
@@ -64,6 +66,8 @@ class LanguageStudy:
     """Queries of each task."""
     counts: tuple[int, ...] = (8,)
     """Smaller numbers of demonstrations at which accuracy in context is measured."""
+    further_tasks: int = 24
+    """Number of further tasks, on which accuracy is measured zero-shot and in context alone."""
     rate_tasks: int = 2
     """Number of other tasks, on whose queries the learning rates are chosen."""
     rates: tuple[float, ...] = (0.003, 0.01, 0.03)
@@ -77,6 +81,7 @@ class LanguageStudy:
 
     def __post_init__(self) -> None:
         require_size("tasks", self.tasks, least=2)
+        require_size("further_tasks", self.further_tasks)
         require_size("rate_tasks", self.rate_tasks)
         for name in ("demonstrations", "queries"):
             require_size(name, getattr(self, name), least=2)
@@ -132,9 +137,11 @@ def compare(settings: LanguageStudy, found: Pretrained) -> xr.Dataset:
     untrained = _stacked(
         [_untrained(random_weights, with_factors, prompts, task) for task in tasks]
     )
+    further = _further(model, draw(2, tasks=settings.further_tasks))
     layers = model.architecture.layers
     return dataset(
         _accuracies(settings, ways, parts),
+        {name: ("any_task", [*own, *more]) for name, own, more in _all(ways, further)},
         _similarities(ways),
         _maps(ways),
         _recoveries(ways),
@@ -149,6 +156,7 @@ def compare(settings: LanguageStudy, found: Pretrained) -> xr.Dataset:
         update=[*UPDATES, *NOISES],
         kind=list(KINDS),
         task=list(tasks),
+        any_task=list(range(settings.tasks + settings.further_tasks)),
         layer=np.arange(1, layers + 1),
         count=[0, *settings.counts, settings.demonstrations],
         method=list(PARAMETERS),
@@ -208,6 +216,8 @@ def _one_task(
     add(RANDOM, random, "random update")
     best = partial(language_model.best_random_update, which=PUBLISHED, count=settings.draws)
     add(BEST, best(best_key, model, tuned, prompts, task))
+    large = partial(language_model.random_update_of_equal_change, which=PUBLISHED)
+    add(LARGE, large(key, model, tuned, prompts, task))
     (mlps,) = language_model.tuned(model, prompts, [task], mlp_rate, which=MLPS)
     add(MLPS, mlps)
     add(ANOTHER, others[(task + 1) % settings.tasks])
@@ -260,6 +270,22 @@ def _untrained(
         ways[_at_rate(factor)] = answered(models[task], prompts, task, context=False)
     found: Ways = jax.device_get(ways)
     return found
+
+
+def _further(model: Decoder, prompts: PromptSet) -> dict[str, list[float]]:
+    """Accuracy zero-shot and in context on each of further tasks."""
+    found: dict[str, list[float]] = {"zero-shot": [], "in context": []}
+    for task in range(len(prompts.demonstrations)):
+        for name, values in found.items():
+            way = language_model.answered(model, prompts, task, context=name == "in context")
+            values.append(float(np.mean(way.right)))
+    return found
+
+
+def _all(ways: Ways, further: Mapping[str, Sequence[float]]) -> list[tuple[str, Any, Any]]:
+    """Names of the accuracies on all tasks, their values on the tasks, and on the further ones."""
+    names = {"zero-shot": "zero_shot_of_all", "in context": "in_context_of_all"}
+    return [(to, ways[name].right.mean(axis=1), further[name]) for name, to in names.items()]
 
 
 def _accuracies(

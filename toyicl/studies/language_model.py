@@ -29,6 +29,8 @@ PARAMETERS: dict[str, ParameterFilter] = {
 """Sets of parameters to finetune, by the names of `Decoder`; Dai et al. (2022) finetune W_K and W_V."""
 AT_ONCE = {"keys and values": 8, "MLPs": 1}
 """Number of tasks that are finetuned at once, by the parameters: MLPs are most of the model."""
+SEARCHES = 12
+"""Largest number of factors that `random_update_of_equal_change` tries."""
 KINDS = ("normalised", "raw", "centred")
 """Kinds of SimAOU; see `finetuning.similarity`. Changes are centred after normalisation."""
 NOISES = ("Gaussian noise", "uniform noise")
@@ -142,6 +144,34 @@ def _tuned(model: Any, prompts: PromptSet, tasks: jax.Array, rate: Any, *, which
 def randomly_updated(key: jax.Array, model: Decoder, other: Decoder, *, which: str) -> Decoder:
     """The model after a random update with the norm of that to `other` in each array."""
     return _with_weights(model, _random(key, model, other, which=which), which)
+
+
+def random_update_of_equal_change(
+    key: jax.Array, model: Decoder, other: Decoder, prompts: PromptSet, task: int, *, which: str
+) -> Decoder:
+    """The model after a random update that changes attention outputs as much as that to `other`.
+
+    Each array has the direction of `randomly_updated`, and all have one factor, with which the norms of
+    the changes at a task's queries are equal, up to 5%, in the mean over queries and layers. After
+    `SEARCHES` factors the last one is taken.
+    """
+    start = answered(model, prompts, task, context=False).attended
+
+    def size(updated: Decoder) -> float:
+        after = answered(updated, prompts, task, context=False).attended
+        return float(jnp.mean(jnp.linalg.norm(after - start, axis=-1)))
+
+    target, factor = size(other), 1.0
+    first = parts(model, PARAMETERS[which]).chosen  # type: ignore[arg-type]
+    direction = jax.tree.map(jnp.subtract, _random(key, model, other, which=which), first)
+    for _ in range(SEARCHES):
+        weights = jax.tree.map(lambda own, by, f=factor: own + f * by, first, direction)
+        found = _with_weights(model, weights, which)
+        ratio = size(found) / target
+        if abs(ratio - 1) < 0.05 or not np.isfinite(ratio):
+            break
+        factor *= ratio**-0.8  # less than in proportion, since the response is not linear
+    return found
 
 
 @partial(jax.jit, static_argnames="which")
