@@ -284,8 +284,8 @@ def _ratio_of_pool_errors(results: xr.Dataset) -> xr.DataArray:
 
 
 def _fall(results: xr.Dataset) -> xr.DataArray:
-    """Difference of errors of trained layers on the smallest pool minus that on the largest."""
-    gap = results.trained_gap
+    """Difference of errors of fitted layers on the smallest pool minus that on the largest."""
+    gap = _first_dim(results)
     return gap.isel(kappa=0) - gap.isel(kappa=-1)
 
 
