@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
+import xarray as xr
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
 
@@ -33,7 +33,7 @@ TITLES = {
     "departures": "Departures from linearity, and candidate algorithms",
     "dai_2022": "Dai et al. (2022), Deutch et al. (2024) and an unfinished report",
     "softmax_context": "Softmax attention in large contexts",
-    "task_diversity": "Task diversity: Raventos et al. (2023)",
+    "task_diversity": "Task diversity: Lu et al. (2025), Raventos et al. (2023)",
     "prior_mean": "Weights with a mean: Xie et al. (2025)",
     "weight_changes": "Changes of the weights by demonstrations",
     "rank_one": "Rank-one updates: Dherin et al. (2025)",
@@ -95,8 +95,9 @@ def entries(figures: Path = ROOT / "figures") -> list[Entry]:
         folder = experiment.place(figures, listing)
         if listing.name not in by_name or not (folder / "results.nc").is_file():
             continue
-        with h5py.File(folder / "results.nc") as file:
-            attributes = {name: _text(value) for name, value in file.attrs.items()}
+        with xr.open_dataset(folder / "results.nc", engine="h5netcdf") as results:
+            attributes = {str(name): _text(value) for name, value in results.attrs.items()}
+            attributes["seeds"] = report.seeds_of(results)
         ids = {record["id"] for record in by_name[listing.name]["records"]}
         rows = [row for names, row in parts if names & ids]
         found.append(Entry(listing, folder, attributes, by_name[listing.name], rows))
@@ -221,14 +222,13 @@ def _facts(entry: Entry) -> list[list[str]]:
     cut = attributes.get("cut", "")
     measured = json.loads(attributes.get("seconds", "{}")).values()
     seconds = 0 if None in measured else sum(measured)
-    seeds = json.loads(attributes.get("seeds", "[]"))
     trained = attributes.get("trainings", "")
     rows = {
         "Command": f"`{attributes['command']}`",
         "Short name": f"`{listing.alias}`" if listing.alias else "",
         "Cost": listing.cost,
         "Time of this run": f"{seconds:,.0f} seconds of training and measuring" if seconds else "",
-        "Seeds": ", ".join(map(str, seeds)) if trained else "",
+        "Seeds": attributes["seeds"] if trained else "",
         "Trainings": trained,
         "Reduced": cut,
         "Revision": f"{attributes['revision'][:10]}, {attributes['device']}, "

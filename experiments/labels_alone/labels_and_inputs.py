@@ -8,8 +8,8 @@ the loss. Initial weights have a hundred times the variance of the released code
 rest on plateaus for long.
 
 Expected: without the worst thousandth of the episodes the loss of K = 2 (5) layers on labels is .98
-times that of the best steps of gradient descent, .139 (.077), as is that of label descent; two layers
-on whole tokens reach .090, and five are shown by `fig03_five_layers`.
+times that of the best steps of gradient descent, .139 (.077), as is a local optimum of label
+descent; two layers on whole tokens reach .090, and five are shown by `fig03_five_layers`.
 Alias: labels_only
 Cost: 12 minutes on one core; quick: a minute.
 """

@@ -6,9 +6,9 @@ inputs. The published losses are logarithms of the mean squared error. They fit 
 D = diag(1, 1, 1/2, 1/4, 1), by which inputs are multiplied in the released code, one step size for all
 steps, and 20 points. The released baselines drop the last of the points.
 
-Expected: logarithms .810, .496, .327 and .188 of K plain steps, .143, -.695, -1.315 and -1.812 of
+Expected: logarithms .811, .498, .331 and .195 of K plain steps, .143, -.695, -1.315 and -1.812 of
 preconditioned ones, and -1.018, -2.013 and -2.901 of those with a step size each; trained layers
-are at the latter or below, apart from a few seeds of three and four layers on a plateau.
+are at the latter or below, apart from seeds on a plateau, three of five with three layers.
 Alias: ahn
 Cost: eight minutes on one core; quick: a minute.
 """
@@ -60,7 +60,7 @@ LINES = {
     "gd per step": ("GD", figures.MODEL, "-"),
     "pgd": ("preconditioned, one step size", figures.REFERENCE, ":"),
     "pgd per step": ("preconditioned", figures.REFERENCE, "--"),
-    LABELS: ("with labels in scores", figures.THIRD, "-."),
+    LABELS: ("labels in scores, local optimum", figures.THIRD, "-."),
 }
 """Label, colour and line style of each reference."""
 
@@ -162,7 +162,7 @@ def _in_other_coordinates(
 
 
 def references(settings: Settings, depth: int) -> dict[str, Learner]:
-    """The best steps, and preconditioned ones whose scores contain labels."""
+    """The best steps, and a local optimum of preconditioned ones whose scores contain labels."""
     known = {name: _learner(settings, name, best) for name, best in optima(settings, depth).items()}
     return known | {LABELS: _whitened(settings, LabelDescent.best(settings.isotropic(), depth))}
 
@@ -308,9 +308,9 @@ def _over(reference: str) -> Value:
     return lambda results: results.loss / results.reference_loss.sel(reference=reference, drop=True)
 
 
-def _log10(reference: str) -> Value:
-    """Common logarithm of the exact mean squared error of a reference."""
-    return lambda results: np.log10(2 * results.exact_loss.sel(reference=reference, drop=True))
+def _squared_error(reference: str) -> Value:
+    """Exact mean squared error of a reference, twice its loss."""
+    return lambda results: 2 * results.exact_loss.sel(reference=reference, drop=True)
 
 
 def _over_as_steps(results: xr.Dataset) -> xr.DataArray:
@@ -341,7 +341,7 @@ CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         **{
-            f"AHN-{name}-{depth}": _log10(name)
+            f"AHN-{name}-{depth}": _squared_error(name)
             for name, values in PUBLISHED.items()
             for depth in range(1, len(values) + 1)
         },

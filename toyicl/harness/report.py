@@ -246,7 +246,7 @@ def _origin(listing: Listing, results: xr.Dataset) -> str:
     facts = [
         f"Command: `{attributes['command']}`",
         f"settings: {'changed' if cut and level == 'full' else level}",
-        *([f"seeds: {seeds}"] if (seeds := _seeds(results)) else []),
+        *([f"seeds: {seeds}"] if (seeds := seeds_of(results)) else []),
         f"cost: {listing.cost.rstrip('.')}",
         *([f"trainings: {attributes['trainings']}"] if attributes.get("trainings") else []),
         f"revision {attributes['revision'][:10]}{tree}, {attributes['device']}",
@@ -254,7 +254,7 @@ def _origin(listing: Listing, results: xr.Dataset) -> str:
     return f"{'; '.join(facts)}. {cut}".rstrip()
 
 
-def _seeds(results: xr.Dataset) -> str:
+def seeds_of(results: xr.Dataset) -> str:
     """The seeds of the trainings, those of trainings with seeds of their own by name."""
     found = {
         str(name).removesuffix("seed").rstrip("_"): _listed(values.values.tolist())

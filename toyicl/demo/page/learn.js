@@ -64,7 +64,7 @@ function phase() {
   if (learn.compared && learn.snapshot === loss[0].length - 1 && !stuck[learn.seed]) {
     return `The loss ends at ${shown(here(loss), 3)}, your prediction was ${shown(learn.guess, 2)}. The best single step has ${shown(floor, 3)}.`;
   }
-  if (atSaddle(learn.seed, learn.snapshot)) return "A detour: labels serve as keys and one input direction as values. This is a saddle point.";
+  if (atSaddle(learn.seed, learn.snapshot)) return "A saddle point: labels serve as keys and one input direction as values.";
   const done = (zero - here(loss)) / (zero - floor);
   if (done < 0.1) return "The loss is still close to that of answering 0.";
   if (done < 0.97) return "The loss falls: one direction of the inputs after another is learned.";
