@@ -109,7 +109,9 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
                 "zero_loss": float(metrics.zero_loss(episodes)),
             }
         )
-    return xr.merge([side_by_side(parts, "inputs"), exact(settings)], combine_attrs="drop_conflicts")
+    return xr.merge(
+        [side_by_side(parts, "inputs"), exact(settings)], combine_attrs="drop_conflicts"
+    )
 
 
 def _stuck(task: LinearRegression, losses: np.ndarray) -> np.ndarray:

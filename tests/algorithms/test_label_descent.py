@@ -72,6 +72,7 @@ def test_layers_that_update_labels_only_take_its_steps_and_are_read_back():
             np.testing.assert_allclose(found, given, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_best_steps_are_better_than_those_of_gradient_descent(monkeypatch):
     monkeypatch.setattr(token_descent, "SEARCH_EPISODES", 4000)
     task = LinearRegression(dim=5, context_size=10)

@@ -385,6 +385,7 @@ def test_departures_without_a_factor_lists_all_factors(command):
         assert float(values.split(", ")[-1]) == FACTORS[name].values[-1]
 
 
+@pytest.mark.slow
 def test_departures_trains_measures_and_draws(tmp_path):
     """Quick: 2,000 steps at each of two values."""
     answer = toyicl(*SOFTMAX, "--values=0:1:2", "--seeds=1", "--quick", "--out", tmp_path)

@@ -123,6 +123,7 @@ def test_a_joined_run_can_be_joined_again_and_extended(parts, tmp_path):
     assert same(results(tmp_path), results(tmp_path / "more"))
 
 
+@pytest.mark.slow
 def test_a_joined_run_replaces_an_unfinished_one_of_the_same_seeds(parts, tmp_path):
     folder = tmp_path / "small"
     run(SMALL, *SHORT, "--seeds", 3, "--out", tmp_path)
@@ -137,6 +138,7 @@ def test_a_joined_run_replaces_an_unfinished_one_of_the_same_seeds(parts, tmp_pa
         assert same(results(tmp_path), before)
 
 
+@pytest.mark.slow
 def test_sweeps_are_joined(tmp_path):
     for out, seeds in (("whole", "3"), ("a", "0:2"), ("b", "2:3")):
         run(SMALL, *SWEEP, "--seeds", seeds, "--out", tmp_path / out)

@@ -98,12 +98,13 @@ CHANGES = {
 HEAVY = (
     "attention_maps", "classroom", "confidence_sets", "fig03_five_layers", "fig04_sine",
     "fig05_separate_tokens", "fig07_ten_layers", "fig08_twelve_blocks", "growing_context",
-    "labels_and_inputs", "one_to_four_layers",
+    "attention_pools", "fig02_one_step", "fig03_two_layers", "fig06_shifts", "fig09_weights",
+    "labels_and_inputs", "mlp_update", "one_to_four_layers", "pretrained_model", "rotated_inputs",
     "linearised_finetuning", "momentum_attention", "other_tasks", "recurrent_learners",
     "regression_finetuning", "single_factors", "softmax_candidates", "token_clip",
     "update_similarity",
 )  # fmt: skip
-"""Experiments whose measurement takes six seconds and more to compile."""
+"""Experiments whose measurement takes five seconds and more to compile."""
 
 
 def tiny(settings, changes):

@@ -64,6 +64,7 @@ def test_models_of_other_tasks_are_shifted_by_one(close):
     close(baselines.other_tasks_models(models)["weights"], [2.0, 0.0, 1.0])
 
 
+@pytest.mark.slow
 def test_weight_baselines_are_those_of_each_task(close, model, data):
     """More draws include those of fewer, so that their loss is not higher."""
     tuned = evaluation.finetuned(model, data, 0.3, **METHOD)

@@ -129,6 +129,7 @@ def test_a_task_that_diverges_does_not_affect_the_others():
     assert found.diverged.tolist() == [[1, 1]] * len(KINDS)
 
 
+@pytest.mark.slow
 def test_finetuning_that_diverges_is_counted(model, data):
     ways = evaluation.three_ways(model, data, 1e300, **METHOD)
     found = update_similarity(*(seen.attended for seen in ways))

@@ -81,6 +81,7 @@ def test_quick_results_are_not_those_of_a_full_run_with_the_same_settings(folder
     assert status_of(folder, quick=True).state == FINISHED
 
 
+@pytest.mark.slow
 def test_a_full_job_after_a_quick_one_with_the_same_settings_makes_full_results(tmp_path):
     names = ["one", "other"]
     for name in names:

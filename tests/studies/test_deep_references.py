@@ -32,7 +32,14 @@ def tuned(model, *, per_layer=False):
     return history
 
 
-@pytest.mark.parametrize(("shared", "clip"), [(True, None), (True, 1.0), (False, 1.0)])
+@pytest.mark.parametrize(
+    ("shared", "clip"),
+    [
+        (True, 1.0),
+        pytest.param(True, None, marks=pytest.mark.slow),
+        pytest.param(False, 1.0, marks=pytest.mark.slow),
+    ],
+)
 def test_references_take_as_many_steps_under_the_clip_of_the_model(shared, clip):
     model = Architecture(depth=3, shared=shared, token_clip=clip)
     history = tuned(model, per_layer=not shared)

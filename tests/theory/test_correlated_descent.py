@@ -58,6 +58,7 @@ def test_one_step_is_the_closed_form(task):
     assert found.learning_rates[0] == pytest.approx(exact.learning_rates[0], rel=0.02)
 
 
+@pytest.mark.slow
 def test_without_correlation_it_is_the_spectrum_of_isotropic_inputs():
     for steps in (1, 2):
         found = (

@@ -22,7 +22,7 @@ def linear(context_size=10, **others):
 
 
 @pytest.mark.parametrize(
-    "size", [pytest.param(size, marks=[pytest.mark.slow] * (size > 20)) for size in SIZES]
+    "size", [pytest.param(size, marks=[pytest.mark.slow] * (size > 10)) for size in SIZES]
 )
 def test_trace_moments_are_exact(size, close):
     expected = np.array(ORACLES["trace_moments"][f"N{size}"][1:]) * 10

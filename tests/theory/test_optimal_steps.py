@@ -70,6 +70,7 @@ def test_curved_steps_each_of_its_own_size():
     assert best.curvatures == pytest.approx(tuple(expected["gamma"]), SAMPLED)
 
 
+@pytest.mark.slow
 def test_three_curved_steps_lie_in_their_bracket():
     best = theory.gdpp_per_layer(linear(), 3)
     assert 0.0387 < best.loss < 0.0440
@@ -138,6 +139,7 @@ def test_noisy_steps_that_can_be_had_are_the_unconstrained_best():
     assert theory.gd_per_step(task, 3).loss == pytest.approx(missed / 24, 1e-8)
 
 
+@pytest.mark.slow
 def test_curved_steps_of_more_starts_are_better():
     """GD++ per layer has several local optima; one start alone ends in .0183 and in .00089."""
     task = linear(20, input_distribution="normal")

@@ -117,6 +117,7 @@ def test_a_value_that_is_not_finite_is_not_hidden():
 
 
 @pytest.mark.usefixtures("full_compiler")
+@pytest.mark.slow
 def test_training_in_microbatches_is_training_on_the_batch(close):
     """The loss as the objective has the whole batch; a run without objective has microbatches."""
     build = Architecture(depth=2, init_scale=0.5)
