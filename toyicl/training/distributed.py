@@ -28,7 +28,11 @@ def use_all_cores() -> None:
     if not forced and jax.config.values["jax_num_cpu_devices"] < 1:
         # Not every system can restrict a process to some of the cores.
         own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-        jax.config.update("jax_num_cpu_devices", len(own) if own else os.cpu_count() or 1)
+        cores = len(own) if own else os.cpu_count() or 1
+        jax.config.update("jax_num_cpu_devices", cores)
+        # XLA has one thread for each core. A linear solve in a device's program waits for one that is
+        # free, forever if all belong to such programs, as for a trained ridge regression.
+        os.environ.setdefault("NPROC", str(4 * cores))
 
 
 def connect(
