@@ -214,7 +214,8 @@ def _losses(axes: Axes, results: xr.Dataset) -> None:
     trained = results.trimmed_loss.notnull().any("seed")
     kinds = [str(updated) for updated in results.updated.values if trained.sel(updated=updated)]
     for place, updated in enumerate(kinds):
-        _points(axes, place, results.sel(updated=updated).trimmed_loss, results, updated)
+        own = results.sel(updated=updated)
+        figures.seeds_at(axes, place, own.trimmed_loss, own.on_plateau)
     for name, (label, color, line) in LINES.items():
         value = float(results.trimmed_reference_loss.sel(reference=name))
         axes.axhline(value, color=color, linestyle=line, label=label, linewidth=1)
@@ -230,7 +231,7 @@ def _without(axes: Axes, results: xr.Dataset) -> None:
     rows |= {f"without {part}": results.trimmed_without.sel(part=part) for part in PARTS}
     rows |= {"read as label descent": results.trimmed_as_descent}
     for place, values in enumerate(rows.values()):
-        _points(axes, place, values / gd, results, "labels")
+        figures.seeds_at(axes, place, values / gd, results.on_plateau.sel(updated="labels"))
     for name in ("gd", "label descent", "label descent, smallest first"):
         label, color, line = LINES[name]
         value = float(results.trimmed_reference_loss.sel(reference=name) / gd)
@@ -239,17 +240,6 @@ def _without(axes: Axes, results: xr.Dataset) -> None:
     largest = max(float(values.max()) for values in rows.values()) / float(gd)
     axes.set(ylabel="loss over that of GD", yscale="log" if largest > SEVERAL else "linear")
     axes.legend(fontsize="small")
-
-
-def _points(
-    axes: Axes, place: int, values: xr.DataArray, results: xr.Dataset, updated: str
-) -> None:
-    """The values of all seeds at a place, spread a little so that equal ones can be told apart."""
-    stuck = results.on_plateau.sel(updated=updated).values
-    offsets = np.linspace(-0.15, 0.15, len(stuck))
-    for offset, value, hollow in zip(offsets, values.values, stuck, strict=True):
-        fill = "none" if hollow else figures.MODEL
-        axes.plot(place + offset, value, "o", color=figures.MODEL, markerfacecolor=fill)
 
 
 def _over(reference: str) -> Value:

@@ -179,11 +179,8 @@ def draw(results: xr.Dataset) -> Figure:
 
 def _losses(axes: Axes, results: xr.Dataset) -> None:
     for place, name in enumerate(results.model.values):
-        values, stuck = (one.sel(model=name).values for one in (results.loss, results.on_plateau))
-        offsets = np.linspace(-0.15, 0.15, values.size)
-        for offset, value, hollow in zip(offsets, values, stuck, strict=True):
-            fill = "none" if hollow else figures.MODEL
-            axes.plot(place + offset, value, "o", color=figures.MODEL, markerfacecolor=fill)
+        own = results.sel(model=name)
+        figures.seeds_at(axes, place, own.loss, own.on_plateau)
     for number, name in enumerate(results.reference.values):
         color, line = panels.LOOKS[number + 1]
         value = float(results.reference_loss.sel(reference=name))

@@ -293,14 +293,10 @@ def _matrices(axes: Axes, results: xr.Dataset) -> None:
 
 
 def _seeds(axes: Axes, results: xr.Dataset, values: xr.DataArray) -> None:
-    """A dot for each seed and depth, spread a little."""
-    count = results.sizes["seed"]
-    offsets = np.linspace(-0.12, 0.12, count) if count > 1 else np.zeros(1)
+    """The values of all seeds at each depth."""
     for depth in results.layers.values:
-        one, stuck = values.sel(layers=depth).values, results.on_plateau.sel(layers=depth).values
-        for offset, value, hollow in zip(offsets, one, stuck, strict=True):
-            fill = "none" if hollow else "black"
-            axes.plot(depth + offset, value, "o", color="black", markerfacecolor=fill, markersize=4)
+        stuck = results.on_plateau.sel(layers=depth)
+        figures.seeds_at(axes, depth, values.sel(layers=depth), stuck, color="black")
 
 
 def _over(reference: str) -> Value:

@@ -5,13 +5,15 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import jax
 import numpy as np
 import pytest
 import xarray as xr
-from programs import SMALL, begin, toyicl
+from programs import SMALL, begin, environment, toyicl
 
 from toyicl.core.errors import BadInput
 from toyicl.models.transformer import Architecture
@@ -21,6 +23,20 @@ from toyicl.training.loop import Job, fit_all
 from toyicl.training.placement import AcrossRuns
 from toyicl.training.step import Training, advance
 
+RIDGE = """
+from toyicl.training import distributed
+distributed.use_all_cores()
+import jax
+from toyicl.algorithms.ridge import TunedAdaptiveRidge
+from toyicl.tasks.mixed_noise import MixedNoise
+from toyicl.training.loop import fit
+from toyicl.training.step import StartFrom, Training
+build = StartFrom(learner=TunedAdaptiveRidge(1.0, 3.0))
+training = Training(steps=2, batch_size=128, snapshot_every=1)
+history = fit(build, MixedNoise(largest_noise=3.0), training, seeds=jax.device_count())
+print(history.training_loss.shape)
+"""
+"""A program that trains a learner with linear solves, one on each device."""
 WORDS = ["--seeds=3", "--settings.training.steps=60", "--settings.second"]
 
 
@@ -75,6 +91,23 @@ def test_four_devices_train_the_same_runs(one_device, tmp_path, forced):
     assert answer.returncode == 0, answer.stderr
     assert results(tmp_path).attrs["device"] == "4 x cpu"
     assert_close(results(tmp_path), one_device)
+
+
+def test_linear_solves_on_all_devices_do_not_wait_for_each_other():
+    """With one of XLA's threads for each device they would, and the program would not end."""
+    answer = subprocess.run(
+        [sys.executable, "-c", RIDGE],
+        capture_output=True,
+        text=True,
+        env={
+            name: value
+            for name, value in environment(JAX_NUM_CPU_DEVICES=4).items()
+            if name != "NPROC"
+        },
+        timeout=120,
+        check=False,
+    )
+    assert answer.stdout == "(4, 2)\n", answer.stderr
 
 
 @pytest.mark.parametrize("shard", [pytest.param("run", marks=pytest.mark.slow), "batch"])

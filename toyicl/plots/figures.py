@@ -62,6 +62,17 @@ def every_seed(
         axes.plot(values[along], line, style, color=color, label=name, linewidth=1, alpha=0.75)
 
 
+def seeds_at(
+    axes: Axes, place: float, values: xr.DataArray, on_plateau: xr.DataArray, *, color: str = MODEL
+) -> None:
+    """Draw values (seed,) at one place, a little apart; hollow for seeds on their plateau."""
+    count = values.sizes["seed"]
+    offsets = np.linspace(-0.15, 0.15, count) if count > 1 else np.zeros(1)
+    for offset, value, stuck in zip(offsets, values.values, on_plateau.values, strict=True):
+        fill = "none" if stuck else color
+        axes.plot(place + offset, value, "o", color=color, markerfacecolor=fill, markersize=4)
+
+
 def floor_line(axes: Axes, value: float, label: str) -> None:
     """An exact value as a horizontal line."""
     axes.axhline(value, color="black", linestyle=(0, (1, 1.5)), linewidth=1.2, label=label)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import sys
 import threading
@@ -18,21 +19,28 @@ from toyicl.core.errors import BadInput, Unfinished
 Tree = TypeVar("Tree")
 
 
+FORCED_DEVICES = r"xla_force_host_platform_device_count=(\d+)"
+"""How a user sets a number of devices through XLA_FLAGS."""
+THREADS = 4
+"""Threads of XLA for each core, or for each device if there are more devices than cores."""
+
+
 def use_all_cores() -> None:
     """Make every CPU core a device, so that runs are distributed over the cores.
 
     XLA computes small programs such as these on one core otherwise. Must be called before JAX's first
     computation. It changes nothing for a GPU, or if the user has set a number of devices.
     """
-    forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not forced and jax.config.values["jax_num_cpu_devices"] < 1:
-        # Not every system can restrict a process to some of the cores.
-        own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-        cores = len(own) if own else os.cpu_count() or 1
+    # Not every system can restrict a process to some of the cores.
+    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    cores = len(own) if own else os.cpu_count() or 1
+    forced = re.search(FORCED_DEVICES, os.environ.get("XLA_FLAGS", ""))
+    given = int(forced[1]) if forced else jax.config.values["jax_num_cpu_devices"]
+    if given < 1:
         jax.config.update("jax_num_cpu_devices", cores)
-        # XLA has one thread for each core. A linear solve in a device's program waits for one that is
-        # free, forever if all belong to such programs, as for a trained ridge regression.
-        os.environ.setdefault("NPROC", str(4 * cores))
+    # XLA has one thread for each core. A linear solve in a device's program waits for one that is free:
+    # forever, if such programs of all devices have them all, as in the training of a ridge regression.
+    os.environ.setdefault("NPROC", str(THREADS * max(cores, given)))
 
 
 def connect(

@@ -1,0 +1,104 @@
+"""Numbers on the pages about later work and the language model are those of the verdicts."""
+
+import json
+import re
+
+import pytest
+import xarray as xr
+from pages import DOCS, ROOT
+
+NUMBERS = {
+    "later_work.md": {
+        "XIE-guess-25": "1.001",
+        "XIE-heads-1": "1.02",
+        "XIE-heads-25": "1.46",
+        "MEAN-one-head-1": ".97",
+        "MEAN-one-head-25": ".70",
+        "AHN-one": "1.0001",
+        "PRE-layers-2": "1.00",
+        "PRE-layers-3": ".94",
+        "PRE-layers-4": ".91",
+        "BLP-steps-K2": ".979",
+        "BLP-steps-K5": ".983",
+        "LAB-inputs-K2": ".65",
+        "LAB-rotated-gdpp": ".43",
+        "MIX-adapts": ".90",
+        "MIX-diagonal-3": ".188",
+        "MIX-gdpp-0": ".268",
+        "PRIOR-memory": "2.1",
+        "LU-simulation-10": ".247",
+        "LU-simulation-20": ".040",
+        "CONTEXT-ratio-10": "1.61",
+        "CONTEXT-ratio-640": "3.16",
+        "LARGE-ratio": "3.29",
+        "RECURRENT-linear": "1.004",
+        "RECURRENT-linear-cosine": ".997",
+        "RANK-cosine": ".09",
+        "LM-4": ".30",
+    },
+    "language_model.md": {
+        "LM-icl": ".22 [.17, .28]",
+        "LM-3": ".34 [.01, .68]",
+        "LM-3-chance": ".02",
+        "LM-4": ".30 [.26, .35]",
+        "LM-4-random": ".29 [.25, .33]",
+        "LM-4-large": ".053",
+        "LM-4-large-centred": ".025",
+        "LM-4-exchanged": "-.003",
+        "LM-5": "-.05 [-.21, .11]",
+        "LM-6": ".01 [-.03, .05]",
+        "LM-raw": ".23 [.18, .28]",
+        "LM-false-context": ".001 [-.002, .003]",
+    },
+}
+"""By page and id: a measured value, with its interval or without, as the page states it."""
+NUMBER = re.compile(r"-?\d*\.\d+")
+
+
+@pytest.fixture(scope="module")
+def records():
+    known = json.loads((ROOT / "figures" / "verdicts.json").read_text())["experiments"]
+    return {record["id"]: record for one in known for record in one["records"]}
+
+
+@pytest.mark.parametrize(
+    ("page", "name"), [(page, name) for page, own in NUMBERS.items() for name in own]
+)
+def test_numbers_are_those_of_the_verdicts(page, name, records):
+    stated, record = NUMBERS[page][name], records[name]
+    text = " ".join((DOCS / page).read_text(encoding="utf-8").split())
+    assert re.search(rf"(?<![\d.-]){re.escape(stated)}(?!\d)", text)
+    found = NUMBER.findall(stated)
+    for number, value in zip(
+        found, [record["measured"], *(record["interval"] or ())], strict=False
+    ):
+        digits = len(number.partition(".")[2])
+        assert float(number) == pytest.approx(round(value, digits), abs=1e-9)
+
+
+UPDATES = {
+    "W_K and W_V, as published": "keys and values",
+    "the same with the other label of each demonstration": "labels exchanged",
+    "the same on another task": "another task's",
+    "the MLPs": "MLPs",
+    "random, changing attention outputs as much as finetuning": "large random",
+    "random, with the norm of finetuning in each matrix": "random",
+    "the best of 16 random ones": "best random",
+}
+"""Rows of the table of controls, and their labels in the results."""
+
+
+def test_the_table_of_controls_is_that_of_the_results():
+    results = xr.load_dataset(
+        ROOT / "figures/language_model/pretrained_model/results.nc", engine="h5netcdf"
+    )
+    text = (DOCS / "language_model.md").read_text(encoding="utf-8")
+    similarity = results.similarity.mean(("layer", "task"))
+    for row, update in UPDATES.items():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {row} |")]
+        shown = [float(number) for number in NUMBER.findall(line.partition(f"| {row} |")[2])]
+        own = similarity.sel(update=update)
+        expected = [own.sel(kind="normalised"), own.sel(kind="centred")]
+        assert shown[:2] == [pytest.approx(round(float(value), 3)) for value in expected]
+        accuracy = float(results.accuracy.sel(update=update).mean("task"))
+        assert shown[2:] == [pytest.approx(round(accuracy, 2))]
