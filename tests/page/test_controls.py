@@ -324,7 +324,7 @@ def test_reduced_motion_is_respected(browser, page_file):
 # From linear to softmax attention, and the limits.
 
 
-def test_the_softmax_share_heads_and_inputs_change_what_breaks(page, results):
+def test_the_softmax_fraction_heads_and_inputs_change_what_breaks(page, results):
     assert number(page, "breaks-cosine") > 0.99
     linear = drawing(page, "breaks-curve")
     slide(page, "breaks-fraction", results.sizes["softmax_fraction"] - 1)
@@ -349,7 +349,7 @@ def test_the_softmax_share_heads_and_inputs_change_what_breaks(page, results):
 
 
 def test_seeds_that_diverged_are_left_out(browser, results, tmp_path):
-    """At one share the first seed has diverged, at another every seed."""
+    """At one softmax fraction the first seed has diverged, at another every seed."""
     lost = results.copy(deep=True)
     for name in ("mixed_loss", "mixed_model_cosine", "mixed_norm_ratio", "mixed_key_query"):
         places = lost[name].transpose("softmax_fraction", "mixed_seed", ...).values
@@ -382,7 +382,7 @@ def test_the_sweep_is_hidden_until_it_is_compared_with_a_mark(page, results):
     trained = results.sel(task="all inputs", heads=1, stage="trained")
     over = (trained.mixed_loss.min("mixed_seed") / trained.mixed_reference_loss > 1.05).values
     first = results.softmax_fraction.values[np.flatnonzero(~over)[-1] + 1]
-    assert f"from a share of {round(100 * first)}% on" in sentence
+    assert f"from a fraction of {round(100 * first)}% on" in sentence
 
 
 def test_seeds_at_a_saddle_point_are_hollow_and_named(page, results):

@@ -109,9 +109,9 @@ def cited() -> list[str]:
     """Identifiers of the verdicts that the page's sentences, its tour and its cards rest on."""
     text = (PAGE / "page.html").read_text(encoding="utf-8")
     names = [name for all_ in re.findall(r'data-verdict="([^"]*)"', text) for name in all_.split()]
-    told = story()
-    names += [name for step in told["steps"] for name in step.get("verdict", [])]
-    names += [one["id"] for card in told["cards"] for one in card["rests"]]
+    content = story()
+    names += [name for step in content["steps"] for name in step.get("verdict", [])]
+    names += [one["id"] for card in content["cards"] for one in card["rests"]]
     return list(dict.fromkeys(names))
 
 

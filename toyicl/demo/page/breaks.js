@@ -32,13 +32,13 @@ function saddleSentence() {
   return `${names.length === 1 ? "Seed" : "Seeds"} ${names.join(", ")} of ${stuck.length}: training ended at a saddle point, not at the best layer.`;
 }
 
-// The share from which on the best seed's loss is more than 5% above that of the step, next to the student's mark.
+// The softmax fraction from which on the best seed's loss is more than 5% above that of the step, next to the student's mark.
 function markSentence() {
   const { fractions, wide } = data.softmaxSweep;
   const best = wide.heads[breaks.heads].loss.map((losses) => losses[lowest(losses)]);
   const over = fractions.map((_, i) => !(best[i] / wide.descent[i] <= 1.05));
   const from = over.lastIndexOf(false) + 1;
-  const found = from < fractions.length ? `from a share of ${percent(fractions[from])} on` : "at no share";
+  const found = from < fractions.length ? `from a fraction of ${percent(fractions[from])} on` : "at no fraction";
   return `Your mark: ${percent(breaks.guess)}. The best seed’s loss is more than 5% above that of the step ${found}.`;
 }
 
@@ -123,7 +123,7 @@ function drawSweep() {
   const area = frame(byId("breaks-sweep"), "All input dimensions: cosine, norm ratio and loss relative to GD at every softmax fraction", {
     x: [-0.4, last + 0.4], y: [-0.1, 2.1], yticks: [0, 0.5, 1, 1.5, 2], ylabel: "relative to the step", right: 22, height: 270,
     xticks: fractions.flatMap((fraction, i) => (i === last || i % 3 === 0 ? [{ at: i, text: percent(fraction) }] : [])),
-    xlabel: "softmax share of the attention",
+    xlabel: "softmax fraction of the attention",
   });
   line(area, [[-1, 1], [last + 1, 1]], "quiet thin");
   line(area, [[fractionIndex(), -1], [fractionIndex(), 3]], "quiet dotted");

@@ -87,7 +87,7 @@ function light(state, name, text) {
 function card(one) {
   const found = support(one);
   const [level, text] = strength(one);
-  const said = { yes: "yes", partly: "partly", no: "no" };
+  const words = { yes: "yes", partly: "partly", no: "no" };
   return html(
     "article",
     { class: "verdict-card", "data-card": one.id },
@@ -95,8 +95,8 @@ function card(one) {
     html(
       "ul",
       { class: "lights" },
-      light(one.claimed, one.source, said[one.claimed]),
-      light(found, "we find", said[found]),
+      light(one.claimed, one.source, words[one.claimed]),
+      light(found, "we find", words[found]),
       light(level, "how strong", text),
     ),
     html("p", {}, one.sentence),
