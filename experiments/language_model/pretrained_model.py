@@ -4,8 +4,9 @@ SmolLM2-135M-Instruct, or another Llama-like model, reads reviews with the arbit
 whose meaning is drawn for each task. It answers queries zero-shot, with demonstrations in the
 context, and after finetuning W_K and W_V on them, one example at a time. The measures of Dai et al.
 (2022) are compared with controls: noise, random updates of the same norm, the best of many by the
-loss on the demonstrations, finetuning with exchanged labels, on another task, and of the MLPs, and a
-model of the same shapes with random weights. Intervals are over tasks.
+loss on the demonstrations, finetuning with exchanged labels, on a task with the other meaning of the
+labels, layer by layer, and of the MLPs, and a model of the same shapes with random weights. Intervals
+are over tasks.
 
 Expected: accuracy increases from chance by .1 to .3 in context. Attention outputs change in similar
 directions, equally so after finetuning with exchanged labels or on another task, and more with
@@ -31,6 +32,7 @@ from toyicl.studies import language_comparison, language_model
 from toyicl.studies.language_comparison import (
     ANOTHER,
     BEST,
+    CAUSAL,
     EXCHANGED,
     LARGE,
     MLPS,
@@ -42,7 +44,7 @@ from toyicl.studies.language_comparison import (
     WAYS,
     LanguageStudy,
 )
-from toyicl.studies.language_model import NOISES, PARAMETERS
+from toyicl.studies.language_model import METHODS, NOISES
 from toyicl.training.loop import Histories
 
 DAI = (0.186, 0.225)
@@ -146,7 +148,7 @@ def draw(results: xr.Dataset) -> Figure:
 
     def recovery(axes: Axes, results: xr.Dataset) -> None:
         drawn = {}
-        for name in PARAMETERS:
+        for name in METHODS:
             drawn[name] = results.recovered.sel({"method": name})
             drawn[f"{name}: chance"] = results.recovered_by_chance.sel({"method": name})
         _bars(axes, drawn, xlabel="fraction recovered", xlim=(-0.05, 1.05))
@@ -308,6 +310,7 @@ CLAIMS = catalogue.read(
         "LM-6": _ranks(),
         "LM-6-not-finetuned": _mean(_difference(_ranks(), _ranks("not finetuned"))),
         "LM-untrained": _difference(_over_layers(), _of_random_weights()),
+        "LM-causal": _difference(_over_layers(CAUSAL), _over_layers()),
         "LM-raw": _over_layers(kind="raw"),
         "LM-false-context": _with_false("in context"),
         "LM-false-finetuning": _with_false("finetuning"),

@@ -1,5 +1,7 @@
 """In-context answers and finetuning of a decoder, with a small model and a tokenizer of words."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,9 @@ from toyicl.language import answers
 from toyicl.language.decoder import Decoder
 from toyicl.language.prompts import BLAME, PRAISE, draw_prompts, usable_words
 from toyicl.studies import language_model
+
+LAYERED = ("attention_norm", "query", "key", "value", "output", "mlp_norm", "gate", "up", "down")
+"""The weights of a decoder that have a leading axis of layers."""
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +85,12 @@ def test_a_fraction_of_the_labels_is_false_in_every_task(prompts):
         prompts.with_false_labels(1.5)
 
 
-@pytest.mark.parametrize("which", list(language_model.PARAMETERS))
-def test_finetuning_lowers_the_loss_and_changes_the_chosen_weights_alone(model, prompts, which):
-    (tuned,) = language_model.tuned(model, prompts, [0], 0.05, which=which)
+@pytest.mark.parametrize("method", list(language_model.METHODS))
+def test_finetuning_lowers_the_loss_and_changes_the_chosen_weights_alone(model, prompts, method):
+    (tuned,) = language_model.tuned(model, prompts, [0], 0.05, method=method)
     losses = [language_model.demonstration_loss(each, prompts, 0) for each in (model, tuned)]
     assert losses[1] < losses[0]
-    names = {"keys and values": {"key", "value"}, "MLPs": {"gate", "up", "down"}}[which]
+    names = {"gate", "up", "down"} if method == "MLPs" else {"key", "value"}
     for name in model.architecture.shapes():
         same = bool((getattr(model, name)[...] == getattr(tuned, name)[...]).all())
         assert same == (name not in names), name
@@ -111,7 +116,7 @@ def test_tasks_that_are_finetuned_together_are_finetuned_as_each_alone(model, pr
         changed = Decoder(model.architecture, others | chosen)
         return answers.example_loss(changed, tokens, prompts.beginning)
 
-    together = language_model.tuned(model, prompts, [0, 1], 0.05, which="keys and values")
+    together = language_model.tuned(model, prompts, [0, 1], 0.05, method="keys and values")
     for task, found in enumerate(together):
         weights = {name: getattr(model, name)[...] for name in model.architecture.shapes()}
         for tokens in prompts.demonstrations[task]:
@@ -121,9 +126,42 @@ def test_tasks_that_are_finetuned_together_are_finetuned_as_each_alone(model, pr
             np.testing.assert_allclose(getattr(found, name)[...], weights[name], rtol=1e-9)
 
 
+def test_layer_causal_finetuning_updates_each_layer_by_its_own_early_logits(model, prompts):
+    """As the last layer of a model without the later ones is updated by plain gradient descent."""
+    one = prompts._replace(demonstrations=prompts.demonstrations[:, :1])
+    (tuned,) = language_model.tuned(model, one, [0], 0.05, method="layer-causal")
+    sizes, tokens = model.architecture, prompts.demonstrations[0, 0]
+    weights = {name: getattr(model, name)[...] for name in sizes.shapes()}
+    for layer in range(sizes.layers):
+        shallow = replace(sizes, layers=layer + 1)
+        cut = {n: weights[n][: layer + 1] if n in LAYERED else weights[n] for n in weights}
+
+        def loss(chosen, shallow=shallow, cut=cut):
+            return answers.example_loss(Decoder(shallow, cut | chosen), tokens, prompts.beginning)
+
+        by = jax.grad(loss)({name: cut[name] for name in ("key", "value")})
+        for name, gradient in by.items():
+            expected = cut[name][layer] - 0.05 * gradient[layer]
+            assert float(jnp.abs(gradient[layer]).max()) > 1e-6
+            np.testing.assert_allclose(getattr(tuned, name)[layer], expected, rtol=1e-9)
+
+
+def test_another_task_has_the_other_meaning_of_the_labels():
+    for seed in range(20):
+        drawn = draw_prompts(Words(), seed, tasks=2, demonstrations=2, queries=2)
+        assert sorted(drawn.praise.tolist()) == [0, 1]
+        assert [drawn.with_other_meaning(task) for task in (0, 1)] == [1, 0]
+    drawn = draw_prompts(Words(), 0, tasks=6, demonstrations=2, queries=2)
+    for task in range(6):
+        other = drawn.with_other_meaning(task)
+        assert drawn.praise[other] != drawn.praise[task]
+        between = [(task + i) % 6 for i in range(1, (other - task) % 6)]
+        assert all(drawn.praise[i] == drawn.praise[task] for i in between)
+
+
 def test_the_best_of_several_random_updates_has_the_lowest_loss(model, prompts):
-    (tuned,) = language_model.tuned(model, prompts, [0], 0.05, which="keys and values")
-    key, kept = jax.random.key(2), {"which": "keys and values"}
+    (tuned,) = language_model.tuned(model, prompts, [0], 0.05, method="keys and values")
+    key, kept = jax.random.key(2), {"method": "keys and values"}
     best = language_model.best_random_update(key, model, tuned, prompts, 0, count=6, **kept)
     losses = [
         language_model.demonstration_loss(
@@ -171,9 +209,9 @@ def test_noise_is_not_similar_and_updates_that_change_nothing_are_counted():
 
 
 def test_a_random_update_has_the_norm_of_the_other(model, prompts):
-    (tuned,) = language_model.tuned(model, prompts, [0], 0.05, which="keys and values")
+    (tuned,) = language_model.tuned(model, prompts, [0], 0.05, method="keys and values")
     random = language_model.randomly_updated(
-        jax.random.key(1), model, tuned, which="keys and values"
+        jax.random.key(1), model, tuned, method="keys and values"
     )
     for name in ("key", "value"):
         start = getattr(model, name)[...]
@@ -204,7 +242,7 @@ def test_similarities_of_equal_opposite_and_independent_changes():
 
 def test_the_rate_with_the_most_right_answers_is_chosen(model, prompts):
     rate, accuracies = language_model.choose_rate(
-        model, prompts, (0.01, 0.1), which="keys and values"
+        model, prompts, (0.01, 0.1), method="keys and values"
     )
     assert accuracies.shape == (2,)
     assert rate == (0.01, 0.1)[int(np.argmax(accuracies))]

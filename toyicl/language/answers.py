@@ -71,4 +71,20 @@ def mean_loss(model: Decoder, prompts: PromptSet, task: int | jax.Array) -> jax.
 def example_loss(model: Decoder, tokens: jax.Array, beginning: jax.Array) -> jax.Array:
     """Cross-entropy of the label of one example (T,), the last token but one, given its query."""
     reading, _ = model.read(jnp.concatenate([beginning, tokens[:-2]]))
-    return -jax.nn.log_softmax(model.logits(reading.hidden[-1]))[tokens[-2]]
+    return _cross_entropy(model.logits(reading.hidden[-1]), tokens[-2])
+
+
+def layer_causal_loss(model: Decoder, tokens: jax.Array, beginning: jax.Array) -> jax.Array:
+    """The cross-entropies of the early logits of one example, summed over layers.
+
+    There is no gradient from a layer to earlier ones; see `finetuning.updates.layer_causal`.
+    """
+    reading, _ = model.read(
+        jnp.concatenate([beginning, tokens[:-2]]), between=jax.lax.stop_gradient
+    )
+    return jnp.sum(_cross_entropy(model.logits(reading.early[:, -1]), tokens[-2]))
+
+
+def _cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """Of logits (..., vocabulary) and one label."""
+    return -jax.nn.log_softmax(logits, axis=-1)[..., label]

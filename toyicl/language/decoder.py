@@ -9,7 +9,7 @@ The context of many queries is read once: `Decoder.read` returns its keys and va
 later calls continue.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -107,6 +107,8 @@ class Reading(NamedTuple):
 
     hidden: jax.Array
     """The residual stream after the last layer and its norm, (T, n); `Decoder.logits` reads it."""
+    early: jax.Array
+    """The residual stream after each layer and the last norm, (L, T, n), for early logits."""
     attended: jax.Array
     """Attention outputs after W_O, before the residual, (L, T, n)."""
     scores: jax.Array
@@ -117,7 +119,11 @@ class Reading(NamedTuple):
     def last(self) -> "Reading":
         """The activations at the last token, without the token axis."""
         return Reading(
-            self.hidden[-1], self.attended[:, -1], self.scores[:, :, -1], self.queries[:, :, -1]
+            self.hidden[-1],
+            self.early[:, -1],
+            self.attended[:, -1],
+            self.scores[:, :, -1],
+            self.queries[:, :, -1],
         )
 
 
@@ -155,8 +161,16 @@ class Decoder(nnx.Module):
         nothing = jnp.zeros(shape, self.embedding[...].dtype)
         return Past(nothing, nothing)
 
-    def read(self, tokens: jax.Array, past: Past | None = None) -> tuple[Reading, Past]:
-        """Activations at tokens (T,), whose past is given, and the past of the tokens after them."""
+    def read(
+        self,
+        tokens: jax.Array,
+        past: Past | None = None,
+        between: Callable[[jax.Array], jax.Array] = lambda stream: stream,
+    ) -> tuple[Reading, Past]:
+        """Activations at tokens (T,), whose past is given, and the past of the tokens after them.
+
+        `between` is applied to the input of each layer, (T, n).
+        """
         past = self.empty() if past is None else past
         epsilon = self.architecture.epsilon
         layers = (
@@ -169,18 +183,19 @@ class Decoder(nnx.Module):
 
         def layer(stream: jax.Array, weights: tuple) -> tuple[jax.Array, tuple]:
             attention_gain, attention, mlp_gain, (gate, up, down), own = weights
+            stream = between(stream)
             rows = rms_norm(stream, attention_gain, epsilon)
             attended, scores, queries, kept = self._attend(rows, attention, own)
             stream = stream + attended
             rows = rms_norm(stream, mlp_gain, epsilon)
             inner = jax.nn.silu(_product(rows, gate)) * _product(rows, up)
             stream = stream + _product(inner, down)
-            return stream, (attended, scores, queries, kept)
+            return stream, (stream, attended, scores, queries, kept)
 
-        stream, found = jax.lax.scan(layer, self.embedding[...][tokens], layers)
-        attended, scores, queries, kept = found
-        hidden = rms_norm(stream, self.norm[...], epsilon)
-        return Reading(hidden, attended, scores, queries), kept
+        _, found = jax.lax.scan(layer, self.embedding[...][tokens], layers)
+        streams, attended, scores, queries, kept = found
+        early = rms_norm(streams, self.norm[...], epsilon)
+        return Reading(early[-1], early, attended, scores, queries), kept
 
     def _attend(
         self, rows: jax.Array, weights: tuple, past: Past

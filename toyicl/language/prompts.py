@@ -57,6 +57,8 @@ class PromptSet(NamedTuple):
     """The tokens with which every text begins, possibly none."""
     opening: jnp.ndarray
     """The tokens that all demonstrations and queries begin with, possibly none."""
+    praise: jnp.ndarray
+    """Index of the label that stands for praise, (tasks,), 0 or 1."""
 
     def with_false_labels(self, fraction: float = 1.0, seed: int = 0) -> "PromptSet":
         """The same demonstrations, with the other label in a random fraction of them in each task.
@@ -71,6 +73,15 @@ class PromptSet(NamedTuple):
         other = jnp.where(shown == self.answers[0], self.answers[1], self.answers[0])
         labels = jnp.where(jnp.asarray(places < round(fraction * count)), other, shown)
         return self._replace(demonstrations=self.demonstrations.at[..., -2].set(labels))
+
+    def with_other_meaning(self, task: int) -> int:
+        """The next task, after the last one the first, whose labels have the other meaning.
+
+        There is one if there are several tasks.
+        """
+        others = np.flatnonzero(np.asarray(self.praise) != int(self.praise[task]))
+        later = others[others > task]
+        return int((later if len(later) else others)[0])
 
     def first(self, count: int) -> "PromptSet":
         """The same tasks with the first demonstrations only."""
@@ -116,8 +127,8 @@ def draw_prompts(
     """Draw tasks: the meaning of the labels, the words, and their order.
 
     The words of a task's queries are not among its demonstrations; half of both are praise, and so is
-    one of the first two demonstrations, of the next two, and so on. Raises BadInput if there are too
-    few words, and for odd numbers.
+    one of the first two demonstrations, of the next two, and so on. The labels have both meanings
+    among several tasks. Raises BadInput if there are too few words, and for odd numbers.
     """
     praise, blame = usable_words(tokenizer)
     most = min(len(praise), len(blame))
@@ -127,8 +138,12 @@ def draw_prompts(
     require(total <= 2 * most, "demonstrations", rule, total)
     generator = np.random.default_rng(seed)
     shown, asked, right = [], [], []
-    for _ in range(tasks):
+    standing: list[int] = []
+    for task in range(tasks):
         meaning = generator.permutation(2)  # the labels of praise and of blame
+        if 0 < task == tasks - 1 and {int(meaning[0])} == set(standing):
+            meaning = meaning[::-1]
+        standing.append(int(meaning[0]))
         words = [generator.permutation(each)[: total // 2] for each in (praise, blame)]
         examples = [
             [(str(word), int(label)) for word in own]
@@ -147,5 +162,5 @@ def draw_prompts(
     texts = np.concatenate([np.array(shown)[..., :-2], np.array(asked)], axis=1)
     different = np.any(texts != texts[0, 0], axis=(0, 1))
     opening = texts[0, 0, : int(np.argmax(different))]
-    parts = (shown, asked, right, answers, beginning, opening)
+    parts = (shown, asked, right, answers, beginning, opening, standing)
     return PromptSet(*(jnp.asarray(np.array(part, np.int32)) for part in parts))

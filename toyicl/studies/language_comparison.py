@@ -27,17 +27,17 @@ from toyicl.finetuning import similarity
 from toyicl.language.decoder import Decoder
 from toyicl.language.prompts import PromptSet, draw_prompts
 from toyicl.studies import language_model
-from toyicl.studies.language_model import KINDS, NOISES, PARAMETERS, Pretrained, Way
+from toyicl.studies.language_model import KINDS, METHODS, NOISES, Pretrained, Way
 
-PUBLISHED, MLPS = PARAMETERS
-"""The sets of parameters that are finetuned: W_K and W_V as published, and the MLPs."""
+PUBLISHED, CAUSAL, MLPS = METHODS
+"""The methods of finetuning: W_K and W_V as published, layer by layer, and the MLPs."""
 EXCHANGED, ANOTHER = "labels exchanged", "another task's"
 RANDOM, BEST, LARGE = "random", "best random", "large random"
-UPDATES = (PUBLISHED, MLPS, EXCHANGED, ANOTHER, RANDOM, BEST, LARGE)
-"""Labels of the dimension `update`, with those of the noises. The updates after the second are of W_K
+UPDATES = (PUBLISHED, CAUSAL, MLPS, EXCHANGED, ANOTHER, RANDOM, BEST, LARGE)
+"""Labels of the dimension `update`, with those of the noises. The updates after the methods are of W_K
 and W_V: by finetuning with the other label of each demonstration, on the demonstrations of another task
-(whose labels may have another meaning), and random ones with the norm of finetuning, or, for the last
-one, with a change of attention outputs of the size of that by finetuning."""
+whose labels have the other meaning, and random ones with the norm of finetuning, or, for the last one,
+with a change of attention outputs of the size of that by finetuning."""
 ORDERS = ("finetuned", "not finetuned", "random update")
 """Labels of the dimension `ranking`: the model whose query vectors rank the demonstrations."""
 SIDES = ("in context", "finetuning", "both")
@@ -116,18 +116,23 @@ def compare(settings: LanguageStudy, found: Pretrained) -> xr.Dataset:
     )
     prompts, others = draw(0, tasks=settings.tasks), draw(1, tasks=settings.rate_tasks)
     chosen = {
-        which: language_model.choose_rate(model, others, settings.rates, which=which)
-        for which in PARAMETERS
+        method: language_model.choose_rate(model, others, settings.rates, method=method)
+        for method in METHODS
     }
-    rates = {which: rate for which, (rate, _) in chosen.items()}
+    rates = {method: rate for method, (rate, _) in chosen.items()}
     tasks = range(settings.tasks)
-    tune = partial(language_model.tuned, which=PUBLISHED)
+    tune = partial(language_model.tuned, method=PUBLISHED)
     tuned = {
         fraction: tune(model, prompts.with_false_labels(fraction), tasks, rates[PUBLISHED])
         for fraction in (0.0, *settings.fractions)
     }
-    parts = [_one_task(settings, model, tuned, prompts, rates[MLPS], task) for task in tasks]
-    del tuned
+    causal = language_model.tuned(model, prompts, tasks, rates[CAUSAL], method=CAUSAL)
+    parts = []
+    for task in tasks:
+        (mlps,) = language_model.tuned(model, prompts, [task], rates[MLPS], method=MLPS)
+        by_method = {CAUSAL: causal[task], MLPS: mlps}
+        parts.append(_one_task(settings, model, tuned, by_method, prompts, task))
+    del tuned, causal, mlps, by_method
     ways = _stacked([part["ways"] for part in parts])
     random_weights = language_model.untrained(jax.random.key(5), model)
     with_factors = {
@@ -159,7 +164,7 @@ def compare(settings: LanguageStudy, found: Pretrained) -> xr.Dataset:
         any_task=list(range(settings.tasks + settings.further_tasks)),
         layer=np.arange(1, layers + 1),
         count=[0, *settings.counts, settings.demonstrations],
-        method=list(PARAMETERS),
+        method=list(METHODS),
         rate=list(settings.rates),
         ranking=list(ORDERS),
         pair=list(PAIRS),
@@ -185,14 +190,14 @@ def _one_task(
     settings: LanguageStudy,
     model: Decoder,
     finetuned: Mapping[float, Sequence[Decoder]],
+    by_method: Mapping[str, Decoder],
     prompts: PromptSet,
-    mlp_rate: float,
     task: int,
 ) -> dict[str, Any]:
     """Answers to the queries of a task in all ways, losses, and orders of its demonstrations.
 
-    `finetuned` has the models after finetuning of W_K and W_V on each task, by the fraction of false
-    labels.
+    `finetuned` has the models after the published finetuning on each task, by the fraction of false
+    labels; `by_method` those after the other methods on this one.
     """
     answered = language_model.answered
     ways: Ways = {
@@ -212,15 +217,15 @@ def _one_task(
     tuned, others = finetuned[0.0][task], finetuned[0.0]
     add(PUBLISHED, tuned, "finetuned")
     key, best_key = jax.random.split(jax.random.fold_in(jax.random.key(3), task))
-    random = language_model.randomly_updated(key, model, tuned, which=PUBLISHED)
+    random = language_model.randomly_updated(key, model, tuned, method=PUBLISHED)
     add(RANDOM, random, "random update")
-    best = partial(language_model.best_random_update, which=PUBLISHED, count=settings.draws)
+    best = partial(language_model.best_random_update, method=PUBLISHED, count=settings.draws)
     add(BEST, best(best_key, model, tuned, prompts, task))
-    large = partial(language_model.random_update_of_equal_change, which=PUBLISHED)
+    large = partial(language_model.random_update_of_equal_change, method=PUBLISHED)
     add(LARGE, large(key, model, tuned, prompts, task))
-    (mlps,) = language_model.tuned(model, prompts, [task], mlp_rate, which=MLPS)
-    add(MLPS, mlps)
-    add(ANOTHER, others[(task + 1) % settings.tasks])
+    for name, updated in by_method.items():
+        add(name, updated)
+    add(ANOTHER, others[prompts.with_other_meaning(task)])
     for fraction in settings.fractions:
         add(_with_false(fraction), finetuned[fraction][task])
         false = prompts.with_false_labels(fraction)
@@ -345,7 +350,7 @@ def _maps(ways: Ways) -> dict[str, Any]:
 def _recoveries(ways: Ways) -> dict[str, Any]:
     """Rec2FTP and its chance level, for each task and for the answers of all tasks together."""
     found: dict[str, list[Any]] = {}
-    for name in PARAMETERS:
+    for name in METHODS:
         rights = [ways[way].right for way in ("zero-shot", "in context", name)]
         together = similarity.recovery(*(right.ravel() for right in rights))
         each = [similarity.recovery(*task) for task in zip(*rights, strict=True)]

@@ -5,7 +5,7 @@ gradient descent on the demonstrations, one at a time. Updates are compared by t
 attention outputs at the last token of each query.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,13 +22,29 @@ from toyicl.language.decoder import Decoder
 from toyicl.language.prompts import PromptSet
 from toyicl.language.tokens import Tokenizer
 
-PARAMETERS: dict[str, ParameterFilter] = {
-    "keys and values": lambda path, value: path[-1] in ("key", "value"),
-    "MLPs": lambda path, value: path[-1] in ("gate", "up", "down"),
+
+class Method(NamedTuple):
+    """A method of finetuning."""
+
+    which: ParameterFilter
+    """Which parameters of `Decoder` change."""
+    objective: Callable[[Decoder, jax.Array, jax.Array], jax.Array]
+    """Loss of one example, from its tokens and those with which every text begins."""
+    at_once: int
+    """Number of tasks that are finetuned at once: fewer, if most of the model changes."""
+
+
+def _named(*names: str) -> ParameterFilter:
+    return lambda path, value: path[-1] in names
+
+
+METHODS = {
+    "keys and values": Method(_named("key", "value"), answers.example_loss, 8),
+    "layer-causal": Method(_named("key", "value"), answers.layer_causal_loss, 8),
+    "MLPs": Method(_named("gate", "up", "down"), answers.example_loss, 1),
 }
-"""Sets of parameters to finetune, by the names of `Decoder`; Dai et al. (2022) finetune W_K and W_V."""
-AT_ONCE = {"keys and values": 8, "MLPs": 1}
-"""Number of tasks that are finetuned at once, by the parameters: MLPs are most of the model."""
+"""Methods by name: that of Dai et al. (2022), who finetune W_K and W_V; layer-causal gradient descent
+(Deutch et al., 2024) on the same parameters; and finetuning of the MLPs."""
 SEARCHES = 12
 """Largest number of factors that `random_update_of_equal_change` tries."""
 KINDS = ("normalised", "raw", "centred")
@@ -102,52 +118,54 @@ def answered(model: Decoder, prompts: PromptSet, task: Any, *, context: bool) ->
 
 
 def tuned(
-    model: Decoder, prompts: PromptSet, tasks: Sequence[int], rate: float, *, which: str
+    model: Decoder, prompts: PromptSet, tasks: Sequence[int], rate: float, *, method: str
 ) -> list[Decoder]:
     """The model after one epoch of gradient descent on the demonstrations of each of some tasks.
 
-    Tasks are finetuned `AT_ONCE`, since most of the time is spent on reading the weights.
+    Several tasks are finetuned at once, since most of the time is spent on reading the weights.
     """
     found = []
-    size = AT_ONCE[which]
+    size = METHODS[method].at_once
     for start in range(0, len(tasks), size):
         chosen = jnp.asarray(tasks[start : start + size])
-        states = _tuned(model, prompts, chosen, rate, which=which)
+        states = _tuned(model, prompts, chosen, rate, method=method)
         found += [
-            _with_weights(model, jax.tree.map(lambda leaf, i=i: leaf[i], states), which)
+            _with_weights(model, jax.tree.map(lambda leaf, i=i: leaf[i], states), method)
             for i in range(len(chosen))
         ]
     return found
 
 
-def _with_weights(model: Decoder, chosen: nnx.State, which: str) -> Decoder:
-    """The model with other values of one of the sets of parameters."""
-    found: Any = parts(model, PARAMETERS[which]).model(chosen)  # type: ignore[arg-type]
+def _with_weights(model: Decoder, chosen: nnx.State, method: str) -> Decoder:
+    """The model with other values of the parameters that a method changes."""
+    found: Any = parts(model, METHODS[method].which).model(chosen)  # type: ignore[arg-type]
     return found
 
 
-@partial(jax.jit, static_argnames="which")
-def _tuned(model: Any, prompts: PromptSet, tasks: jax.Array, rate: Any, *, which: str) -> nnx.State:
+@partial(jax.jit, static_argnames="method")
+def _tuned(
+    model: Any, prompts: PromptSet, tasks: jax.Array, rate: Any, *, method: str
+) -> nnx.State:
     """The finetuned parameters for each of some tasks, on the first axis of every leaf."""
+    which, loss, _ = METHODS[method]
 
     def objective(model: Any, tokens: jax.Array, label: jax.Array) -> jax.Array:
-        return answers.example_loss(model, tokens, prompts.beginning)
+        return loss(model, tokens, prompts.beginning)
 
     def one(shown: jax.Array) -> nnx.State:
-        filtered = PARAMETERS[which]
-        found = finetune(model, shown, shown[:, -2], rate, which=filtered, objective=objective)
-        return parts(found, filtered).chosen
+        found = finetune(model, shown, shown[:, -2], rate, which=which, objective=objective)
+        return parts(found, which).chosen
 
     return jax.vmap(one)(prompts.demonstrations[tasks])
 
 
-def randomly_updated(key: jax.Array, model: Decoder, other: Decoder, *, which: str) -> Decoder:
+def randomly_updated(key: jax.Array, model: Decoder, other: Decoder, *, method: str) -> Decoder:
     """The model after a random update with the norm of that to `other` in each array."""
-    return _with_weights(model, _random(key, model, other, which=which), which)
+    return _with_weights(model, _random(key, model, other, method=method), method)
 
 
 def random_update_of_equal_change(
-    key: jax.Array, model: Decoder, other: Decoder, prompts: PromptSet, task: int, *, which: str
+    key: jax.Array, model: Decoder, other: Decoder, prompts: PromptSet, task: int, *, method: str
 ) -> Decoder:
     """The model after a random update that changes attention outputs as much as that to `other`.
 
@@ -162,11 +180,11 @@ def random_update_of_equal_change(
         return float(jnp.mean(jnp.linalg.norm(after - start, axis=-1)))
 
     target, factor = size(other), 1.0
-    first = parts(model, PARAMETERS[which]).chosen  # type: ignore[arg-type]
-    direction = jax.tree.map(jnp.subtract, _random(key, model, other, which=which), first)
+    first = parts(model, METHODS[method].which).chosen  # type: ignore[arg-type]
+    direction = jax.tree.map(jnp.subtract, _random(key, model, other, method=method), first)
     for _ in range(SEARCHES):
         weights = jax.tree.map(lambda own, by, f=factor: own + f * by, first, direction)
-        found = _with_weights(model, weights, which)
+        found = _with_weights(model, weights, method)
         ratio = size(found) / target
         if abs(ratio - 1) < 0.05 or not np.isfinite(ratio):
             break
@@ -174,10 +192,10 @@ def random_update_of_equal_change(
     return found
 
 
-@partial(jax.jit, static_argnames="which")
-def _random(key: jax.Array, model: Any, other: Any, *, which: str) -> nnx.State:
-    found = baselines.random_update(key, model, other, which=PARAMETERS[which])
-    return parts(found, PARAMETERS[which]).chosen
+@partial(jax.jit, static_argnames="method")
+def _random(key: jax.Array, model: Any, other: Any, *, method: str) -> nnx.State:
+    found = baselines.random_update(key, model, other, which=METHODS[method].which)
+    return parts(found, METHODS[method].which).chosen
 
 
 @jax.jit
@@ -193,7 +211,7 @@ def best_random_update(
     prompts: PromptSet,
     task: int,
     *,
-    which: str,
+    method: str,
     count: int,
 ) -> Decoder:
     """The one of `count` random updates with the lowest loss on a task's demonstrations.
@@ -202,11 +220,11 @@ def best_random_update(
     """
     keys = jax.random.split(key, count)
     losses = [
-        float(demonstration_loss(randomly_updated(k, model, other, which=which), prompts, task))
+        float(demonstration_loss(randomly_updated(k, model, other, method=method), prompts, task))
         for k in keys
     ]
     best = int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
-    return randomly_updated(keys[best], model, other, which=which)
+    return randomly_updated(keys[best], model, other, method=method)
 
 
 def untrained(key: jax.Array, model: Decoder) -> Decoder:
@@ -220,7 +238,7 @@ def untrained(key: jax.Array, model: Decoder) -> Decoder:
 
 
 def choose_rate(
-    model: Decoder, prompts: PromptSet, rates: tuple[float, ...], *, which: str
+    model: Decoder, prompts: PromptSet, rates: tuple[float, ...], *, method: str
 ) -> tuple[float, np.ndarray]:
     """The learning rate with the highest accuracy on the tasks of `prompts`, and all accuracies.
 
@@ -229,7 +247,7 @@ def choose_rate(
     tasks = range(len(prompts.demonstrations))
 
     def accuracy(rate: float) -> float:
-        models = tuned(model, prompts, tasks, rate, which=which)
+        models = tuned(model, prompts, tasks, rate, method=method)
         answers_of = (
             answered(one, prompts, task, context=False).right
             for one, task in zip(models, tasks, strict=True)
