@@ -40,6 +40,23 @@ def test_a_multiple_of_a_projection_has_fraction_1_and_its_sign():
         assert float(scores.z) == pytest.approx(sign * np.sqrt(4 * 9), rel=1e-5)
 
 
+def test_the_square_of_the_mean_eigenvalue_is_the_fraction():
+    found = random_circuits((3, 2, 4, 7), seed=2)
+    values = np.asarray(head_circuits.eigenvalues(found))
+    assert values.shape == (3, 2, 4)
+    np.testing.assert_allclose(values.mean(axis=-1).imag, 0.0, atol=1e-6)
+    fractions = head_circuits.scores(found).fraction
+    np.testing.assert_allclose(values.mean(axis=-1).real ** 2, fractions, rtol=1e-4, atol=1e-6)
+    for layer in range(3):
+        matrix = np.asarray(found.left[layer, 1]).T @ np.asarray(found.right[layer, 1])
+        whole = np.linalg.eigvals(matrix) * np.sqrt(4) / np.linalg.norm(matrix)
+        largest = whole[np.argsort(-np.abs(whole))][:4]
+        own = values[layer, 1]
+        distances = np.abs(own[:, None] - largest[None])
+        assert distances.min(axis=0).max() < 1e-4
+        assert distances.min(axis=1).max() < 1e-4
+
+
 def test_z_of_a_random_orientation_is_about_standard_normal():
     found = random_circuits((1, 1, 8, 32))
     keys = jax.random.split(jax.random.key(1), 2000)

@@ -88,6 +88,7 @@ OPTIONS = {
     " --settings.escape-training.batch-size=8 --settings.escape-min-seeds=3",
     "fig16_fixed_tasks": f"--settings.training.steps=4 --settings.training.snapshot-every=2 {FEW}",
     "noisy_labels": f"{SHORT} {FEW}",
+    "head_circuits": f"{SHORT} {FEW}",
     "initial_guess": f"{SHORT} {FEW}",
     "linearised_finetuning": f"{SHORT} {FEW_TASKS} --settings.factors 1 0.1 0.01",
     "mlp_update": f"{SHORT} {FEW} --settings.step-sizes 0.5 1",

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
-from tiny_language import load_tiny
+from tiny_language import load_tiny, tiny_heads
 
 from toyicl.algorithms import token_descent
 from toyicl.harness import experiment
@@ -151,6 +151,7 @@ def less_to_compile():
         patch.setattr(token_descent, "SEARCH_EPISODES", 100)
         patch.setattr(correlated_descent, "CONTEXTS", 200)
         patch.setattr(language_model, "load", load_tiny)
+        patch.setattr(language_model, "load_heads", tiny_heads)
         yield
     methods.clear()
     methods.update(every)

@@ -3,8 +3,11 @@
 import re
 
 import jax
+import jax.numpy as jnp
 
+from toyicl.analysis import head_circuits
 from toyicl.language.decoder import DecoderArchitecture
+from toyicl.language.heads import ModelHeads
 from toyicl.studies.language_model import Pretrained
 
 VOCABULARY = 256
@@ -33,3 +36,14 @@ def tiny_model():
 def load_tiny(path=""):
     """In place of `language_model.load`."""
     return Pretrained("tiny", tiny_model(), Words(), ())
+
+
+def tiny_heads(path=""):
+    """In place of `language_model.load_heads`."""
+    model = tiny_model()
+    query, key, value, output = (
+        getattr(model, name)[...] for name in ("query", "key", "value", "output")
+    )
+    key, value = (jnp.repeat(weights, 2, axis=1) for weights in (key, value))
+    found = head_circuits.circuits(query, key, value, output)
+    return ModelHeads("tiny", found, model.architecture)

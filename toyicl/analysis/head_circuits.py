@@ -62,9 +62,8 @@ def scores(found: HeadCircuits) -> IdentityScores:
     left, right = found
     size, width = left.shape[-2:]
     trace = jnp.sum(left * right, axis=(-2, -1))
-    grams = [each @ jnp.swapaxes(each, -1, -2) for each in (left, right)]
-    squares = jnp.sum(grams[0] * grams[1], axis=(-2, -1))
-    values = _eigenvalues(found)
+    squares = _squared_norm(found)
+    values = eigenvalues(found)
     return IdentityScores(
         trace * jnp.sqrt(width / squares),
         trace**2 / (size * squares),
@@ -72,9 +71,21 @@ def scores(found: HeadCircuits) -> IdentityScores:
     )
 
 
-def _eigenvalues(found: HeadCircuits) -> jax.Array:
-    """The k eigenvalues of each circuit that may differ from 0: those of B A^T."""
-    return jnp.linalg.eigvals(found.right @ jnp.swapaxes(found.left, -1, -2))
+def eigenvalues(found: HeadCircuits) -> jax.Array:
+    """The k eigenvalues of each circuit that may differ from 0, times sqrt(k) / |M|_F, (..., k).
+
+    They are those of B A^T. All are 1 for a projection on k dimensions, and the square of their mean is
+    `IdentityScores.fraction`.
+    """
+    values = jnp.linalg.eigvals(found.right @ jnp.swapaxes(found.left, -1, -2))
+    size = found.left.shape[-2]
+    return values * jnp.sqrt(size / _squared_norm(found))[..., None]
+
+
+def _squared_norm(found: HeadCircuits) -> jax.Array:
+    """|M|_F^2 of each circuit."""
+    left, right = (each @ jnp.swapaxes(each, -1, -2) for each in found)
+    return jnp.sum(left * right, axis=(-2, -1))
 
 
 def rotated(key: jax.Array, found: HeadCircuits) -> HeadCircuits:

@@ -27,12 +27,12 @@ def circuits(command: Circuits) -> int:
     if command.run is not None:
         scored = circuit_survey.of_run(command.run)
     else:
-        from toyicl.language import extra, files
+        from toyicl.studies import language_model
 
-        file = files.open_model(command.model or extra.default_model())
-        scored = {file.path.name: circuit_survey.of_model(file)}
+        heads = language_model.load_heads(str(command.model or ""))
+        scored = {heads.name: circuit_survey.of_model(heads)}
         if command.out is not None:
-            _draw(scored[file.path.name], command.out)
+            _draw(scored[heads.name], command.out)
     summaries = {name: summary(found) for name, found in (scored | control).items()}
     if command.json:
         print_json(summaries)

@@ -4,6 +4,8 @@ Only the attention weights are read. The gain of the norm before attention is pa
 W_V. Rotary positions are left out, except where a distance between query and key is given.
 """
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 
 from toyicl.analysis import head_circuits
@@ -12,8 +14,22 @@ from toyicl.language.decoder import DecoderArchitecture, rotate
 from toyicl.language.files import ATTENTION, ModelFile
 
 
-def read_circuits(file: ModelFile) -> dict[str, HeadCircuits]:
+class ModelHeads(NamedTuple):
+    """The attention heads of a pretrained model."""
+
+    name: str
+    """Name of its file."""
+    circuits: dict[str, HeadCircuits]
     """Both circuits of every head by name, (layer, head, k, n); see `head_circuits.CIRCUITS`."""
+    architecture: DecoderArchitecture
+
+
+def read_heads(file: ModelFile) -> ModelHeads:
+    """The attention heads of a model's file."""
+    return ModelHeads(file.path.name, _circuits(file), file.architecture)
+
+
+def _circuits(file: ModelFile) -> dict[str, HeadCircuits]:
     weights = {name: jnp.asarray(values) for name, values in file.weights(ATTENTION).items()}
     gain = weights["attention_norm"][:, None, None]
     group = shared_by(file.architecture)

@@ -6,6 +6,7 @@ that is known to take a step of gradient descent.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +18,11 @@ from matplotlib.figure import Figure
 
 from toyicl.analysis import head_circuits
 from toyicl.analysis.head_circuits import BEYOND, CIRCUITS, HeadCircuits, IdentityScores
-from toyicl.core.datasets import dataset
+from toyicl.core.datasets import Variables, dataset
 from toyicl.core.errors import BadInput
 from toyicl.harness import checkpoints
 from toyicl.language import heads
-from toyicl.language.files import ModelFile
+from toyicl.language.heads import ModelHeads
 from toyicl.models.construction import gradient_descent_circuits
 from toyicl.plots import figures
 
@@ -40,18 +41,18 @@ Circuits = Mapping[str, HeadCircuits]
 """Both circuits of every head by name, (layer, head, k, n)."""
 
 
-def of_model(file: ModelFile, seed: int = 0) -> xr.Dataset:
+def of_model(found: ModelHeads, seed: int = 0) -> xr.Dataset:
     """Scores of the heads of a pretrained model and of their controls; see `survey`.
 
     Also `z_at_distance` (distance, layer, head), the z of the key-query circuit where rotary positions
     are those of a key that many tokens before the query.
     """
-    found, sizes = heads.read_circuits(file), file.architecture
+    _, circuits, sizes = found
     far = [
-        head_circuits.scores(heads.at_distance(found["key_query"], sizes, distance)).z
+        head_circuits.scores(heads.at_distance(circuits["key_query"], sizes, distance)).z
         for distance in DISTANCES
     ]
-    scored = survey(found, shared=heads.shared_by(sizes), seed=seed)
+    scored = survey(circuits, shared=heads.shared_by(sizes), seed=seed)
     at_distances = xr.Dataset({"z_at_distance": (("distance", "layer", "head"), jnp.stack(far))})
     return scored.merge(at_distances.assign_coords(distance=list(DISTANCES)))
 
@@ -117,6 +118,42 @@ def survey(found: Circuits, *, shared: int = 1, seed: int = 0) -> xr.Dataset:
     )
 
 
+def spectra(found: Circuits, *, shared: int = 1) -> np.ndarray:
+    """Eigenvalues of the circuits, and of those with W_Q or W_V of another head.
+
+    Shape (2 sources, circuit, layer, head, part, k), where the parts are real and imaginary; see
+    `head_circuits.eigenvalues`.
+    """
+    each = [(found[name], head_circuits.shuffled(found[name], shared)) for name in CIRCUITS]
+    values = np.stack([[head_circuits.eigenvalues(one) for one in pair] for pair in each], axis=1)
+    return np.stack([values.real, values.imag], axis=-2)
+
+
+def trained_heads(models: Any) -> Variables:
+    """`IdentityScores` and eigenvalues of the first layer of trained models with one head.
+
+    The leaves of the models have a leading axis of seeds. Variables `trained_z` and so on are (seed,
+    circuit), and `trained_eigenvalue` is (seed, circuit, part, trained_index).
+    """
+    found = head_circuits.of_attention(models.blocks[0].attention)
+    own = [jax.tree.map(lambda leaf: leaf[:, 0], found[name]) for name in CIRCUITS]
+    scored = [head_circuits.scores(one) for one in own]
+    values = np.stack([head_circuits.eigenvalues(one) for one in own], axis=1)
+    return {
+        **{
+            f"trained_{name}": (
+                ("seed", "circuit"),
+                np.stack([getattr(s, name) for s in scored], 1),
+            )
+            for name in IdentityScores._fields
+        },
+        "trained_eigenvalue": (
+            ("seed", "circuit", "part", "trained_index"),
+            np.stack([values.real, values.imag], axis=-2),
+        ),
+    }
+
+
 def _controlled(found: HeadCircuits, key: jax.Array, shared: int) -> dict[str, IdentityScores]:
     """Scores of one circuit of all heads, (layer, head), by source."""
     rotation_key, weights_key = jax.random.split(key)
@@ -146,16 +183,16 @@ def draw(scored: xr.Dataset) -> Figure:
     for place, circuit in enumerate(CIRCUITS):
         values = scored.z.sel(circuit=circuit)
         index, canvas = 2 * place, figure.axes[2 * place]
-        _map(canvas, values.sel(source="model"))
+        draw_map(canvas, values.sel(source="model"))
         figures.title(canvas, index, f"z of {NAMES[circuit]} by head")
-        _distributions(figure.axes[index + 1], values)
+        draw_distributions(figure.axes[index + 1], values)
         figures.title(figure.axes[index + 1], index + 1, f"|z| of {NAMES[circuit]}, all heads")
     figures.caption(figure, [CAPTION])
     return figure
 
 
-def _map(canvas: Axes, values: xr.DataArray) -> None:
-    """A map on a scale that is linear near 0 and logarithmic beyond."""
+def draw_map(canvas: Axes, values: xr.DataArray) -> None:
+    """A map of z (layer, head) on a scale that is linear near 0 and logarithmic beyond."""
     largest = max(float(abs(values).max()), BEYOND)
     norm = SymLogNorm(BEYOND, vmin=-largest, vmax=largest)
     drawn = values.transpose("layer", "head")
@@ -166,8 +203,11 @@ def _map(canvas: Axes, values: xr.DataArray) -> None:
     canvas.figure.colorbar(image, ax=canvas, ticks=ticks, format="%g")
 
 
-def _distributions(canvas: Axes, values: xr.DataArray) -> None:
-    """Fraction of heads whose |z| is below a value, for the model and each control."""
+def draw_distributions(canvas: Axes, values: xr.DataArray) -> None:
+    """Fraction of heads whose |z| is below a value, for the model and each control.
+
+    Values are (source, layer, head).
+    """
     for source, style in zip(values.source.values, STYLES, strict=False):
         sizes = np.sort(abs(values.sel(source=source).values.ravel()))
         if np.isnan(sizes).all():

