@@ -37,8 +37,8 @@ from toyicl.tasks.linear import LinearRegression
 from toyicl.training.loop import Histories
 from toyicl.training.step import Training
 
-UNIT = 1000
-"""Eigenvalues are stored as integers, in units of a thousandth."""
+UNIT = 0.001
+"""Eigenvalues are stored as integers, in this unit."""
 SPECTRA = ("model", "other head")
 """Sources whose eigenvalues are stored."""
 
@@ -74,12 +74,12 @@ def measure(settings: Settings, histories: Histories) -> xr.Dataset:
     """Score the heads of the language model, and of the trained layer."""
     found, history = language_model.load_heads(settings.pretrained), histories["model"]
     spectra = circuit_survey.spectra(found.circuits, shared=shared_by(found.architecture))
-    stored = np.round(np.clip(spectra, -32, 32) * UNIT).astype(np.int16)
+    stored = np.round(np.clip(spectra, -32, 32) / UNIT).astype(np.int16)
     dims = ("shown", "circuit", "layer", "head", "part", "index")
     return dataset(
         alignment(settings, history, best_references(settings.task, 1)),
         circuit_survey.trained_heads(history.final),
-        {"eigenvalue": (dims, stored, {"units": f"1/{UNIT}"})},
+        {"eigenvalue": (dims, stored, {"unit": UNIT})},
         language_model=found.name,
     ).merge(
         circuit_survey.of_model(found).assign_coords(shown=list(SPECTRA), part=["real", "imag"])
@@ -120,7 +120,7 @@ def draw(results: xr.Dataset) -> Figure:
     def eigenvalues(circuit: str) -> panels.Panel:
         def draw(axes: Axes, results: xr.Dataset) -> None:
             chosen = strongest(results)
-            own = results.eigenvalue.isel(chosen).sel(circuit=circuit) / UNIT
+            own = results.eigenvalue.isel(chosen).sel(circuit=circuit) * UNIT
             for shown, mark, color in (("other head", "x", "0.6"), ("model", ".", figures.MODEL)):
                 values = own.sel(shown=shown)
                 label = _head_name(chosen) if shown == "model" else "with another head's matrix"

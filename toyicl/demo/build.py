@@ -32,7 +32,18 @@ QUICK_SEEDS = 2
 PAGE = Path(__file__).with_name("page")
 SCRIPTS = (
     *("maths", "data", "draw", "state"),
-    *("task", "step", "valley", "measure", "learn", "breaks", "limits", "deeper", "larger"),
+    *(
+        "task",
+        "step",
+        "valley",
+        "measure",
+        "learn",
+        "breaks",
+        "limits",
+        "deeper",
+        "larger",
+        "heads",
+    ),
     *("claims", "guide", "main"),
 )
 """The page's scripts: helper functions, the sections in their order, and what uses all sections."""
@@ -40,6 +51,8 @@ STORY = "story.json"
 """The steps of the guided tour and the cards of the verdicts, with the verdicts that they rest on."""
 BOUNDS = "token_clip"
 """The experiment whose results show what a bound on token entries changes."""
+LANGUAGE_HEADS = "head_circuits"
+"""The experiment whose results are the heads of a language model."""
 HEADS = (1, 2)
 TASKS = {"line": "one input", "wide": "all inputs"}
 """Tasks of the linear-to-softmax comparison: the page's names, and the labels in the results."""
@@ -83,10 +96,19 @@ def write(out: Path, folder: Path) -> Path:
     Raises BadInput and Damaged as `results.load_results` does, and BadInput if the results are not
     those of one run of `classroom`.
     """
-    bounds = shipped() / "departures" / BOUNDS
-    clipped = load_results(bounds) if outputs.has_results(bounds) else None
-    page = render(contents(load_results(folder), verdicts(shipped()), clipped))
-    return atomic_files.save_text(page, out)
+    data = contents(
+        load_results(folder),
+        verdicts(shipped()),
+        clipped=_shipped_results("departures", BOUNDS),
+        language_heads=_shipped_results("language_model", LANGUAGE_HEADS),
+    )
+    return atomic_files.save_text(render(data), out)
+
+
+def _shipped_results(group: str, name: str) -> xr.Dataset | None:
+    """The checked-in results of an experiment, or None if there are none."""
+    folder = shipped() / group / name
+    return load_results(folder) if outputs.has_results(folder) else None
 
 
 def verdicts(folder: Path) -> dict[str, Any]:
@@ -141,12 +163,16 @@ def render(data: Mapping[str, Any]) -> str:
 
 
 def contents(
-    results: xr.Dataset, verdicts: Mapping[str, Any], clipped: xr.Dataset | None = None
+    results: xr.Dataset,
+    verdicts: Mapping[str, Any],
+    *,
+    clipped: xr.Dataset | None = None,
+    language_heads: xr.Dataset | None = None,
 ) -> dict[str, Any]:
     """The data stored in the page, as JSON-compatible values; arrays are float32, as in the run.
 
-    `verdicts` are those that `verdicts` reads; `clipped` are results of `token_clip`, without which the
-    page has no figure of them.
+    `verdicts` are those that `verdicts` reads; `clipped` are results of `token_clip`, and
+    `language_heads` of `head_circuits`, without which the page has no figure of them.
 
     Raises BadInput if the results are not those of one run of `classroom`.
     """
@@ -173,6 +199,7 @@ def contents(
             **{name: _mixed(results, task) for name, task in TASKS.items()},
         },
         "clip": None if clipped is None else _bounds(clipped),
+        "heads": None if language_heads is None else _language_heads(language_heads),
         "verdicts": cited_verdicts(verdicts),
         "story": story(),
     }
@@ -263,6 +290,35 @@ def _bounds(results: xr.Dataset) -> dict[str, Any]:
         "bounds": finite,
         "layers": results.layers.values.tolist(),
         **{name: packed(found[name].transpose(*dims)) for name, dims in order.items()},
+    }
+
+
+def _language_heads(results: xr.Dataset) -> dict[str, Any]:
+    """Scores and eigenvalues of the heads of a language model, and eigenvalues of a trained layer.
+
+    The first head to be shown is the one whose smaller |z| is largest.
+    """
+    own = results.sel(source=results.shown.values)
+    order = ("source", "circuit", "layer", "head")
+    smaller = abs(own.z.isel(source=0)).min("circuit").transpose("layer", "head").values
+    first = np.unravel_index(smaller.argmax(), smaller.shape)
+    stored = results.eigenvalue.transpose("shown", *order[1:], "part", "index")
+    values = np.ascontiguousarray(stored, "<i2")
+    return {
+        "name": results.attrs["language_model"],
+        "layers": results.sizes["layer"],
+        "count": results.sizes["head"],
+        "first": [int(place) for place in first],
+        "z": packed(own.z.transpose(*order)),
+        "fraction": packed(own.fraction.transpose(*order)),
+        "values": {
+            "shape": list(values.shape),
+            "base64": base64.b64encode(values.tobytes()).decode(),
+            "unit": float(results.eigenvalue.attrs["unit"]),
+        },
+        "trained": packed(
+            results.trained_eigenvalue.isel(seed=0).transpose("circuit", "part", "trained_index")
+        ),
     }
 
 

@@ -1,10 +1,12 @@
-// Results of the run, stored in the page as JSON; an array is {shape, base64}, with float32 numbers in base64.
+// Results of the run, stored in the page as JSON; an array is {shape, base64}, with float32 numbers in base64, or
+// {shape, base64, unit}, with 16-bit integers that count this fraction of 1.
 
-function unpack({ shape, base64 }) {
+function unpack({ shape, base64, unit }) {
   const text = atob(base64);
   const bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i += 1) bytes[i] = text.charCodeAt(i);
-  const values = new Float32Array(bytes.buffer); // little-endian, as all browsers' arrays are
+  // little-endian, as all browsers' arrays are
+  const values = unit ? Float32Array.from(new Int16Array(bytes.buffer), (value) => value * unit) : new Float32Array(bytes.buffer);
   const size = shape.at(-1) ?? 1;
   let at = 0;
   const nest = (level) => {

@@ -39,7 +39,7 @@ function startPresent() {
 }
 
 const reset = () => restore(new Map());
-const toyicl = { ...maths, data, modelOf, controls, addressNow, reset, threeWays, state: { step, task, measure, learn, deeper, breaks, limits, larger, guide } };
+const toyicl = { ...maths, data, modelOf, controls, addressNow, reset, threeWays, state: { step, task, measure, learn, deeper, breaks, limits, larger, heads, guide } };
 window.toyicl = toyicl;
 document.querySelectorAll("[data-task]").forEach((node) => {
   node.textContent = data.task[node.dataset.task];
@@ -55,6 +55,7 @@ startBreaks();
 startLimits();
 startDeeper();
 startLarger();
+startHeads();
 startClaims();
 startGuide();
 startState();
