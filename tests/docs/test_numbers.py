@@ -49,6 +49,10 @@ NUMBERS = {
         "LM-6": ".01 [-.03, .05]",
         "LM-raw": ".23 [.18, .28]",
         "LM-false-context": ".001 [-.002, .003]",
+        "LM-heads-keys": ".007",
+        "LM-heads-values": ".028",
+        "LM-heads-trained-keys": ".499",
+        "LM-heads-trained-values": ".499",
     },
 }
 """By page and id: a measured value, with its interval or without, as the page states it."""
@@ -102,3 +106,25 @@ def test_the_table_of_controls_is_that_of_the_results():
         assert shown[:2] == [pytest.approx(round(float(value), 3)) for value in expected]
         accuracy = float(results.accuracy.sel(update=update).mean("task"))
         assert shown[2:] == [pytest.approx(round(accuracy, 2))]
+
+
+def test_the_table_of_heads_is_that_of_the_results(records):
+    results = xr.load_dataset(
+        ROOT / "figures/language_model/head_circuits/results.nc", engine="h5netcdf"
+    )
+    text = (DOCS / "language_model.md").read_text(encoding="utf-8")
+    assert (
+        f"| {records['LM-heads']['measured']:.0f} of {results.layer.size * results.head.size} |"
+        in text
+    )
+    assert f"with opposite signs | {records['LM-heads-signs']['measured']:.0f} |" in text
+    fractions = results.fraction.sel(source="model").quantile([0.5, 0.95], ("layer", "head"))
+    for circuit, name in (("key_query", "W_K^T W_Q"), ("value_output", "P W_V")):
+        (line,) = [
+            one
+            for one in text.splitlines()
+            if one.startswith(f"| fraction of the identity in {name}")
+        ]
+        shown = [float(number) for number in NUMBER.findall(line)][:2]
+        own = fractions.sel(circuit=circuit).values
+        assert shown == [pytest.approx(own[0], abs=6e-4), pytest.approx(own[1], abs=6e-3)]

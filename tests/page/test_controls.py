@@ -363,6 +363,8 @@ def test_seeds_that_diverged_are_left_out(browser, results, tmp_path):
         slide(page, "breaks-fraction", 2)
         assert texts(page, "breaks-loss") == ["not finite"]
         assert page.locator("#clip").is_hidden()
+        assert page.locator("#heads").is_hidden()
+        assert page.locator("nav a[href='#heads']").is_hidden()
 
 
 def test_half_of_the_softmax_slider_is_for_the_last_tenth(results):
@@ -454,6 +456,35 @@ def test_the_bound_changes_the_loss_of_the_best_gdpp(page):
         exact = float(bounds.exact_loss.sel(layers=10).isel(clip=index))
         assert number(page, "clip-best") == pytest.approx(exact, abs=6e-5)
     assert texts(page, "clip-model") == ["not stable"]
+
+
+def test_heads_are_those_of_the_results_and_their_controls_have_none(page):
+    found = load_results(shipped() / "language_model" / "head_circuits")
+    z = found.z.transpose("source", "circuit", "layer", "head")
+    far = (abs(z) > 4).all("circuit")
+    opposite = far & (z.prod("circuit") < 0)
+    marks = page.locator("#heads-map path[data-head]")
+    for index, source in enumerate(("model", "other head")):
+        choose(page, "heads-source", index)
+        counted = int(far.sel(source=source).sum())
+        assert texts(page, "heads-far") == [f"{counted} of {marks.count()}"]
+        diamonds = page.locator("#heads-map path[data-head].mark.model:not(.open)")
+        assert diamonds.count() == int(opposite.sel(source=source).sum())
+    choose(page, "heads-source", 0)
+    assert int(far.sel(source="model").sum()) > 200
+    for layer, head in ((0, 8), (12, 3), (29, 0)):
+        slide(page, "heads-layer", layer)
+        slide(page, "heads-head", head)
+        own = found.isel(layer=layer, head=head).sel(source="model")
+        for circuit, name in (("key_query", "keys"), ("value_output", "values")):
+            one = own.sel(circuit=circuit)
+            assert number(page, f"heads-z-{name}") == pytest.approx(float(one.z), abs=0.06)
+            fraction = number(page, f"heads-fraction-{name}")
+            assert fraction == pytest.approx(float(one.fraction), abs=6e-4)
+    before = drawing(page, "heads-keys")
+    page.locator("#heads-map path[data-head='5 2']").dispatch_event("click")
+    assert texts(page, "heads-layer-out", "heads-head-out") == ["5", "2"]
+    assert drawing(page, "heads-keys") != before
 
 
 def test_five_verdicts_have_three_lights(page):

@@ -22,6 +22,7 @@ from toyicl.harness.results import load_results, save_results
 
 RUN = shipped() / "teaching" / CLASSROOM
 BOUNDS = shipped() / "departures" / build.BOUNDS
+LANGUAGE_HEADS = shipped() / "language_model" / build.LANGUAGE_HEADS
 MOST_BYTES = 1_500_000
 
 
@@ -63,6 +64,25 @@ def test_the_page_holds_the_runs_weights_to_the_bit(page_file):
         assert np.isfinite(expected).all()
         values = np.frombuffer(base64.b64decode(kept["base64"]), "<f4")
         np.testing.assert_array_equal(values.reshape(kept["shape"]), expected.values)
+
+
+def test_the_page_holds_the_scores_and_eigenvalues_of_all_heads(page_file):
+    kept, results = held(page_file)["heads"], load_results(LANGUAGE_HEADS)
+    assert (kept["layers"], kept["count"]) == (results.sizes["layer"], results.sizes["head"])
+    own = results.sel(source=["model", "other head"])
+    for name in ("z", "fraction"):
+        values = np.frombuffer(base64.b64decode(kept[name]["base64"]), "<f4")
+        expected = own[name].transpose("source", "circuit", "layer", "head")
+        np.testing.assert_array_equal(values.reshape(kept[name]["shape"]), expected.astype("f4"))
+    stored = np.frombuffer(base64.b64decode(kept["values"]["base64"]), "<i2")
+    values = stored.reshape(kept["values"]["shape"]) * kept["values"]["unit"]
+    mean = values.mean(axis=-1)
+    assert np.abs(mean[..., 1]).max() < 1e-3, (
+        "the eigenvalues of a real matrix are in conjugate pairs"
+    )
+    np.testing.assert_allclose(
+        np.abs(mean[..., 0]), np.sqrt(own.fraction.transpose(*expected.dims)), atol=1e-3
+    )
 
 
 def records():
@@ -259,3 +279,4 @@ main()
     assert data["learn"]["seeds"] == [0, 1]
     assert data["verdicts"] == {}
     assert data["clip"] is None
+    assert data["heads"] is None

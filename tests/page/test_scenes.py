@@ -53,6 +53,9 @@ OPERATIONS = {
     "layers": ("radio", "deeper-seed"),
     "tokens": ("click", "#deeper-new"),
     "bound": ("key", "#clip-bound"),
+    "block": ("key", "#heads-layer"),
+    "head": ("key", "#heads-head"),
+    "matrices": ("radio", "heads-source"),
     "guide": ("click", "#guide-start"),
 }
 """How each control is moved away from its initial value: a click, an arrow key, or its last choice."""

@@ -2,20 +2,20 @@
 // results are those of the experiment head_circuits.
 
 const heads = { layer: 0, head: 0, source: 0 };
-const PLANE = [-2, 2]; // real parts that are shown; imaginary parts from -1.2 to 1.2
-const FAR = 4; // a |z| that a random orientation does not have
+const EIGENVALUES = [-2, 2]; // real parts that are shown; imaginary parts from -1.2 to 1.2
+const FAR_FROM_CHANCE = 4; // a |z| that a random orientation does not have
 
 // The two z of a head, and whether both are far from 0: 0 no, 1 with the same sign, -1 with opposite signs.
 function scoreOf(layer, head) {
   const z = data.heads.z[heads.source].map((circuit) => circuit[layer][head]);
-  const far = z.every((value) => Math.abs(value) > FAR);
+  const far = z.every((value) => Math.abs(value) > FAR_FROM_CHANCE);
   return { z, kind: far ? Math.sign(z[0] * z[1]) : 0 };
 }
 
 const KINDS_OF_HEADS = [
   [-1, "diamond", "model", "both |z| > 4, opposite signs", 5],
   [1, "circle", "open model", "both |z| > 4, the same sign", 4.5],
-  [0, "square", "plain", "not both", 1.2],
+  [0, "square", "dot", "not both", 2],
 ];
 
 function drawHeadMap() {
@@ -40,15 +40,15 @@ function drawHeadMap() {
 
 function drawPlane(id, circuit, name) {
   const area = frame(byId(id), `Eigenvalues of ${name}, of the chosen head and of the trained layer`, {
-    x: PLANE, y: [-1.2, 1.2], xticks: [-2, -1, 0, 1, 2], yticks: [-1, 0, 1], xlabel: "real part", ylabel: "imaginary part", height: 250,
+    x: EIGENVALUES, y: [-1.2, 1.2], xticks: [-2, -1, 0, 1, 2], yticks: [-1, 0, 1], xlabel: "real part", ylabel: "imaginary part", height: 250,
   });
   line(area, [[0, -2], [0, 2]], "faint");
-  line(area, [PLANE, PLANE].map((_, i) => [PLANE[i], 0]), "faint");
+  line(area, [EIGENVALUES, EIGENVALUES].map((_, i) => [EIGENVALUES[i], 0]), "faint");
   const [trainedReal, trainedImaginary] = data.heads.trained[circuit];
   trainedReal.forEach((real, i) => mark(area, real, trainedImaginary[i], "diamond", "reference", 7));
   const [real, imaginary] = data.heads.values[heads.source][circuit][heads.layer][heads.head];
   real.forEach((value, i) => mark(area, value, imaginary[i], "circle", "model", 3));
-  return real.filter((value, i) => Math.abs(value) > PLANE[1] || Math.abs(imaginary[i]) > 1.2).length;
+  return real.filter((value, i) => Math.abs(value) > EIGENVALUES[1] || Math.abs(imaginary[i]) > 1.2).length;
 }
 
 function drawHeads() {
