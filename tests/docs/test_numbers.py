@@ -114,7 +114,7 @@ def test_the_table_of_heads_is_that_of_the_results(records):
     )
     text = (DOCS / "language_model.md").read_text(encoding="utf-8")
     assert (
-        f"| {records['LM-heads']['measured']:.0f} of {results.layer.size * results.head.size} |"
+        f"| {records['LM-heads']['measured']:.0f} of {heads} |"
         in text
     )
     assert f"with opposite signs | {records['LM-heads-signs']['measured']:.0f} |" in text
