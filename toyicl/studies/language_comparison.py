@@ -70,7 +70,7 @@ class LanguageStudy:
     """Number of further tasks, on which accuracy is measured zero-shot and in context alone."""
     rate_tasks: int = 2
     """Number of other tasks, on whose queries the learning rates are chosen."""
-    rates: tuple[float, ...] = (0.003, 0.01, 0.03)
+    rates: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01, 0.03)
     """Learning rates of finetuning, of which the one with the highest accuracy is chosen."""
     draws: int = 16
     """Number of random updates of which the best is taken."""
