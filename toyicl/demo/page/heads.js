@@ -21,21 +21,25 @@ const KINDS_OF_HEADS = [
 function drawHeadMap() {
   const { layers, count } = data.heads;
   const root = byId("heads-map");
-  const area = frame(root, "Every head by its layer: whether both circuits have a part along the identity", {
-    x: [-0.8, layers - 0.2], y: [-0.8, count - 0.2], xticks: [0, 10, 20, layers - 1], yticks: [0, 4, count - 1], xlabel: "layer", ylabel: "head", height: 250,
-  });
-  let far = 0;
-  for (let layer = 0; layer < layers; layer += 1) {
-    for (let head = 0; head < count; head += 1) {
-      const { kind } = scoreOf(layer, head);
-      const [, shape, style, , radius] = KINDS_OF_HEADS.find(([one]) => one === kind);
-      if (kind) far += 1;
-      const node = mark(area, layer, head, shape, style, radius);
-      node.dataset.head = `${layer} ${head}`;
+  // The marks depend on the matrices only; the ring alone follows the sliders.
+  if (root.shown?.source !== heads.source) {
+    const area = frame(root, "Every head by its layer: whether both circuits have a part along the identity", {
+      x: [-0.8, layers - 0.2], y: [-0.8, count - 0.2], xticks: [0, 10, 20, layers - 1], yticks: [0, 4, count - 1], xlabel: "layer", ylabel: "head", height: 250,
+    });
+    let far = 0;
+    for (let layer = 0; layer < layers; layer += 1) {
+      for (let head = 0; head < count; head += 1) {
+        const { kind } = scoreOf(layer, head);
+        const [, shape, style, , radius] = KINDS_OF_HEADS.find(([one]) => one === kind);
+        if (kind) far += 1;
+        mark(area, layer, head, shape, style, radius).dataset.head = `${layer} ${head}`;
+      }
     }
+    write("heads-far", `${far} of ${layers * count}`);
+    root.shown = { source: heads.source, area, ring: mark(area, 0, 0, "square", "query ring", 8) };
   }
-  mark(area, heads.layer, heads.head, "square", "query ring", 8);
-  write("heads-far", `${far} of ${layers * count}`);
+  const { area, ring } = root.shown;
+  ring.setAttribute("transform", `translate(${area.X(heads.layer)} ${area.Y(heads.head)})`);
 }
 
 function drawPlane(id, circuit, name) {
