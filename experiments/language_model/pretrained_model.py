@@ -12,7 +12,7 @@ Expected: accuracy increases from chance by .1 to .3 in context. Attention outpu
 directions, equally so after finetuning with exchanged labels or on another task, and more with
 random weights. In-context learning recovers what finetuning gains at the level of chance.
 Alias: lm
-Cost: twelve minutes on one core; quick: some four minutes. Needs the extra `lm`.
+Cost: fifteen minutes on one core; quick: some four minutes. Needs the extra `lm`.
 """
 
 from collections.abc import Mapping
