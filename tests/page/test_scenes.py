@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from browser import opened
+from browser import OPERATE, opened
 
 from toyicl.demo import build
 
@@ -322,32 +322,6 @@ OBSERVE = """() => {
   new PerformanceObserver((list) => list.getEntries().forEach((entry) => window.shifts.push(
     [entry.value, entry.sources.map(({node}) => node?.id || node?.className || node?.nodeName).join()]
   ))).observe({type: 'layout-shift'});
-}"""
-OPERATE = """async (section) => {
-  const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
-  const node = document.getElementById(section);
-  const visit = async (one) => {
-    one.scrollIntoView({block: 'center', behavior: 'instant'});
-    await painted();
-  };
-  for (const input of node.querySelectorAll('input')) {
-    if (!input.checkVisibility()) continue;
-    await visit(input.closest('label'));
-    if (input.type === 'radio') input.click();
-    else for (const value of [input.min, (Number(input.min) + Number(input.max)) / 2, input.max]) {
-      input.value = value;
-      input.dispatchEvent(new Event('input', {bubbles: true}));
-      await painted();
-    }
-    await painted();
-  }
-  for (const button of node.querySelectorAll('button')) {
-    await visit(button);
-    button.click();
-    await painted();
-    button.click();
-    await painted();
-  }
 }"""
 
 
