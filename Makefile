@@ -59,11 +59,14 @@ benchmark: install
 	$(BIN)/python benchmarks/cores.py
 	$(BIN)/python benchmarks/running.py
 
-# Installs a browser, if there is none and apt-get is available. The tests of the teaching page need one, and
-# are skipped otherwise.
+# Installs Chromium and Firefox, if they are missing and apt-get is available. The tests of the teaching page are
+# skipped where there is no browser. Not every distribution has the package firefox-esr; without it, only the tests
+# in Firefox are skipped.
 browser:
-	-@command -v chromium chromium-browser google-chrome >/dev/null || ! command -v apt-get >/dev/null || \
-		{ apt-get update && apt-get install -y --no-install-recommends chromium; }
+	-@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+		! command -v apt-get >/dev/null || { apt-get update && apt-get install -y --no-install-recommends chromium; }
+	-@command -v firefox-esr >/dev/null || command -v firefox >/dev/null || \
+		! command -v apt-get >/dev/null || { apt-get update && apt-get install -y --no-install-recommends firefox-esr; }
 
 # Writes constraints.txt: names and versions, without the sources of packages. Needs uv. The default language model
 # is installed without its dependencies, which are therefore not pinned.

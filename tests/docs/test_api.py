@@ -53,3 +53,13 @@ def test_every_public_name_has_an_import_and_a_purpose():
         assert len(hook._first_line(name)) > 15, name
     from_toyicl = {statement.split()[3] for statement in names.values() if " toyicl " in statement}
     assert from_toyicl == set(toyicl.__all__)
+
+
+def test_every_page_of_a_package_begins_with_an_example_and_its_output():
+    for page in PAGES.glob("*.md"):
+        text = page.read_text()
+        titles = [(language, title) for language, title, *_ in pages.blocks(page)]
+        if page.stem != "index":
+            assert ("python", None) in titles, page.stem
+            assert ("text", pages.OUTPUT) in titles, page.stem
+            assert text.index("```python") < text.index("\n## ") < text.index("\n::: ")

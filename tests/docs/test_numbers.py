@@ -5,7 +5,7 @@ import re
 
 import pytest
 import xarray as xr
-from pages import DOCS, ROOT
+from pages import DOCS, NAMES, PAGES, ROOT
 
 NUMBERS = {
     "later_work.md": {
@@ -80,6 +80,30 @@ def test_numbers_are_those_of_the_verdicts(page, name, records):
     ):
         digits = len(number.partition(".")[2])
         assert float(number) == pytest.approx(round(value, digits), abs=1e-9)
+
+
+RESTS = re.compile(r"\[([A-Z]+-[\w-]+)\]\(([^)]*figures/[^)]*)\)")
+"""A link to the results that a statement rests on, with the identifier of the verdict as its text."""
+
+
+@pytest.fixture(scope="module")
+def experiments():
+    known = json.loads((ROOT / "figures" / "verdicts.json").read_text())["experiments"]
+    return {record["id"]: one["experiment"] for one in known for record in one["records"]}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_a_statement_rests_on_a_verdict_that_supports_it(page, records, experiments):
+    for name, folder in RESTS.findall(page.read_text(encoding="utf-8")):
+        assert records[name]["verdict"] in ("reproduced", "proved", "holds"), name
+        assert (page.parent / folder).resolve().name == experiments[name]
+
+
+def test_the_questions_by_symptom_name_their_verdicts(records):
+    text = (DOCS / "faq.md").read_text(encoding="utf-8")
+    assert len(RESTS.findall(text)) >= 7
+    still, seeds = re.search(r"Of (\d+) seeds of one layer, (\d+) were", text).groups()[::-1]
+    assert int(still) / int(seeds) == pytest.approx(records["PLATEAU-escape"]["measured"])
 
 
 UPDATES = {

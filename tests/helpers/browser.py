@@ -16,6 +16,34 @@ OPTIONS = (
     "--disable-sync",
     "--disable-quic",
 )
+OPERATE = """async (section) => {
+  const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))
+    .then(() => window.painted?.());
+  const node = document.getElementById(section);
+  const visit = async (one) => {
+    one.scrollIntoView({block: 'center', behavior: 'instant'});
+    await painted();
+  };
+  for (const input of node.querySelectorAll('input')) {
+    if (!input.checkVisibility()) continue;
+    await visit(input.closest('label'));
+    if (input.type === 'radio') input.click();
+    else for (const value of [input.min, (Number(input.min) + Number(input.max)) / 2, input.max]) {
+      input.value = value;
+      input.dispatchEvent(new Event('input', {bubbles: true}));
+      await painted();
+    }
+    await painted();
+  }
+  for (const button of node.querySelectorAll('button')) {
+    await visit(button);
+    button.click();
+    await painted();
+    button.click();
+    await painted();
+  }
+}"""
+"""Moves each slider, radio button and button of a section; calls `window.painted` after each frame."""
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from browser import opened
+from browser import OPERATE, opened
 
 from toyicl.demo import build
 
@@ -196,6 +196,53 @@ def shown_state(page):
     return values(page), opened
 
 
+PLACED = """({section, outline, control}) => {
+  const box = (node) => node.getBoundingClientRect();
+  const part = document.querySelector(outline);
+  const controls = document.querySelector(`#${section} > .controls`);
+  const above = controls && !controls.contains(part);
+  const target = document.querySelector(control);
+  const {left, top, width, height} = box(target);
+  const hit = document.elementFromPoint(left + width / 2, top + height / 2);
+  return {
+    top: box(part).top,
+    bottom: box(part).bottom,
+    covered: above ? Math.max(0, box(controls).bottom) : 0,
+    stays: above && getComputedStyle(controls).position === 'sticky' ? controls.offsetHeight : 0,
+    bar: box(document.getElementById('guide')).top,
+    control: target.contains(hit) || Boolean(hit?.closest('label')?.contains(target)),
+  };
+}"""
+LARGER = {"laptop": set(), "phone": {"#task-box", "#claims-cards"}}
+"""Parts that may be larger than the screen; the first one is not with the usual fonts."""
+
+
+@pytest.mark.parametrize("screen", LARGER)
+def test_the_part_of_a_step_is_above_the_bar(browser, page_file, screen):
+    """Neither the bar nor controls that stay in view cover it, and its control can be operated."""
+    with shown(browser, page_file, screen, reduced_motion="reduce") as page:
+        page.click("#guide-start")
+        for number, step in enumerate(build.story()["steps"], 1):
+            assert page.locator("#guide-count").inner_text() == f"{number} of 12"
+            place = page.evaluate(PLACED, step)
+            if place["bottom"] - place["top"] > place["bar"] - place["stays"] - 8:
+                assert step["outline"] in LARGER[screen]
+                assert place["top"] <= place["covered"] + 10, number
+            else:
+                assert place["bottom"] <= place["bar"], number
+            assert place["top"] >= place["covered"], number
+            assert place["control"], number
+            if number < 12:
+                page.click("#guide-next")
+
+
+def test_a_link_to_a_step_shows_its_part(browser, page_file):
+    with shown(browser, page_file, "phone", "#measure/guide=7&factor=2") as page:
+        place = page.evaluate(PLACED, build.story()["steps"][6])
+        assert place["covered"] <= place["top"]
+        assert place["bottom"] <= place["bar"]
+
+
 def visible_above_guide(page, selector):
     """Whether an element is on the screen and not only below the bar of the tour."""
     box = page.locator(selector).first.bounding_box()
@@ -325,32 +372,6 @@ OBSERVE = """() => {
   new PerformanceObserver((list) => list.getEntries().forEach((entry) => window.shifts.push(
     [entry.value, entry.sources.map(({node}) => node?.id || node?.className || node?.nodeName).join()]
   ))).observe({type: 'layout-shift'});
-}"""
-OPERATE = """async (section) => {
-  const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
-  const node = document.getElementById(section);
-  const visit = async (one) => {
-    one.scrollIntoView({block: 'center', behavior: 'instant'});
-    await painted();
-  };
-  for (const input of node.querySelectorAll('input')) {
-    if (!input.checkVisibility()) continue;
-    await visit(input.closest('label'));
-    if (input.type === 'radio') input.click();
-    else for (const value of [input.min, (Number(input.min) + Number(input.max)) / 2, input.max]) {
-      input.value = value;
-      input.dispatchEvent(new Event('input', {bubbles: true}));
-      await painted();
-    }
-    await painted();
-  }
-  for (const button of node.querySelectorAll('button')) {
-    await visit(button);
-    button.click();
-    await painted();
-    button.click();
-    await painted();
-  }
 }"""
 
 

@@ -1,4 +1,4 @@
-// Guided mode: twelve steps. Each sets the controls, scrolls to its section and outlines what it is about.
+// Guided mode: twelve steps. Each sets the controls, and outlines what it is about, above the bar with its text.
 
 const guide = { step: 0 };
 
@@ -11,6 +11,7 @@ function showGuide() {
   document.documentElement.classList.toggle("guided", Boolean(now));
   byId("guide-start").setAttribute("aria-pressed", Boolean(now));
   document.querySelectorAll(".outlined").forEach((node) => node.classList.remove("outlined"));
+  document.documentElement.style.setProperty("--floor", "0px");
   if (!now) return;
   write("guide-count", `${guide.step} of ${all.length}`);
   write("guide-text", now.text);
@@ -22,6 +23,21 @@ function showGuide() {
     else dot.removeAttribute("aria-current");
   });
   document.querySelector(now.outline).classList.add("outlined");
+  document.documentElement.style.setProperty("--floor", `${byId("guide").offsetHeight}px`);
+}
+
+// Scrolls to the section of the step, and on until the end of what is outlined is above the bar; but not so far
+// that its start is hidden by controls that stay in view.
+function scrollToStep(behavior) {
+  const { section, outline } = guideSteps()[guide.step - 1];
+  const margin = 8; // of the outline
+  const part = document.querySelector(outline);
+  const controls = byId(section).querySelector(":scope > .controls");
+  const covered = getComputedStyle(controls ?? part).position === "sticky" ? controls.offsetHeight : 0;
+  const { top, bottom } = part.getBoundingClientRect();
+  const wanted = Math.min(bottom + margin - (innerHeight - byId("guide").offsetHeight), top - margin - covered);
+  const least = byId(section).getBoundingClientRect().top;
+  scrollBy({ top: controls?.contains(part) ? least : Math.max(least, wanted), behavior });
 }
 
 // Goes to a step, with every other control at its initial value.
@@ -32,7 +48,7 @@ function toStep(number) {
   restore(new Map(Object.entries(set).concat([["guide", String(wanted)]])));
   address.section = section;
   writeAddress();
-  byId(section).scrollIntoView();
+  scrollToStep("auto");
 }
 
 function leaveGuide() {

@@ -57,7 +57,9 @@ function readAddress(event) {
   if (!node) return;
   if (node.tagName === "SECTION") address.section = section;
   for (let fold = node.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
-  node.scrollIntoView({ behavior: event ? "auto" : "instant" });
+  const behavior = event ? "auto" : "instant";
+  if (guide.step && guideSteps()[guide.step - 1].section === section) scrollToStep(behavior);
+  else node.scrollIntoView({ behavior });
   if (text === undefined) writeAddress(); // a link within the page keeps the controls
 }
 
