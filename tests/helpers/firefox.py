@@ -14,7 +14,7 @@ import time
 import pytest
 
 NAMES = ("firefox-esr", "firefox")
-SECONDS = 60
+SECONDS = 120
 """Longest wait for the browser to start, and for an answer."""
 PREFERENCES = {
     "ui.prefersReducedMotion": 1,

@@ -125,7 +125,7 @@ def test_the_page_is_loaded_without_a_network(page):
 
 def test_every_section_is_drawn(page):
     found = page.evaluate(DRAWN)
-    assert len(found) == 10
+    assert len(found) == 11
     for section in found:
         assert section["empty"] == []
         assert all(section["formulas"])
