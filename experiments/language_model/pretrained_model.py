@@ -5,14 +5,14 @@ whose meaning is drawn for each task. It answers queries zero-shot, with demonst
 context, and after finetuning W_K and W_V on them, one example at a time. The measures of Dai et al.
 (2022) are compared with controls: noise, random updates of the same norm, the best of many by the
 loss on the demonstrations, finetuning with exchanged labels, on a task with the other meaning of the
-labels, layer by layer, and of the MLPs, and a model of the same shapes with random weights. Intervals
-are over tasks.
+labels, layer by layer at the same rate, and of the MLPs, and a model of the same shapes with random
+weights. Intervals are over tasks.
 
 Expected: accuracy increases from chance by .1 to .3 in context. Attention outputs change in similar
 directions, equally so after finetuning with exchanged labels or on another task, and more with
 random weights. In-context learning recovers what finetuning gains at the level of chance.
 Alias: lm
-Cost: fifteen minutes on one core; quick: some four minutes. Needs the extra `lm`.
+Cost: twenty minutes on one core; quick: some four minutes. Needs the extra `lm`.
 """
 
 from collections.abc import Mapping
@@ -177,6 +177,16 @@ def draw(results: xr.Dataset) -> Figure:
 
         return draw
 
+    def by_rate(kind: str) -> panels.Panel:
+        def draw(axes: Axes, results: xr.Dataset) -> None:
+            values = results.similarity_by_rate.sel(kind=kind).mean("layer")
+            _bands(axes, {name: values.sel(layerwise=name) for name in (PUBLISHED, CAUSAL)}, "rate")
+            axes.set(
+                xscale="log", xlabel="learning rate", ylabel=f"{kind} SimAOU, mean over layers"
+            )
+
+        return draw
+
     def maps(axes: Axes, results: xr.Dataset) -> None:
         after = results.map_similarity.sel(pair="after")
         drawn = {
@@ -214,6 +224,8 @@ def draw(results: xr.Dataset) -> Figure:
         "SimAOU, as published": over_layers("normalised"),
         "SimAOU, not normalised": over_layers("raw"),
         "SimAOU, centred": over_layers("centred"),
+        "SimAOU, as published, by rate": by_rate("normalised"),
+        "SimAOU, centred, by rate": by_rate("centred"),
         "SimAM by layer": maps,
         "order of the demonstrations": ranks,
         "false labels: accuracy": false_accuracies,
@@ -304,6 +316,9 @@ CLAIMS = catalogue.read(
         ),
         "LM-4-exchanged": _mean(_difference(_over_layers(), _over_layers(EXCHANGED))),
         "LM-4-another": _mean(_difference(_over_layers(), _over_layers(ANOTHER))),
+        "LM-4-another-centred": _mean(
+            _difference(_over_layers(kind="centred"), _over_layers(ANOTHER, "centred"))
+        ),
         "LM-4-centred": _mean(_over_layers(kind="centred")),
         "LM-4-mlps": _mean(_difference(_over_layers(), _over_layers(MLPS))),
         "LM-5": _map_gain(),

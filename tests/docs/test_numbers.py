@@ -143,7 +143,7 @@ def test_the_table_of_heads_is_that_of_the_results(records):
     far, opposite = (records[name]["measured"] for name in ("LM-heads", "LM-heads-signs"))
     heads = results.sizes["layer"] * results.sizes["head"]
     assert f"| {far:.0f} of {heads} |" in text
-    assert f"with opposite signs | {opposite:.0f} |" in text
+    assert f"with opposite signs | {opposite:.0f} (" in text
     fractions = results.fraction.sel(source="model").quantile([0.5, 0.95], ("layer", "head"))
     for circuit, name in (("key_query", r"$W_K^\top W_Q$"), ("value_output", "$P W_V$")):
         (line,) = [

@@ -51,7 +51,7 @@ def summary(scored: "xr.Dataset") -> dict[str, Any]:
     import numpy as np
 
     from toyicl.analysis.head_circuits import BEYOND
-    from toyicl.studies.circuit_survey import beyond
+    from toyicl.studies.circuit_survey import beyond, opposite
 
     by_source: dict[str, Any] = {}
     for source in scored.source.values:
@@ -63,12 +63,11 @@ def summary(scored: "xr.Dataset") -> dict[str, Any]:
             **{str(c): _of_circuit(part.sel(circuit=c), BEYOND) for c in scored.circuit.values},
         }
     heads = beyond(scored).sel(source="model")
-    opposite = (scored.z.sel(source="model").prod("circuit")) < 0
     found: dict[str, Any] = {
         "heads": int(heads.size),
         "beyond": BEYOND,
         "sources": by_source,
-        "opposite_signs": int((heads & opposite).sum()),
+        "opposite_signs": int(opposite(scored).sel(source="model").sum()),
         "heads_beyond": [_head(scored, layer, head) for layer, head in np.argwhere(heads.values)],
     }
     if "z_at_distance" in scored:

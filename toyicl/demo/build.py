@@ -294,21 +294,16 @@ def _bounds(results: xr.Dataset) -> dict[str, Any]:
 
 
 def _language_heads(results: xr.Dataset) -> dict[str, Any]:
-    """Scores and eigenvalues of the heads of a language model, and eigenvalues of a trained layer.
-
-    The first head to be shown is the one whose smaller |z| is largest.
-    """
+    """Scores and eigenvalues of the heads of a language model, and eigenvalues of a trained layer."""
     own = results.sel(source=results.shown.values)
     order = ("source", "circuit", "layer", "head")
-    smaller = abs(own.z.isel(source=0)).min("circuit").transpose("layer", "head").values
-    first = np.unravel_index(smaller.argmax(), smaller.shape)
     stored = results.eigenvalue.transpose("shown", *order[1:], "part", "index")
     values = np.ascontiguousarray(stored, "<i2")
     return {
         "name": results.attrs["language_model"],
         "layers": results.sizes["layer"],
         "count": results.sizes["head"],
-        "first": [int(place) for place in first],
+        "first": [int(results.strongest_layer), int(results.strongest_head)],
         "z": packed(own.z.transpose(*order)),
         "fraction": packed(own.fraction.transpose(*order)),
         "values": {

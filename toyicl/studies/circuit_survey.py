@@ -118,14 +118,31 @@ def survey(found: Circuits, *, shared: int = 1, seed: int = 0) -> xr.Dataset:
     )
 
 
-def spectra(found: Circuits, *, shared: int = 1) -> np.ndarray:
-    """Eigenvalues of the circuits, and of those with W_Q or W_V of another head.
+def spectra(found: Circuits, *, shared: int = 1) -> dict[str, np.ndarray]:
+    """Eigenvalues of the circuits, and of those with W_Q or W_V of another head, by source.
 
-    Shape (2 sources, circuit, layer, head, part, k), where the parts are real and imaginary; see
-    `head_circuits.eigenvalues`.
+    Each (circuit, layer, head, part, k), where the parts are real and imaginary; see
+    `head_circuits.eigenvalues`. The sources are "model" and, unless all heads share keys and values,
+    "other head"; see `survey`.
     """
-    each = [(found[name], head_circuits.shuffled(found[name], shared)) for name in CIRCUITS]
-    values = np.stack([[head_circuits.eigenvalues(one) for one in pair] for pair in each], axis=1)
+    sources = {"model": found}
+    others = {name: _of_other_head(found[name], shared) for name in CIRCUITS}
+    if all(one is not None for one in others.values()):
+        sources["other head"] = others  # type: ignore[assignment]
+    return {
+        source: _eigenvalues([own[name] for name in CIRCUITS]) for source, own in sources.items()
+    }
+
+
+def _of_other_head(found: HeadCircuits, shared: int) -> HeadCircuits | None:
+    """The circuits with W_Q or W_V of a head with other keys and values; None if there is none."""
+    count = found.left.shape[1]
+    return head_circuits.shuffled(found, shared) if count > shared else None
+
+
+def _eigenvalues(found: list[HeadCircuits]) -> np.ndarray:
+    """Of several circuits (..., k, n): (circuit, ..., part, k)."""
+    values = np.stack([head_circuits.eigenvalues(one) for one in found])
     return np.stack([values.real, values.imag], axis=-2)
 
 
@@ -138,7 +155,6 @@ def trained_heads(models: Any) -> Variables:
     found = head_circuits.of_attention(models.blocks[0].attention)
     own = [jax.tree.map(lambda leaf: leaf[:, 0], found[name]) for name in CIRCUITS]
     scored = [head_circuits.scores(one) for one in own]
-    values = np.stack([head_circuits.eigenvalues(one) for one in own], axis=1)
     return {
         **{
             f"trained_{name}": (
@@ -149,7 +165,7 @@ def trained_heads(models: Any) -> Variables:
         },
         "trained_eigenvalue": (
             ("seed", "circuit", "part", "trained_index"),
-            np.stack([values.real, values.imag], axis=-2),
+            _eigenvalues(own).swapaxes(0, 1),
         ),
     }
 
@@ -158,12 +174,11 @@ def _controlled(found: HeadCircuits, key: jax.Array, shared: int) -> dict[str, I
     """Scores of one circuit of all heads, (layer, head), by source."""
     rotation_key, weights_key = jax.random.split(key)
     layers, count = found.left.shape[:2]
-    other_head = head_circuits.shuffled(found, shared) if count > shared else None
     other_layer = head_circuits.shuffled(found, 0, layers=1) if layers > 1 else None
     sources = {
         "model": found,
         "rotated": head_circuits.rotated(rotation_key, found),
-        "other head": other_head,
+        "other head": _of_other_head(found, shared),
         "other layer": other_layer,
         "untrained": head_circuits.untrained(weights_key, found),
     }
@@ -175,6 +190,18 @@ def _controlled(found: HeadCircuits, key: jax.Array, shared: int) -> dict[str, I
 def beyond(scored: xr.Dataset) -> xr.DataArray:
     """Whether both circuits of a head have |z| > 4, (source, layer, head)."""
     return (abs(scored.z) > BEYOND).all("circuit")
+
+
+def opposite(scored: xr.Dataset) -> xr.DataArray:
+    """Whether they have, and opposite signs, (source, layer, head)."""
+    return beyond(scored) & (scored.z.prod("circuit") < 0)
+
+
+def strongest(scored: xr.Dataset) -> tuple[int, int]:
+    """Layer and head of the model whose smaller |z| of both circuits is largest."""
+    smaller = abs(scored.z.sel(source="model")).min("circuit").transpose("layer", "head").values
+    layer, head = np.unravel_index(smaller.argmax(), smaller.shape)
+    return int(layer), int(head)
 
 
 def draw(scored: xr.Dataset) -> Figure:

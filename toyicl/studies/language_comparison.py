@@ -120,6 +120,7 @@ def compare(settings: LanguageStudy, found: Pretrained) -> xr.Dataset:
         for method in METHODS
     }
     rates = {method: rate for method, (rate, _) in chosen.items()}
+    rates[CAUSAL] = rates[PUBLISHED]  # similarity increases with the rate
     tasks = range(settings.tasks)
     tune = partial(language_model.tuned, method=PUBLISHED)
     tuned = {
@@ -134,6 +135,7 @@ def compare(settings: LanguageStudy, found: Pretrained) -> xr.Dataset:
         parts.append(_one_task(settings, model, tuned, by_method, prompts, task))
     del tuned, causal, mlps, by_method
     ways = _stacked([part["ways"] for part in parts])
+    by_rate = _by_rate(settings, model, prompts, ways)
     random_weights = language_model.untrained(jax.random.key(5), model)
     with_factors = {
         factor: tune(random_weights, prompts, tasks, factor * rates[PUBLISHED])
@@ -150,6 +152,7 @@ def compare(settings: LanguageStudy, found: Pretrained) -> xr.Dataset:
         _similarities(ways),
         _maps(ways),
         _recoveries(ways),
+        by_rate,
         _false_labels(settings, ways),
         _at_stages(settings, ways, untrained),
         {"kendall": (("ranking", "task", "layer"), _by_name(ORDERS, parts, "orders"))},
@@ -165,6 +168,7 @@ def compare(settings: LanguageStudy, found: Pretrained) -> xr.Dataset:
         layer=np.arange(1, layers + 1),
         count=[0, *settings.counts, settings.demonstrations],
         method=list(METHODS),
+        layerwise=[PUBLISHED, CAUSAL],
         rate=list(settings.rates),
         ranking=list(ORDERS),
         pair=list(PAIRS),
@@ -368,6 +372,34 @@ def _recoveries(ways: Ways) -> dict[str, Any]:
         **{own: (("method", "task"), found[name]) for name, own in names.items()},
         "recovered_together": ("method", found["together"]),
         "recovered_together_by_chance": ("method", found["together_by_chance"]),
+    }
+
+
+def _by_rate(
+    settings: LanguageStudy, model: Decoder, prompts: PromptSet, ways: Ways
+) -> dict[str, Any]:
+    """SimAOU, size of the change and accuracy of plain and layer-causal finetuning at each rate."""
+    tasks = range(settings.tasks)
+    before, context = (ways[name].attended for name in ("zero-shot", "in context"))
+    found: dict[str, list[Any]] = {"similarity": [], "norm_ratio": [], "accuracy": []}
+    for method in (PUBLISHED, CAUSAL):
+        for rate in settings.rates:
+            models = language_model.tuned(model, prompts, tasks, rate, method=method)
+            answered = [
+                jax.device_get(language_model.answered(one, prompts, task, context=False))
+                for one, task in zip(models, tasks, strict=True)
+            ]
+            after = np.stack([way.attended for way in answered])
+            found["similarity"].append(language_model.similarity_of(before, context, after))
+            found["norm_ratio"].append(language_model.norm_ratio(before, context, after))
+            found["accuracy"].append([way.right.mean() for way in answered])
+    dims = {"similarity": ("kind", "task", "layer"), "norm_ratio": ("task", "layer")}
+    return {
+        f"{name}_by_rate": (
+            ("layerwise", "rate", *dims.get(name, ("task",))),
+            np.reshape(values, (2, len(settings.rates), *np.shape(values)[1:])),
+        )
+        for name, values in found.items()
     }
 
 

@@ -69,7 +69,7 @@ function drawHeads() {
   write("heads-fraction-values", shown(values, 3));
   const found = {
     "-1": "both circuits have a part along the identity, with opposite signs, as in the trained layer.",
-    1: "both circuits have a part along the identity, with the same sign, as copying heads have it.",
+    1: "both circuits have a part along the identity, with the same sign.",
     0: "not both circuits have a part along the identity.",
   }[kind];
   const hidden = outside ? ` ${outside} points are outside the frames.` : "";
