@@ -7,6 +7,8 @@ import pytest
 import xarray as xr
 from pages import DOCS, NAMES, PAGES, ROOT
 
+from toyicl.harness import intervals
+
 NUMBERS = {
     "later_work.md": {
         "XIE-guess-25": "1.001",
@@ -133,6 +135,36 @@ def test_the_table_of_controls_is_that_of_the_results():
         assert shown[:2] == [pytest.approx(round(float(value), 3)) for value in expected]
         accuracy = float(results.accuracy.sel(update=update).mean("task"))
         assert shown[2:] == [pytest.approx(round(accuracy, 2))]
+    row = "| random weights in place of the trained ones |"
+    (line,) = [line for line in text.splitlines() if line.startswith(row)]
+    own = results.untrained_similarity.sel(factor=1.0).mean(("layer", "task"))
+    expected = [own.sel(kind="normalised"), own.sel(kind="centred")]
+    shown = [float(number) for number in NUMBER.findall(line)]
+    assert shown == [pytest.approx(round(float(value), 3)) for value in expected]
+
+
+COMPARED = {
+    "large random": {"normalised": ".062 [.017, .108]", "centred": ".018 [-.007, .044]"},
+    "labels exchanged": {"normalised": ".010 [-.079, .099]"},
+    "another task's": {"normalised": ".015 [-.087, .117]", "centred": "-.092 [-.143, -.041]"},
+}
+"""How much more similar the published finetuning is than another update, with its interval."""
+
+
+@pytest.mark.parametrize(
+    ("update", "kind"), [(update, kind) for update, own in COMPARED.items() for kind in own]
+)
+def test_differences_of_controls_have_the_stated_intervals(update, kind):
+    results = xr.load_dataset(
+        ROOT / "figures/language_model/pretrained_model/results.nc", engine="h5netcdf"
+    )
+    stated = COMPARED[update][kind]
+    text = " ".join((DOCS / "language_model.md").read_text(encoding="utf-8").split())
+    assert stated in text
+    similarity = results.similarity.sel(kind=kind).mean("layer")
+    own = similarity.sel(update="keys and values") - similarity.sel(update=update)
+    expected = [float(own.mean()), *intervals.student(own.values.tolist())]
+    assert NUMBER.findall(stated) == [f"{value:.3f}".replace("0.", ".") for value in expected]
 
 
 def test_the_table_of_heads_is_that_of_the_results(records):

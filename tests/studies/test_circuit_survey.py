@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toyicl.analysis import head_circuits
 from toyicl.analysis.head_circuits import CIRCUITS, HeadCircuits
 from toyicl.models.construction import gradient_descent_transformer
 from toyicl.studies import circuit_survey
