@@ -55,8 +55,8 @@ NUMBERS = {
         "LM-false-context": ".001 [-.001, .003]",
         "LM-heads-keys": ".007",
         "LM-heads-values": ".028",
-        "LM-heads-trained-keys": ".499",
-        "LM-heads-trained-values": ".499",
+        "LM-heads-trained-keys": "1.00",
+        "LM-heads-trained-values": "1.00",
     },
 }
 """By page and id: a measured value, with its interval or without, as the page states it."""

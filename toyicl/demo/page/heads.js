@@ -48,10 +48,10 @@ function drawPlane(id, circuit, name) {
   });
   line(area, [[0, -2], [0, 2]], "faint");
   line(area, [EIGENVALUES, EIGENVALUES].map((_, i) => [EIGENVALUES[i], 0]), "faint");
-  const [trainedReal, trainedImaginary] = data.heads.trained[circuit];
-  trainedReal.forEach((real, i) => mark(area, real, trainedImaginary[i], "diamond", "reference", 7));
   const [real, imaginary] = data.heads.values[heads.source][circuit][heads.layer][heads.head];
   real.forEach((value, i) => mark(area, value, imaginary[i], "circle", "model", 3));
+  const [trainedReal, trainedImaginary] = data.heads.trained[circuit];
+  trainedReal.forEach((at, i) => mark(area, at, trainedImaginary[i], "diamond", "reference ring", 8));
   return real.filter((value, i) => Math.abs(value) > EIGENVALUES[1] || Math.abs(imaginary[i]) > 1.2).length;
 }
 
@@ -73,7 +73,7 @@ function drawHeads() {
     0: "not both circuits have a part along the identity.",
   }[kind];
   const hidden = outside ? ` ${outside} points are outside the frames.` : "";
-  write("heads-message", `${heads.source ? `${name}, with W_Q and W_V of another head` : name}: ${found}${hidden}`);
+  write("heads-message", `${heads.source ? `${name}, with matrices of another head` : name}: ${found}${hidden}`);
   announce("heads-live", `${name}: z ${shown(z[0], 1)} and ${shown(z[1], 1)}; ${found}`);
 }
 
@@ -100,7 +100,7 @@ function startHeads() {
   legend("heads-map-legend", KINDS_OF_HEADS.map(([, shape, style, text]) => [style, text, shape, true]));
   legend("heads-legend", [
     ["model", "the head’s eigenvalues", "circle", true],
-    ["reference", "trained layer that computes the step", "diamond", true],
+    ["reference ring", "trained layer that computes the step", "diamond", true],
   ]);
   drawHeads();
 }
