@@ -1,5 +1,6 @@
 """Strict arithmetic for all tests: float64, no silent broadcasting between ranks; two devices."""
 
+import gc
 import importlib.metadata
 import os
 import tempfile
@@ -19,6 +20,7 @@ import jax
 import numpy as np
 import pytest
 
+from toyicl.theory import gram_spectrum
 from toyicl.training import compilation_cache
 
 # Programs that tests start share what they compile, but with nobody else.
@@ -49,10 +51,30 @@ LONGEST = (
 """Files of tests that take longest."""
 
 
+FEW_TASKS = 250_000
+"""Sampled tasks of a distribution of eigenvalues, of which the library takes 1,000,000."""
+
+
+def pytest_configure(config):
+    """Fewer sampled eigenvalue problems, which take ten seconds for each size of a task otherwise.
+
+    Tests marked slow have all of them. Tests of what is sampled allow for larger errors.
+    """
+    if config.getoption("markexpr") == "not slow":
+        gram_spectrum.TASKS = FEW_TASKS
+
+
 def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that no process waits for another at the end."""
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(LONGEST)))
+
+
+def pytest_collection_finish():
+    """Search for garbage seldom, and only among what tests make, not in all modules and test items."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.fixture

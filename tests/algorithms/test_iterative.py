@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import drawn
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from numpy.polynomial import chebyshev
@@ -203,7 +204,7 @@ def test_conjugate_gradients_fit_best_of_all(steps, close):
 
 def test_conjugate_gradients_do_not_wander_in_float32():
     """With fewer points than inputs, long after there is nothing left to do."""
-    episodes = replace(TASK, dim=5, context_size=3).sample(jax.random.key(0), 100)
+    episodes = drawn(replace(TASK, dim=5, context_size=3), 0, 100)
     single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), episodes)
     found, right = (
         np.asarray(jax.jit(predict)(learner, batch))
@@ -221,7 +222,7 @@ def test_the_order_of_points_means_nothing(learner, close):
 
 @pytest.mark.parametrize("learner", LEARNERS, ids=lambda learner: type(learner).__name__)
 def test_every_parameter_has_a_gradient(learner):
-    gradient = jax.jit(jax.grad(metrics.loss))(learner, TASK.sample(jax.random.key(0), 8))
+    gradient = jax.jit(jax.grad(metrics.loss))(learner, drawn(TASK, 0, 8))
     affected = [bool(np.any(leaf != 0)) for leaf in jax.tree.leaves(gradient)]
     count = {"HeavyBall": 2, "Chebyshev": 2, "ConjugateGradients": 0}
     assert affected == [True] * count.get(type(learner).__name__, 1)
@@ -231,7 +232,7 @@ def test_every_parameter_has_a_gradient(learner):
 
 
 def errors_of(learner, task, episodes=10_000):
-    batch = task.sample(jax.random.key(1), episodes)
+    batch = drawn(task, 1, episodes)
     return np.sum((jax.jit(predict)(learner, batch) - batch.y_query) ** 2, axis=0) / 2
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from compiled import drawn
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sklearn import kernel_ridge, neighbors
@@ -181,7 +182,7 @@ def test_the_best_centred_step_has_the_loss_of_theory(distribution):
         weight_scale=1.3,
     )
     task = replace(task, label_noise=0.6)
-    best, episodes = theory.centred_optimum(task), task.sample(jax.random.key(0), 20_000)
+    best, episodes = theory.centred_optimum(task), drawn(task, 0, 20_000)
     found = jax.jit(predict)(CentredDescent.best(task), episodes)
     losses = np.asarray(np.sum((found - episodes.y_query) ** 2, axis=0) / 2)
     error = losses.std() / np.sqrt(losses.size)
@@ -209,7 +210,7 @@ def test_the_order_of_points_means_nothing(learner, close):
 
 @pytest.mark.parametrize("learner", TUNABLE, ids=named)
 def test_every_parameter_has_a_gradient(learner):
-    gradient = jax.jit(jax.grad(metrics.loss))(learner, TASK.sample(jax.random.key(0), 8))
+    gradient = jax.jit(jax.grad(metrics.loss))(learner, drawn(TASK, 0, 8))
     assert all(np.all(leaf != 0) for leaf in jax.tree.leaves(gradient))
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import drawn
 
 from toyicl import theory
 from toyicl.algorithms import token_descent
@@ -77,7 +78,7 @@ def test_the_best_steps_are_better_than_those_of_gradient_descent(monkeypatch):
     monkeypatch.setattr(token_descent, "SEARCH_EPISODES", 4000)
     task = LinearRegression(dim=5, context_size=10)
     best = LabelDescent.best(task, 2)
-    episodes = task.sample(jax.random.key(1), 20_000)
+    episodes = drawn(task, 1, 20_000)
     plain = GradientDescent.per_step(task, 2)
     ratio = float(loss(best, episodes) / loss(plain, episodes))
     assert 0.9 < ratio < 0.998

@@ -5,10 +5,10 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from compiled import drawn, loss, predict
 from scipy import stats
 
 from toyicl.algorithms import PoolPosterior, Ridge
-from toyicl.analysis import metrics
 from toyicl.core.errors import BadInput
 from toyicl.tasks.linear import LinearRegression
 from toyicl.tasks.pool import PooledRegression
@@ -35,26 +35,26 @@ def by_bayes_rule(task, x, y, x_query):
 def test_is_the_posterior_mean(noise, close):
     task = replace(TASK, base=replace(BASE, label_noise=noise))
     learner = jax.jit(PoolPosterior.bayes(task))
-    episodes = task.sample(jax.random.key(2), 10)
+    episodes = drawn(task, 2, 10)
     for index in range(10):
         x, y, x_query, _ = (np.asarray(field[..., index]) for field in episodes)
         close(learner(x, y, x_query), by_bayes_rule(task, x, y, x_query), 1e-9)
 
 
 def test_no_learner_of_the_tests_is_better_on_the_pool():
-    episodes = TASK.sample(jax.random.key(3), 20_000)
-    best = metrics.loss(PoolPosterior.bayes(TASK), episodes)
+    episodes = drawn(TASK, 3, 20_000)
+    best = loss(PoolPosterior.bayes(TASK), episodes)
     others = [PoolPosterior(TASK.pool(), noise) for noise in (0.4, 1.2)]
     for other in (*others, Ridge.bayes(BASE)):
-        assert best < metrics.loss(other, episodes)
+        assert best < loss(other, episodes)
 
 
 def test_a_large_pool_gives_ridge_regression():
     """The pool is then as good as the normal distribution that it is drawn from."""
     task = PooledRegression(base=replace(BASE, outputs=1, dim=2), count=200_000)
-    episodes = task.base.sample(jax.random.key(4), 50)
-    ridge = metrics.predict(Ridge.bayes(task.base), episodes)
-    found = metrics.predict(PoolPosterior.bayes(task), episodes)
+    episodes = drawn(task.base, 4, 50)
+    ridge = predict(Ridge.bayes(task.base), episodes)
+    found = predict(PoolPosterior.bayes(task), episodes)
     assert np.sqrt(np.mean((found - ridge) ** 2)) < 0.02
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import drawn
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sklearn import linear_model
@@ -144,7 +145,7 @@ def test_plus_plus_leaves_a_polynomial_of_the_scatter(d, n, steps, close):
 
 def test_the_last_curvature_has_no_effect():
     learner = GradientDescentPlusPlus([0.2, 0.3, 0.1], [0.05, 0.02, 0.3], 3)
-    gradient = jax.jit(jax.grad(metrics.loss))(learner, TASK.sample(jax.random.key(0), 8))
+    gradient = jax.jit(jax.grad(metrics.loss))(learner, drawn(TASK, 0, 8))
     assert gradient.curvature[...][2] == 0
     assert np.all(gradient.curvature[...][:2] != 0)
     assert np.all(gradient.learning_rate[...] != 0)
@@ -183,7 +184,7 @@ def test_many_steps_reach_least_squares(close):
 
 
 def test_the_sensitivity_of_gradient_descent_is_its_weights(close):
-    episodes = replace(TASK, outputs=2).sample(jax.random.key(0), 3)
+    episodes = drawn(replace(TASK, outputs=2), 0, 3)
     learner = GradientDescent([1.0, 0.5], 2)
     weights = jax.jit(jax.vmap(learner.weights, in_axes=-1, out_axes=-1))(episodes.x, episodes.y)
     close(jax.jit(metrics.sensitivity)(learner, episodes), weights)
@@ -215,7 +216,7 @@ def test_tuned_references_have_the_loss_of_theory(build, optimum):
     """And the loss is flat around them."""
     best, learner = optimum(TASK, 2), build(TASK, 2)
     assert learner.steps == 2
-    episodes = TASK.sample(jax.random.key(0), 50_000)
+    episodes = drawn(TASK, 0, 50_000)
     errors = np.square(jax.jit(predict)(learner, episodes) - episodes.y_query)[0] / 2
     assert abs(errors.mean() - best.loss) < 4 * errors.std() / np.sqrt(errors.size)
     gradient = jax.jit(jax.grad(metrics.loss))(learner, episodes)
@@ -237,7 +238,7 @@ def test_the_bayes_ridge_has_the_penalty_of_noise_over_weights(close):
 
 def test_no_other_penalty_beats_the_bayes_ridge():
     task = replace(TASK, label_noise=0.2)
-    episodes = task.sample(jax.random.key(0), 50_000)
+    episodes = drawn(task, 0, 50_000)
     penalties = Ridge.bayes(task).penalty[...] * np.array([0.5, 1.0, 2.0])
     losses = jax.jit(jax.vmap(lambda penalty: metrics.loss(Ridge(penalty), episodes)))
     smaller, best, larger = losses(penalties)
@@ -265,7 +266,7 @@ def test_without_noise_adaptive_ridge_is_least_squares(close):
 def test_the_estimate_is_unbiased_and_costs_little():
     """Nearly as good as ridge regression with the true noise, and better than least squares."""
     task = LinearRegression(dim=3, context_size=8, label_noise=0.4)
-    episodes = task.sample(jax.random.key(0), 20_000)
+    episodes = drawn(task, 0, 20_000)
     penalty = jax.jit(jax.vmap(AdaptiveRidge().penalty, in_axes=-1))(episodes.x, episodes.y)
     assert abs(np.mean(penalty) - 0.16) < 3 * np.std(penalty) / np.sqrt(penalty.size)
     known, estimated, plain = (
@@ -276,7 +277,7 @@ def test_the_estimate_is_unbiased_and_costs_little():
 
 
 def test_the_weight_scale_of_adaptive_ridge_has_a_gradient():
-    episodes = replace(TASK, label_noise=0.1).sample(jax.random.key(0), 8)
+    episodes = drawn(replace(TASK, label_noise=0.1), 0, 8)
     gradient = jax.jit(jax.grad(metrics.loss))(AdaptiveRidge(1.3), episodes)
     assert gradient.weight_scale[...] != 0
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,7 +77,7 @@ def test_without_a_bound_steps_are_those_of_gd_and_gdpp():
 
 @pytest.mark.parametrize("method", ["gd", "gdpp"])
 def test_the_best_steps_under_a_bound_are_a_minimum_under_it(method):
-    episodes = TASK.sample(jax.random.key(7), 20_000)
+    episodes = drawn(TASK, 7, 20_000)
     best = getattr(TokenDescent, method)(TASK, STEPS, CLIP)
     free = getattr(TokenDescent, method)(TASK, STEPS, None)
     step, curvature = float(best.step[...]), float(best.curvature[...])
@@ -102,7 +103,7 @@ def test_a_bound_that_no_token_reaches_changes_nothing():
 
 @pytest.mark.slow
 def test_steps_of_their_own_are_no_worse_than_shared_steps_under_a_bound():
-    episodes = TASK.sample(jax.random.key(8), 20_000)
+    episodes = drawn(TASK, 8, 20_000)
     shared = TokenDescent.gdpp(TASK, 3, CLIP)
     own = TokenDescent.gdpp_per_layer(TASK, 3, CLIP)
     assert float(loss(own, episodes)) < 1.005 * float(loss(shared, episodes))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import drawn
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.algorithms.ridge import Ridge
@@ -24,7 +25,7 @@ answer = jax.jit(Transformer.__call__)
 @pytest.fixture(scope="module")
 def contexts():
     """Contexts of 20 episodes, float64."""
-    return np.asarray(TASK.sample(jax.random.key(0), 20).x)
+    return np.asarray(drawn(TASK, 0, 20).x)
 
 
 def descended(values, curvature=0.0):

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from compiled import drawn
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.algorithms.iterative import IterativeNewton
@@ -31,7 +32,7 @@ CANDIDATES = {
 
 @pytest.fixture(scope="module")
 def episodes():
-    return TASK.sample(jax.random.key(5), 200)
+    return drawn(TASK, 5, 200)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_intervals_shrink_with_more_episodes_and_less_confidence(found, episodes
 
 def test_intervals_cover_the_value_on_many_episodes():
     """One step compared with two: most of 40 intervals of 80% contain the value on 20,000 episodes."""
-    many = TASK.sample(jax.random.key(6), 20_000)
+    many = drawn(TASK, 6, 20_000)
     model, candidates = GradientDescent(ETA), {"two steps": GradientDescent(ETA, 2)}
     own, other = (np.asarray(answer(one, many)) for one in (model, candidates["two steps"]))
     truth = 1 - ((own - other) ** 2).sum() / (own**2).sum()
@@ -194,7 +195,7 @@ def test_bad_tuning_and_an_empty_family_are_named(episodes):
 
 def test_a_model_that_predicts_only_0_is_refused():
     task = LinearRegression(dim=2, context_size=3)
-    episodes = task.sample(jax.random.key(0), 5)
+    episodes = drawn(task, 0, 5)
     with pytest.raises(BadInput, match="model must be a learner whose predictions are not all 0"):
         confidence_set(GradientDescent(0.0), {"GD": GradientDescent(1.0)}, episodes)
 

@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import answer, drawn, loss, predict
 
 from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent
 from toyicl.algorithms.ridge import LeastSquares, Ridge
 from toyicl.analysis import metrics
-from toyicl.core.episode import Episode, predict, squared_error
+from toyicl.core import episode
+from toyicl.core.episode import Episode, squared_error
 from toyicl.core.errors import BadInput
 from toyicl.models.causal import CausalArchitecture
 from toyicl.models.transformer import Architecture
@@ -20,9 +22,10 @@ from toyicl.tasks.recall import Recall
 from toyicl.tasks.sine import SineRegression
 
 TASK = LinearRegression(dim=3, outputs=2, context_size=4, input_range=2.0)
-EPISODES = TASK.sample(jax.random.key(0), 6)
+EPISODES = drawn(TASK, 0, 6)
 SOFTMAX = Architecture(attention="softmax", init_scale=5.0)(TASK, jax.random.key(1))
 compare, observe = jax.jit(metrics.compare), jax.jit(metrics.observe)
+jacobian = jax.jit(lambda learner, *one: jax.jacobian(learner, argnums=2)(*one))
 
 
 def one(index):
@@ -38,21 +41,21 @@ def test_loss_is_half_the_squared_error_summed_over_outputs(close):
     learner, total = Ridge(0.5), 0.0
     for index in range(6):
         x, y, x_query, y_query = one(index)
-        for error in np.asarray(learner(x, y, x_query)) - y_query:
+        for error in np.asarray(answer(learner, x, y, x_query)) - y_query:
             total += 0.5 * error**2
-    close(metrics.loss(learner, EPISODES), total / 6)
+    close(loss(learner, EPISODES), total / 6)
 
 
 def test_the_correct_answer_has_loss_0_and_zero_has_the_power_of_the_labels(close):
-    assert metrics.loss(LeastSquares(), EPISODES) < 1e-12
-    close(metrics.loss(zero, EPISODES), np.sum(np.asarray(EPISODES.y_query) ** 2) / 2 / 6)
+    assert loss(LeastSquares(), EPISODES) < 1e-12
+    close(loss(zero, EPISODES), np.sum(np.asarray(EPISODES.y_query) ** 2) / 2 / 6)
 
 
 def test_predictions_keep_episodes_last(close):
     predictions = predict(Ridge(0.5), EPISODES)
     assert predictions.shape == (2, 6)
     for index in range(6):
-        close(predictions[:, index], Ridge(0.5)(*one(index)[:3]))
+        close(predictions[:, index], answer(Ridge(0.5), *one(index)[:3]))
 
 
 def test_sensitivity_agrees_with_finite_differences(close):
@@ -63,8 +66,7 @@ def test_sensitivity_agrees_with_finite_differences(close):
     for axis in range(3):
         shift = 1e-5 * np.eye(3)[:, [axis]]
         above, below = (
-            jax.jit(predict)(SOFTMAX, Episode(x, y, x_query + sign * shift, y_query))
-            for sign in (1, -1)
+            predict(SOFTMAX, Episode(x, y, x_query + sign * shift, y_query)) for sign in (1, -1)
         )
         close(sensitivities[:, axis], (above - below) / 2e-5, 1e-6)
 
@@ -74,7 +76,7 @@ def test_a_learner_compared_with_itself_shows_no_difference(close):
     close(comparison.model_cosine, 1.0)
     close(comparison.norm_ratio, 1.0)
     assert comparison.prediction_difference == comparison.model_difference == 0
-    close(comparison.loss, jax.jit(metrics.loss)(SOFTMAX, EPISODES))
+    close(comparison.loss, loss(SOFTMAX, EPISODES))
 
 
 def test_twice_the_step_size_changes_everything_except_the_cosine(close):
@@ -84,7 +86,7 @@ def test_twice_the_step_size_changes_everything_except_the_cosine(close):
     close(comparison.norm_ratio, 2.0)
     lengths = np.linalg.norm(reference.predictions, axis=0)
     close(comparison.prediction_difference, lengths.mean())
-    close(comparison.loss, metrics.loss(GradientDescent(0.6), EPISODES))
+    close(comparison.loss, loss(GradientDescent(0.6), EPISODES))
 
 
 def test_the_opposite_step_has_cosine_minus_1(close):
@@ -99,11 +101,9 @@ def test_a_comparison_is_a_mean_over_episodes(close):
     rows, norms = [], []
     for index in range(6):
         x, y, x_query, _ = one(index)
-        own, other = (
-            jax.jacobian(model, argnums=2)(x, y, x_query) for model in (learner, reference)
-        )
+        own, other = (jacobian(model, x, y, x_query) for model in (learner, reference))
         own, other = np.asarray(own), np.asarray(other)
-        gap = np.asarray(learner(x, y, x_query) - reference(x, y, x_query))
+        gap = np.asarray(answer(learner, x, y, x_query) - answer(reference, x, y, x_query))
         lengths = np.sqrt((own**2).sum()), np.sqrt((other**2).sum())
         norms.append(lengths)
         rows.append(
@@ -232,7 +232,7 @@ def test_trimmed_loss_leaves_out_the_largest_errors():
 
 def test_losses_of_stacked_learners_are_those_of_each_learner(close):
     stacked = jax.vmap(Ridge)(jnp.array([0.1, 1.0]))
-    expected = [metrics.loss(Ridge(penalty), EPISODES) for penalty in (0.1, 1.0)]
+    expected = [loss(Ridge(penalty), EPISODES) for penalty in (0.1, 1.0)]
     close(metrics.losses(stacked, EPISODES), expected)
 
 
@@ -291,7 +291,7 @@ def test_equal_predictions_have_permutation_sensitivity_0_or_infinity():
 
 
 def test_a_context_of_one_point_has_permutation_sensitivity_0():
-    episodes = LinearRegression(dim=2, context_size=1).sample(jax.random.key(0), 5)
+    episodes = drawn(LinearRegression(dim=2, context_size=1), 0, 5)
     assert metrics.permutation_sensitivity(first_label, episodes, jax.random.key(0)) == 0
 
 
@@ -320,18 +320,17 @@ def pair(request):
     """Two different learners of a task, and episodes of it."""
     task, build = KINDS[request.param]
     learner, reference = (build(task, jax.random.key(seed)) for seed in (1, 2))
-    return learner, reference, task.sample(jax.random.key(0), 20)
+    return learner, reference, drawn(task, 0, 20)
 
 
 def written_out(learner, episodes):
     """The loss of each episode, computed with NumPy from the learner's predictions."""
-    found = []
+    found, several = [], isinstance(episodes, Prompt)
+    here = jax.jit(lambda *one: learner.answers(*one) if several else learner(*one)[None])
     for index in range(episodes.x.shape[-1]):
         x, y, x_query, y_query = (np.asarray(field[..., index]) for field in episodes)
-        if isinstance(episodes, Prompt):
-            answers, labels = learner.answers(x, y, x_query), np.concatenate([y, y_query[None]])
-        else:
-            answers, labels = learner(x, y, x_query)[None], y_query[None]
+        answers = here(x, y, x_query)
+        labels = np.concatenate([y, y_query[None]]) if several else y_query[None]
         answers = np.asarray(answers)
         if type(episodes) is Prompt:
             logs = answers - np.log(np.exp(answers).sum(axis=1, keepdims=True))
@@ -344,9 +343,9 @@ def written_out(learner, episodes):
 def test_all_losses_are_in_the_episodes_own_error(close, pair):
     learner, reference, episodes = pair
     expected = written_out(learner, episodes)
-    close(jax.jit(metrics.loss)(learner, episodes), expected.mean(), 1e-10)
+    close(loss(learner, episodes), expected.mean(), 1e-10)
     close(jax.jit(metrics.errors)(learner, episodes), expected, 1e-10)
-    assert compare(learner, reference, episodes).loss == jax.jit(metrics.loss)(learner, episodes)
+    assert compare(learner, reference, episodes).loss == loss(learner, episodes)
     kept = np.sort(expected)[:-2]
     close(metrics.trimmed_loss(learner, episodes, 0.1), kept.mean(), 1e-10)
     assert kept.mean() < 0.99 * expected.mean()
@@ -355,7 +354,7 @@ def test_all_losses_are_in_the_episodes_own_error(close, pair):
 
 def test_zero_logits_have_the_entropy_of_the_uniform_distribution(close):
     task, _ = KINDS["classification"]
-    close(metrics.zero_loss(task.sample(jax.random.key(0), 5)), np.log(3))
+    close(metrics.zero_loss(drawn(task, 0, 5)), np.log(3))
 
 
 class Weighted(Episode):
@@ -364,7 +363,7 @@ class Weighted(Episode):
     __slots__ = ()
 
     def loss(self, learner):
-        return 4 * squared_error(predict(learner, self), self)
+        return 4 * squared_error(episode.predict(learner, self), self)
 
 
 def test_episodes_of_a_users_own_kind_define_all_losses(close):
@@ -377,7 +376,7 @@ def test_episodes_of_a_users_own_kind_define_all_losses(close):
 
 def test_the_best_multiple_is_refused_for_another_error():
     task, build = KINDS["classification"]
-    model, episodes = build(task, jax.random.key(1)), task.sample(jax.random.key(0), 5)
+    model, episodes = build(task, jax.random.key(1)), drawn(task, 0, 5)
     with pytest.raises(
         BadInput, match=r"^episodes must be scored by the squared error .* 'Prompt'"
     ):

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from compiled import drawn
 
 from toyicl import theory
 from toyicl.algorithms import (
@@ -75,7 +76,7 @@ BATCHES, EPISODES = 8, 5000
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_an_exact_loss_is_refused_or_that_of_simulated_episodes(settings):
     task = LinearRegression(dim=3, context_size=6, **SETTINGS[settings])
-    sets = [task.sample(jax.random.key(n), EPISODES) for n in range(BATCHES)]
+    sets = [drawn(task, n, EPISODES) for n in range(BATCHES)]
     pairs = {"predict zero": lambda task: (theory.predict_zero_loss(task), None)}
     for name, exact in pairs.items() | {(one.__name__, one) for one in EXACT}:
         try:

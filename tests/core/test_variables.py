@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from compiled import drawn
 from flax import nnx
 
 from toyicl.algorithms.gradient_descent import GradientDescent
@@ -47,7 +48,7 @@ def with_state(model):
 
 @pytest.fixture(scope="module")
 def episodes():
-    return TASK.sample(jax.random.key(0), 5)
+    return drawn(TASK, 0, 5)
 
 
 def causal():
@@ -56,7 +57,7 @@ def causal():
 
 
 def tune(function, **options):
-    demonstrations = PROMPTS.sample(jax.random.key(0), 1)
+    demonstrations = drawn(PROMPTS, 0, 1)
     x, y = demonstrations.x[..., 0], demonstrations.y[..., 0]
     function(causal(), x, y, 0.1, which=PARAMETERS["all"], **options)
 

@@ -9,7 +9,6 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
@@ -129,12 +128,15 @@ def tiny(settings, changes):
 
 
 def untrained(job):
-    """A history in which nothing is learned: the initial models of all seeds at each snapshot."""
+    """A history in which nothing is learned: the initial models of all seeds at each snapshot.
+
+    Its arrays are on the host, as those of a training are.
+    """
     seeds = np.arange(len(job.seeds(2)))
     keys = jax.random.split(jax.random.key(0), len(seeds))
     models = jax.jit(jax.vmap(job.build, (None, 0)))(job.task, keys)
     steps = np.arange(0, int(job.training.steps) + 1, job.training.snapshot_every)
-    repeated = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(steps), 1), models)
+    repeated = jax.tree.map(lambda leaf: np.stack([leaf] * len(steps), 1), models)
     losses = np.ones((len(seeds), len(steps) - 1))
     return History(repeated, steps, seeds, losses, np.full(len(seeds), -1))
 

@@ -19,7 +19,9 @@ from programs import SMALL, begin, here, toyicl
 
 from toyicl.harness import atomic_files, checkpoints, provenance
 
-LONG = ["--seeds=3", "--settings.training.steps=3000", "--checkpoint-every=0.1"]
+WHOLE = ["--seeds=3", "--settings.training.steps=3000"]
+LONG = [*WHOLE, "--checkpoint-every=0.1"]
+"""A run that saves checkpoints so often that it can be ended after some of them."""
 
 
 def results(out):
@@ -52,7 +54,7 @@ def steps_kept(out):
 def whole(tmp_path_factory):
     """The results of a run that is not interrupted."""
     out = tmp_path_factory.mktemp("whole")
-    answer = toyicl("run", SMALL, "--out", out, *LONG)
+    answer = toyicl("run", SMALL, "--out", out, *WHOLE)
     assert answer.returncode == 0, answer.stderr
     return results(out)
 
@@ -119,7 +121,7 @@ def test_an_interrupted_run_is_reported_and_resumes_bit_identically(whole, tmp_p
     assert "interrupted while training 'first', after" in errors
     assert "rerun the same command to resume" in errors
     assert "Traceback" not in errors
-    assert toyicl("run", SMALL, "--out", tmp_path, *LONG).returncode == 0
+    assert toyicl("run", SMALL, "--out", tmp_path, *WHOLE).returncode == 0
     assert same(results(tmp_path), whole)
 
 
@@ -449,7 +451,7 @@ def test_a_full_disk_loses_nothing_that_was_saved(whole, small_disk):
     filler.unlink()
     kept = here("list", "--runs", "--out", small_disk).stdout
     assert "training: first, 3 runs" in kept
-    answer = toyicl("run", SMALL, "--out", small_disk, *LONG)
+    answer = toyicl("run", SMALL, "--out", small_disk, *WHOLE)
     assert answer.returncode == 0, answer.stderr
     assert np.isfinite(results(small_disk).loss).all()
     assert same(results(small_disk), whole)

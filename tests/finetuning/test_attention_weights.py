@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import drawn
 
 from toyicl.core.errors import BadInput
 from toyicl.finetuning import attention_weights, finetune, published
@@ -18,7 +19,7 @@ DRAW = np.random.default_rng(5)
 
 @pytest.fixture(scope="module")
 def episode():
-    x, y, query, _ = TASK.sample(jax.random.key(1), 1)
+    x, y, query, _ = drawn(TASK, 1, 1)
     return x[..., 0], y[..., 0], query[..., 0]
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import drawn
 
 from toyicl.core.errors import BadInput
 from toyicl.finetuning import evaluation
@@ -31,7 +32,7 @@ def data():
 
 
 def test_an_evaluation_set_divides_episodes_into_demonstrations_and_queries(close, data):
-    x, y, *_ = TASK.of_size(5).sample(jax.random.key(0), 2)
+    x, y, *_ = drawn(TASK.of_size(5), 0, 2)
     for task in range(2):
         close(data.x[task], x[:3, :, task])
         close(data.y[task], y[:3, :, task])

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import drawn
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
@@ -42,7 +43,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def examples():
-    episode = TASK.sample(jax.random.key(0), 1)
+    episode = drawn(TASK, 0, 1)
     return episode.x[..., 0], episode.y[..., 0], episode.x_query[..., 0]
 
 
@@ -87,7 +88,7 @@ def test_finetuning_takes_one_example_at_a_time_in_order(close, model, examples)
 
 
 def test_tasks_are_a_vmap(close, model):
-    episodes = TASK.sample(jax.random.key(3), 4)
+    episodes = drawn(TASK, 3, 4)
 
     def answer(x, y, x_query):
         return tune(model, (x, y), 0.2).zero_shot(x_query).logits
@@ -119,7 +120,7 @@ def test_layer_causal_finetuning_trains_each_layer_by_its_own_logits(close, mode
 
         weights = getattr(model.blocks[layer].attention, name)[...]
         path = next(p for p in before if p[-1] == name and p[1] == layer)
-        slope = jax.grad(cost)(weights)
+        slope = jax.jit(jax.grad(cost))(weights)
         assert np.abs(slope).max() > 1e-6
         close(after[path], weights - slope, 1e-9)
     path = next(p for p in before if p[-1] == "value" and p[1] == 0)
@@ -151,7 +152,9 @@ def jacobian(model, row):
     return jax.jacrev(lambda v: divided.model(unravel(v)).zero_shot(row).logits)(start)
 
 
+shown = jax.jit(lambda model, row: model.zero_shot(row))
 logits_of = jax.jit(lambda model, row: model.zero_shot(row).logits)
+linearised = jax.jit(partial(linearised_activations, which=PARAMETERS["keys and values"]))
 
 
 def test_a_linearised_model_without_a_change_equals_the_model(model, examples):
@@ -164,7 +167,7 @@ def test_a_linearised_model_without_a_change_equals_the_model(model, examples):
 def test_one_linearised_step_is_the_jacobian_times_the_error(close, dtype, tolerance):
     with jax.enable_x64(dtype == "float64"):
         model = CausalArchitecture(width=8, heads=2, mlp_size=6)(TASK, jax.random.key(1))
-        episode = TASK.sample(jax.random.key(0), 1)
+        episode = drawn(TASK, 0, 1)
         x, y = episode.x[:1, :, 0], episode.y[:1, :, 0]
         change = ravel_pytree(lin(model, (x, y), 0.25))[0]
         slopes, logits = jacobian(model, x[0]).T, logits_of(model, x[0])
@@ -186,18 +189,16 @@ def test_several_linearised_steps_are_a_loop_with_the_jacobians(close, model, ex
         change = change - 0.3 * slopes.T @ (jax.nn.softmax(logits) - label)
     found = lin(model, examples, 0.3)
     close(ravel_pytree(found)[0], change, 1e-10)
-    seen = linearised_activations(model, found, x_query, which=PARAMETERS["keys and values"])
+    seen = linearised(model, found, x_query)
     close(seen.logits, logits_of(model, x_query) + jacobian(model, x_query) @ change, 1e-10)
-    moved = seen.attended - model.zero_shot(x_query).attended
+    moved = seen.attended - shown(model, x_query).attended
     assert np.abs(np.asarray(moved)).max() > 0, "attention outputs change, too"
 
 
 def test_finetuning_approaches_its_linearisation_for_small_rates(model, examples):
     gaps = []
     for rate in (0.1, 0.01):
-        seen = linearised_activations(
-            model, lin(model, examples, rate), examples[2], which=PARAMETERS["keys and values"]
-        )
+        seen = linearised(model, lin(model, examples, rate), examples[2])
         real = logits_of(tune(model, examples, rate), examples[2])
         moved = real - logits_of(model, examples[2])
         gaps.append(np.linalg.norm(seen.logits - real) / np.linalg.norm(moved))
@@ -237,7 +238,7 @@ def test_bad_rates_are_named(rates, message):
 
 def test_a_rate_that_diverges_is_not_an_error(model, examples):
     tuned = tune(model, examples, 1e300)
-    assert not np.isfinite(tuned.zero_shot(examples[2]).logits).all()
+    assert not np.isfinite(logits_of(tuned, examples[2])).all()
 
 
 def test_a_filter_that_chooses_no_parameter_is_refused(model, examples):
@@ -255,7 +256,7 @@ def test_a_filter_that_chooses_no_parameter_is_refused(model, examples):
 def test_dtypes(dtype):
     with jax.enable_x64(dtype == "float64"):
         model = CausalArchitecture(width=8, heads=2, mlp_size=6)(TASK, jax.random.key(1))
-        episode = TASK.sample(jax.random.key(0), 1)
+        episode = drawn(TASK, 0, 1)
         tuned = tune(model, (episode.x[..., 0], episode.y[..., 0]), jnp.asarray(0.1))
         assert {leaf.dtype.name for leaf in jax.tree.leaves(tuned)} == {dtype}
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import drawn
 
 from toyicl.core.errors import BadInput
 from toyicl.models.attention import Attention, AttentionSettings, read_linear
@@ -23,8 +24,8 @@ def built(**changes):
 
 
 def prompt():
-    episode = TASK.sample(jax.random.key(0), 1)
-    return tuple(field[..., 0] for field in episode[:3])
+    episode = drawn(TASK, 0, 1)
+    return tuple(jnp.asarray(field[..., 0]) for field in episode[:3])
 
 
 def normalised(norm, rows):
@@ -153,7 +154,7 @@ def test_causal_linear_attention_is_linear_reading_of_the_prefix(close):
 
 @pytest.mark.parametrize("kind", ["softmax", "linear"])
 def test_momentum_of_decay_0_is_plain_attention_bit_for_bit(kind):
-    episodes = TASK.sample(jax.random.key(0), 20)
+    episodes = drawn(TASK, 0, 20)
 
     @jax.jit
     def answers(model):

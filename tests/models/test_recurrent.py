@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import drawn
 from flax import nnx
 
 from toyicl.algorithms.gradient_descent import GradientDescent
@@ -24,7 +25,7 @@ def built(cell, width=5):
 
 
 def episode():
-    return tuple(np.asarray(f[..., 0]) for f in TASK.sample(jax.random.key(2), 1)[:3])
+    return tuple(np.asarray(f[..., 0]) for f in drawn(TASK, 2, 1)[:3])
 
 
 def sigmoid(values):

@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import drawn, predict
 
-from toyicl.core.episode import predict
 from toyicl.core.errors import BadInput
 from toyicl.models.construction import with_circuits
 from toyicl.models.reduced_attention import ReducedAttention, least_squares_attention
@@ -16,7 +15,7 @@ from toyicl.tasks.linear import LinearRegression
 TASK = LinearRegression(
     dim=3, context_size=5, input_distribution="normal", input_range=0.6, label_noise=0.3
 )
-EPISODES = TASK.sample(jax.random.key(0), 60)
+EPISODES = drawn(TASK, 0, 60)
 
 
 def test_is_a_layer_of_linear_attention_whose_values_are_labels(close):
@@ -46,7 +45,7 @@ def test_refuses():
     with pytest.raises(BadInput, match=r"matrix must be of shape \(dim \+ 1, dim\)"):
         ReducedAttention(np.eye(3))
     with pytest.raises(BadInput, match=r"episodes must be at least d \(d \+ 1\) = 12 for a fit"):
-        least_squares_attention(TASK.sample(jax.random.key(0), 11))
-    two = replace(TASK, outputs=2).sample(jax.random.key(0), 20)
+        least_squares_attention(drawn(TASK, 0, 11))
+    two = drawn(replace(TASK, outputs=2), 0, 20)
     with pytest.raises(BadInput, match="outputs must be 1"):
         least_squares_attention(two)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import drawn
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from toyicl.models.transformer import UNROLLED, Architecture, Transformer
 from toyicl.tasks.linear import LinearRegression
 
 TASK = LinearRegression(dim=3, outputs=2, context_size=5, input_range=3.0)
-EPISODES = TASK.sample(jax.random.key(1), 4)
+EPISODES = drawn(TASK, 1, 4)
 ONE = Episode(*(np.asarray(field[..., 0]) for field in EPISODES))
 layerwise, answer = jax.jit(Transformer.layerwise), jax.jit(Transformer.__call__)
 EVERYTHING = Architecture(depth=2, heads=2, embedding_size=6, mlp_size=7, layer_norm=True)

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import predict
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
 from toyicl.analysis.black_box import residual_polynomial
 from toyicl.analysis.weights import read_layer
 from toyicl.core.datasets import part
-from toyicl.core.episode import predict
 from toyicl.demo.build import CLASSROOM, TASKS, shipped
 from toyicl.harness.results import load_results
 from toyicl.models.construction import gradient_descent_transformer

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import drawn
 from flax import nnx
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
@@ -33,7 +34,7 @@ def models():
 
 @pytest.fixture(scope="module")
 def episodes():
-    return TASK.sample(jax.random.key(0), 600)
+    return drawn(TASK, 0, 600)
 
 
 @pytest.fixture(scope="module")

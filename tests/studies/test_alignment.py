@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from compiled import loss
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.algorithms.ridge import Ridge
@@ -27,6 +28,7 @@ SETTINGS = Study(
     scales=(0.5, 2.0),
     factors=(1.0, 3.0),
 )
+compare = jax.jit(metrics.compare)
 REFERENCES = {"gd": GradientDescent(0.7, 2), "gdpp": GradientDescentPlusPlus(0.7, 0.1, 2)}
 
 
@@ -44,13 +46,13 @@ def test_alignment_is_the_comparison_at_each_snapshot(close, history):
     episodes = SETTINGS.episodes()
     for seed, snapshot in ((0, 0), (1, 2), (1, 3)):
         for name in ("gd", "gdpp"):
-            expected = metrics.compare(one(history, seed, snapshot), REFERENCES[name], episodes)
+            expected = compare(one(history, seed, snapshot), REFERENCES[name], episodes)
             for variable, value in expected._asdict().items():
                 own = results[variable]
                 own = own if variable == "loss" else own.sel(reference=name)
                 close(own[seed, snapshot].values, value, 1e-10)
     gdpp = results.reference_loss.sel(reference="gdpp")
-    close(gdpp.values, metrics.loss(REFERENCES["gdpp"], episodes))
+    close(gdpp.values, loss(REFERENCES["gdpp"], episodes))
     assert results.on_plateau.dims == ("seed",)
 
 
@@ -71,9 +73,9 @@ def test_a_third_reference_is_measured_drawn_and_judged_without_a_new_variable(h
     )
     assert set(both.variables) == set(three.variables)
     assert three.reference.values.tolist() == ["gd", "gdpp", "mine"]
-    loss = metrics.loss(Ridge(0.1), SETTINGS.episodes())
+    own = loss(Ridge(0.1), SETTINGS.episodes())
     values = claim_values.loss_over("mine")(three)
-    np.testing.assert_allclose(values, three.loss.isel(step=-1) / loss)
+    np.testing.assert_allclose(values, three.loss.isel(step=-1) / own)
     value = claim_values.final("model_cosine", "mine")
     finding = claims.Finding("A", "a", value, (-1, 1), source="s")
     assert finding.judge(three)["verdict"] == "holds"
@@ -106,7 +108,7 @@ def test_the_released_loss_has_coordinates_of_its_own(history):
     found = released_loss(SETTINGS, history)
     dims, values = found["released_loss"]
     assert dims == ("released_seed", "released_step")
-    expected = metrics.loss(one(history, 1, 2), SETTINGS.episodes())
+    expected = loss(one(history, 1, 2), SETTINGS.episodes())
     assert values.shape == (2, 4)
     np.testing.assert_allclose(values[1, 2], expected, rtol=1e-5)
     np.testing.assert_array_equal(found["released_step"], [0, 10, 20, 30])

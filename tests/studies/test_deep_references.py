@@ -1,7 +1,7 @@
 """References of models of several layers."""
 
-import jax
 import pytest
+from compiled import drawn
 
 from toyicl.algorithms import token_descent
 from toyicl.algorithms.gradient_descent import GradientDescent
@@ -52,7 +52,7 @@ def test_references_take_as_many_steps_under_the_clip_of_the_model(shared, clip)
     for name in ("gd", "gdpp", TUNED):
         own = getattr(found[name], "token_clip", None)
         assert (own is None) == (clip is None)
-    episodes = TASK.sample(jax.random.key(3), 5000)
+    episodes = drawn(TASK, 3, 5000)
     losses = {name: float(loss(one, episodes)) for name, one in found.items()}
     assert losses["gdpp"] < losses["gd"]
     if clip is not None:
@@ -63,7 +63,7 @@ def test_tuning_lowers_the_loss_of_gdpp_from_its_start():
     model = Architecture(depth=3, shared=True)
     found = deep_references(TASK, model, tuned(model))[TUNED]
     start = TokenDescent.tuning_start(TASK, 3)
-    episodes = TASK.sample(jax.random.key(4), 5000)
+    episodes = drawn(TASK, 4, 5000)
     assert float(loss(found, episodes)) < 0.97 * float(loss(start, episodes))
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from compiled import drawn
 
 from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent
@@ -73,7 +74,7 @@ def test_results_have_a_value_for_each_point_and_seed(line):
 def test_measures_are_those_of_one_model_compared_with_descent(line, close):
     results, histories = line
     trained = list(histories.values())
-    episodes = TASK.sample(jax.random.key(2022), 300)
+    episodes = drawn(TASK, 2022, 300)
     reference = GradientDescent.shared(TASK)
     for value, seed, snapshot, stage in (
         (2, 1, -1, "trained"),
@@ -175,8 +176,7 @@ def test_best_descent_is_the_best_of_a_grid_elsewhere(task, steps):
     assert found.steps == steps
     rate = float(found.learning_rate[...])
     x, y, x_query, y_query = (
-        np.asarray(field)
-        for field in task.sample(jax.random.key(2021), departure_sweep.TUNING_EPISODES)
+        np.asarray(field) for field in drawn(task, 2021, departure_sweep.TUNING_EPISODES)
     )
 
     def loss(rate):
@@ -211,7 +211,7 @@ def test_the_best_descent_needs_steps_and_the_squared_error():
 
 
 def test_the_loss_of_predicting_0_is_half_the_mean_square(close):
-    episodes = LinearRegression(dim=2, outputs=3).sample(jax.random.key(0), 50)
+    episodes = drawn(LinearRegression(dim=2, outputs=3), 0, 50)
     close(metrics.zero_loss(episodes), (np.asarray(episodes.y_query) ** 2).sum() / 100)
 
 
@@ -314,7 +314,7 @@ def test_a_second_factor_makes_a_map(plane, close):
     assert results.attrs["second_factor"] == "task.sine"
     assert results.excess.dims == ("factor", "value", "second_value", "stage", "seed")
     task, _ = tiny.setup((1.0, 0.5))
-    episodes = task.sample(jax.random.key(2022), 300)
+    episodes = drawn(task, 2022, 300)
     expected = jax.jit(metrics.losses)(list(histories.values())[4].final, episodes)
     close(results.loss.sel(value=1.0, second_value=0.5, stage="trained")[0], expected, 1e-9)
 

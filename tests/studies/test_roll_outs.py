@@ -2,6 +2,7 @@
 
 import jax
 import pytest
+from compiled import drawn, loss
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.analysis import metrics
@@ -36,7 +37,7 @@ def test_damped_gradient_descent_takes_smaller_steps(found, close):
     assert losses.dims == ("reference", "damping", "layer")
     for damping in DAMPINGS:
         for layers in (1, 2, 3):
-            expected = metrics.loss(GradientDescent(RATE * damping, layers), STUDY.episodes())
+            expected = loss(GradientDescent(RATE * damping, layers), STUDY.episodes())
             here = losses.sel(reference="gd", damping=damping, layer=layers)
             close(here, expected, 1e-10)
 
@@ -60,7 +61,7 @@ def test_the_first_undamped_layer_is_the_model(found, models, close):
         ({"dampings": (1.0, 0.0)}, "^dampings must be a finite number above 0, got 0.0"),
         ({"depth": 0}, "^depth must be a whole number of at least 1, got 0"),
         (
-            {"episodes": Classification(dim=2, outputs=2).sample(jax.random.key(0), 3)},
+            {"episodes": drawn(Classification(dim=2, outputs=2), 0, 3)},
             "^episodes must be scored by the squared error of .* got 'Prompt'$",
         ),
     ],

@@ -5,9 +5,9 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from compiled import drawn, loss
 
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
-from toyicl.analysis import metrics
 from toyicl.core.datasets import dataset
 from toyicl.models.transformer import Architecture
 from toyicl.studies.alignment import Study
@@ -50,8 +50,8 @@ def test_larger_targets_have_a_larger_mean():
 )
 def test_losses_are_means_over_shifted_tasks(shift, amount, tasks, found, models, close):
     def mean(learner):
-        each = [each.sample(jax.random.key(2023), 20) for each in tasks]
-        return np.mean([metrics.loss(learner, episodes) for episodes in each])
+        each = [drawn(each, 2023, 20) for each in tasks]
+        return np.mean([loss(learner, episodes) for episodes in each])
 
     here = found.sel(shift=[shift], amount=[amount]).squeeze(("shift", "amount"))
     for seed in (0, 1):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import drawn
 
 from toyicl.core.errors import BadInput
 from toyicl.tasks.linear import LinearRegression
@@ -39,7 +40,7 @@ def test_without_noise_the_episodes_are_those_of_the_base(close):
 
 def test_the_largest_noise_may_be_traced():
     def mean_square(largest):
-        episodes = MixedNoise(base=BASE, largest_noise=largest).sample(jax.random.key(0), 50)
+        episodes = drawn(MixedNoise(base=BASE, largest_noise=largest), 0, 50)
         return jnp.mean(episodes.y**2)
 
     values = jax.jit(jax.vmap(mean_square))(jnp.array([0.0, 5.0]))

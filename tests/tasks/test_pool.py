@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
+from compiled import drawn
 
 from toyicl.core.errors import BadSetting
 from toyicl.tasks.linear import LinearRegression
@@ -16,7 +16,7 @@ TASK = PooledRegression(base=BASE, count=4)
 
 def weights_of(task, episodes):
     """The matrix of each episode, by least squares, (episodes, m, d)."""
-    x, y, _, _ = (np.asarray(field) for field in task.sample(jax.random.key(0), episodes))
+    x, y, _, _ = (np.asarray(field) for field in drawn(task, 0, episodes))
     return np.array([np.linalg.lstsq(x[..., i], y[..., i])[0].T for i in range(episodes)])
 
 
@@ -30,7 +30,7 @@ def test_every_episode_has_a_matrix_of_the_pool_and_all_are_drawn_equally_often(
 
 
 def test_the_query_has_the_label_of_the_same_matrix(close):
-    _, _, x_query, y_query = (np.asarray(field) for field in TASK.sample(jax.random.key(0), 20))
+    _, _, x_query, y_query = (np.asarray(field) for field in drawn(TASK, 0, 20))
     close(np.einsum("emd,de->me", weights_of(TASK, 20), x_query), y_query, 1e-8)
 
 

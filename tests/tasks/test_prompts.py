@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +31,7 @@ class Echo:
 
 def test_labels_are_the_classes_of_the_largest_score(close):
     """With prior 1 all episodes have the weights W_0, which the seed determines."""
-    episodes = Classification(dim=3, context_size=5, prior=1.0).sample(jax.random.key(1), COUNT)
+    episodes = drawn(Classification(dim=3, context_size=5, prior=1.0), 1, COUNT)
     shared = np.asarray(jax.random.normal(jax.random.key(0), (4, 3)))
     for x, y in ((episodes.x[2], episodes.y[2]), (episodes.x_query, episodes.y_query)):
         classes = (shared @ np.asarray(x)).argmax(axis=0)
@@ -38,7 +39,7 @@ def test_labels_are_the_classes_of_the_largest_score(close):
 
 
 def test_one_hot_labels_and_normal_inputs():
-    episodes = TASK.sample(jax.random.key(0), COUNT)
+    episodes = drawn(TASK, 0, COUNT)
     assert isinstance(episodes, Prompt)
     assert np.array_equal(np.unique(episodes.y), [0, 1])
     np.testing.assert_array_equal(episodes.y.sum(axis=1), 1)
@@ -49,7 +50,7 @@ def test_one_hot_labels_and_normal_inputs():
 @pytest.mark.parametrize(("prior", "least", "most"), [(0.0, 0.2, 0.3), (0.6, 0.35, 0.7), (1, 1, 1)])
 def test_shared_weights_predict_better_for_a_larger_prior(prior, least, most):
     """Accuracy of the shared weights alone: at chance, above chance, and perfect."""
-    episodes = Classification(prior=prior).sample(jax.random.key(3), COUNT)
+    episodes = drawn(Classification(prior=prior), 3, COUNT)
     shared = jax.random.normal(jax.random.key(0), (4, 4))
     guessed = np.asarray(shared @ episodes.x_query).argmax(axis=0)
     assert least <= np.mean(guessed == np.asarray(episodes.y_query).argmax(axis=0)) <= most
@@ -58,11 +59,11 @@ def test_shared_weights_predict_better_for_a_larger_prior(prior, least, most):
 def test_of_size_changes_the_context_size_only():
     assert TASK.of_size(9) == Classification(dim=3, outputs=4, context_size=9)
     task = SequenceRegression(base=LinearRegression(dim=3, context_size=5))
-    assert task.of_size(7).sample(jax.random.key(0), 2).x.shape == (7, 3, 2)
+    assert drawn(task.of_size(7), 0, 2).x.shape == (7, 3, 2)
 
 
 def test_the_loss_of_a_prompt_equals_a_loop_over_episodes_and_inputs(close):
-    episodes = TASK.sample(jax.random.key(0), 6)
+    episodes = drawn(TASK, 0, 6)
     expected = []
     for index in range(6):
         x, y, x_query, y_query = (np.asarray(field[..., index]) for field in episodes)
@@ -75,8 +76,8 @@ def test_the_loss_of_a_prompt_equals_a_loop_over_episodes_and_inputs(close):
 
 def test_the_loss_of_a_regression_prompt_is_half_the_squared_error(close):
     base = LinearRegression(dim=3, outputs=4, context_size=5)
-    episodes = SequenceRegression(base=base).sample(jax.random.key(0), 6)
-    plain = base.sample(jax.random.key(0), 6)
+    episodes = drawn(SequenceRegression(base=base), 0, 6)
+    plain = drawn(base, 0, 6)
     assert all(np.array_equal(a, b) for a, b in zip(episodes, plain, strict=True))
     answers = jax.vmap(Echo().answers, -1, -1)(*episodes[:3])
     labels = np.concatenate([episodes.y, episodes.y_query[None]])
@@ -85,14 +86,14 @@ def test_the_loss_of_a_regression_prompt_is_half_the_squared_error(close):
 
 def test_the_loss_of_a_plain_episode_is_the_squared_error_at_the_query():
     base = LinearRegression(dim=3, outputs=4, context_size=5)
-    episodes = base.sample(jax.random.key(0), 6)
+    episodes = drawn(base, 0, 6)
     answers = jax.vmap(Echo(), -1, -1)(*episodes[:3])
     expected = 0.5 * jnp.mean(jnp.sum((answers - episodes.y_query) ** 2, axis=0))
     assert np.array_equal(episodes.loss(Echo()), expected)
 
 
 def test_transformations_keep_the_class_of_a_prompt():
-    episodes = TASK.sample(jax.random.key(0), 2)
+    episodes = drawn(TASK, 0, 2)
     assert type(jax.tree.map(lambda leaf: leaf, episodes)) is Prompt
     assert type(jax.jit(lambda batch: batch)(episodes)) is Prompt
 

@@ -4,9 +4,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from compiled import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,7 +35,7 @@ def within(losses, expected, errors=3):
 
 def simulate(task, rates, curvatures, seed=0, episodes=150_000):
     """Losses of GD++ done on the data, point by point; (episodes,)."""
-    x, y, x_query, y_query = map(np.asarray, task.sample(jax.random.key(seed), episodes))
+    x, y, x_query, y_query = map(np.asarray, drawn(task, seed, episodes))
     answer = np.zeros_like(y_query)
     for rate, curvature in zip(rates, curvatures, strict=True):
         moments = np.einsum("nde,nme->dme", x, y)
@@ -161,7 +161,7 @@ def test_any_head_against_simulation(task):
     key_query, value_output = numbers.normal(0, 0.4, (2, dim + 1, dim + 1))
     losses = []
     for seed in range(5):
-        x, y, x_query, y_query = map(np.asarray, task.sample(jax.random.key(seed), 200_000))
+        x, y, x_query, y_query = map(np.asarray, drawn(task, seed, 200_000))
         tokens = np.concatenate([x, y], axis=1)
         query = np.concatenate([x_query, np.zeros_like(y_query)])
         scores = np.einsum("nae,ab,be->ne", tokens, key_query, query, optimize=True)

@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
+from compiled import drawn, predict
 
 from toyicl import theory
 from toyicl.algorithms.gradient_descent import GradientDescent, GradientDescentPlusPlus
 from toyicl.algorithms.iterative import PreconditionedGradientDescent
-from toyicl.core.episode import predict
 from toyicl.tasks.linear import LinearRegression
 
 VARIANCES = (1.0, 0.5, 0.25)
@@ -23,7 +22,7 @@ TASKS = {"fixed": SPREAD, "rotated": replace(SPREAD, rotated=True), "prior": PRI
 
 def errors_of(learner, task):
     """Losses of episodes of a task, (episodes,)."""
-    episodes = task.sample(jax.random.key(7), 40_000)
+    episodes = drawn(task, 7, 40_000)
     return 0.5 * np.sum(np.asarray(predict(learner, episodes) - episodes.y_query) ** 2, axis=0)
 
 

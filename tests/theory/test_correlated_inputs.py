@@ -3,9 +3,9 @@
 import re
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
+from compiled import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -66,7 +66,7 @@ def test_losses_are_those_of_a_simulation(task):
         correlated_inputs.best_step_matrix(task),
         correlated_inputs.best_scalar_step(task),
     )
-    episodes = task.sample(jax.random.key(0), 20_000)
+    episodes = drawn(task, 0, 20_000)
     within(errors_of(best.matrix, episodes), best.loss)
     step = scalar.learning_rates[0] / task.context_size
     within(errors_of(step * np.eye(task.dim), episodes), scalar.loss)

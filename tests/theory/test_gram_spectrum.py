@@ -4,9 +4,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from compiled import drawn
 
 from toyicl import theory
 from toyicl.tasks.linear import LinearRegression
@@ -59,7 +59,7 @@ def test_gram_spectrum_is_that_of_the_scatter_matrix():
 @pytest.mark.parametrize("distribution", ["uniform", "normal", "laplace"])
 def test_gram_spectrum_follows_the_distribution_of_the_task(distribution):
     task = LinearRegression(dim=3, context_size=5, input_distribution=distribution, input_range=1.5)
-    x = np.asarray(task.sample(jax.random.key(0), 50_000).x)
+    x = np.asarray(drawn(task, 0, 50_000).x)
     sampled = np.linalg.eigvalsh(np.einsum("nae,nbe->eab", x, x))
     ours = gram_spectrum.gram_spectrum(task, tasks=50_000)
     for fraction in (0.1, 0.5, 0.9):

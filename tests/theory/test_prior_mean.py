@@ -2,13 +2,12 @@
 
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
+from compiled import drawn, predict
 
 from toyicl import theory
 from toyicl.algorithms import GradientDescent
-from toyicl.core.episode import predict
 from toyicl.core.errors import BadInput
 from toyicl.tasks.linear import LinearRegression
 
@@ -20,7 +19,7 @@ def with_squared_mean(square):
 
 
 def errors(learner, task, episodes=100_000):
-    batch = task.sample(jax.random.key(7), episodes)
+    batch = drawn(task, 7, episodes)
     return 0.5 * np.sum(np.asarray(predict(learner, batch) - batch.y_query) ** 2, axis=0)
 
 

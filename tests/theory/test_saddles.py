@@ -3,9 +3,9 @@
 import re
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
+from compiled import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
@@ -97,7 +97,7 @@ def test_losses_of_isotropic_inputs_are_those_of_a_simulation(distribution, dist
         label_noise=0.3,
         distractors=distractors,
     )
-    x, y, x_query, y_query = map(np.asarray, task.sample(jax.random.key(0), 100_000))
+    x, y, x_query, y_query = map(np.asarray, drawn(task, 0, 100_000))
     step = theory.optimal_scale(task) * np.diag([1.0, 1, 0, 0])
     answers = np.einsum("nme,nae,ab,be->me", y, x, step, x_query, optimize=True)
     losses = 0.5 * np.sum((answers - y_query) ** 2, axis=0)

@@ -2,13 +2,12 @@
 
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
+from compiled import drawn, predict
 
 from toyicl import theory
 from toyicl.algorithms.kernel import NadarayaWatson
-from toyicl.core.episode import predict
 from toyicl.core.errors import BadInput
 from toyicl.tasks.linear import LinearRegression
 from toyicl.theory.softmax_head import head_moments
@@ -60,7 +59,7 @@ def test_moments_are_those_of_simulated_weights(points):
 @pytest.mark.parametrize("noise", [None, 0.7])
 def test_loss_and_distance_are_those_of_a_simulated_head(noise):
     task, scale, factor = replace(TASK, label_noise=noise), 0.6, 1.4
-    episodes = task.sample(jax.random.key(0), 100_000)
+    episodes = drawn(task, 0, 100_000)
     answers = np.asarray(predict(NadarayaWatson(scale), episodes))
     label = np.asarray(episodes.y_query)
     losses = 0.5 * np.sum((factor * answers - label) ** 2, axis=0)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiled import drawn
 from flax import nnx
 
 from toyicl.algorithms.gradient_descent import GradientDescent
@@ -186,7 +187,7 @@ def test_a_layer_approaches_the_best_gradient_step():
         steps=600, batch_size=256, snapshot_every=200, learning_rate=3e-3, clip_norm=None
     )
     history = fit(Architecture(), TASK, settings, seeds=2)
-    episodes = TASK.sample(jax.random.key(1), 4000)
+    episodes = drawn(TASK, 1, 4000)
     best = GradientDescent.shared(TASK)
     own = jax.vmap(metrics.loss, (0, None))(history.final, episodes)
     np.testing.assert_allclose(own, metrics.loss(best, episodes), rtol=0.03)

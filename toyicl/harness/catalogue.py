@@ -1,5 +1,7 @@
 """Catalogues of statements: the claims of one work, and toyicl's findings on it, as a TOML file."""
 
+import copy
+import functools
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +36,7 @@ def entries(catalogue: Path) -> dict[str, dict[str, Any]]:
     the author and tables.
     """
     try:
-        content = tomllib.loads(catalogue.read_text(encoding="utf-8"))
+        content = _parsed(catalogue.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"{catalogue} must be a file of claims, got {error.strerror}") from error
     except ValueError as error:  # of TOML or of UTF-8
@@ -47,7 +49,13 @@ def entries(catalogue: Path) -> dict[str, dict[str, Any]]:
             f"got {', '.join(unknown) or 'no work'}"
         )
     head = {"work": content["work"], "author": content.get("author", "paper")}
-    return {name: head | entry for name, entry in found.items()}
+    return {name: head | copy.deepcopy(entry) for name, entry in found.items()}
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str) -> dict[str, Any]:
+    """The content of a TOML file. All experiments of a work read its file, which is parsed once."""
+    return tomllib.loads(text)
 
 
 def _statement(name: str, entry: dict[str, Any], value: Value) -> Claim | Finding:

@@ -17,6 +17,7 @@ The first line of its docstring is its claim; a line "Cost: ..." gives the cost,
 
 import ast
 import difflib
+import functools
 import hashlib
 import importlib.util
 import sys
@@ -118,10 +119,10 @@ def describe(path: Path) -> Listing:
     has a line "Cost: ...".
     """
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=path.name)
+        docstring = _docstring(path.read_text(encoding="utf-8"), path.name)
     except (OSError, SyntaxError, ValueError) as error:  # also text that is not UTF-8
         raise BadInput(f"experiment must be a Python file, got {str(path)!r}: {error}") from None
-    lines = (ast.get_docstring(tree) or "").splitlines()
+    lines = docstring.splitlines()
     claim = lines[0] if lines else ""
     cost, alias = (_entry(lines, name) for name in ("Cost", "Alias"))
     if not path.stem.isidentifier():
@@ -133,6 +134,15 @@ def describe(path: Path) -> Listing:
         )
     own = path.resolve().parent.parent == folder().resolve()
     return Listing(path.stem, path, claim, cost, alias, path.parent.name if own else "")
+
+
+@functools.lru_cache(maxsize=256)
+def _docstring(code: str, name: str) -> str:
+    """The docstring of a Python file, or nothing; raises SyntaxError or ValueError if it is none.
+
+    All files are read each time that an experiment is looked up, but parsed only if they have changed.
+    """
+    return ast.get_docstring(ast.parse(code, filename=name)) or ""
 
 
 def _entry(lines: Sequence[str], name: str) -> str:
