@@ -48,7 +48,7 @@ NUMBERS = {
         "LM-4-large-centred": ".018",
         "LM-4-exchanged": ".010",
         "LM-4-another": ".015",
-        "LM-causal": "-.22 [-.28, -.17]",
+        "LM-causal": ".02 [-.04, .08]",
         "LM-5": ".02 [-.01, .05]",
         "LM-6": ".00 [-.04, .04]",
         "LM-raw": ".23 [.18, .29]",
@@ -141,6 +141,33 @@ def test_the_table_of_controls_is_that_of_the_results():
     expected = [own.sel(kind="normalised"), own.sel(kind="centred")]
     shown = [float(number) for number in NUMBER.findall(line)]
     assert shown == [pytest.approx(round(float(value), 3)) for value in expected]
+
+
+ROWS_BY_RATE = {
+    "SimAOU": "similarity_by_rate",
+    "size of the change": "norm_ratio_by_rate",
+    "accuracy": "accuracy_by_rate",
+}
+
+
+@pytest.mark.parametrize("row", ROWS_BY_RATE)
+@pytest.mark.parametrize(("name", "method"), [("plain", 0), ("layer-causal", 1)])
+def test_the_table_of_rates_is_that_of_the_results(row, name, method):
+    results = xr.load_dataset(
+        ROOT / "figures/language_model/pretrained_model/results.nc", engine="h5netcdf"
+    )
+    own = results[ROWS_BY_RATE[row]].isel(layerwise=method)
+    if "kind" in own.dims:
+        own = own.sel(kind="normalised")
+    expected = own.mean([dim for dim in own.dims if dim != "rate"]).values
+    text = (DOCS / "language_model.md").read_text(encoding="utf-8")
+    (line,) = [one for one in text.splitlines() if one.startswith(f"| {row}, {name} |")]
+    shown = [cell.strip() for cell in line.split("|")[2:-1]]
+    digits = [len(cell.partition(".")[2]) for cell in shown]
+    assert len(shown) == results.sizes["rate"]
+    assert [float(cell) for cell in shown] == [
+        pytest.approx(value, abs=0.51 * 10.0**-n) for value, n in zip(expected, digits, strict=True)
+    ]
 
 
 COMPARED = {
