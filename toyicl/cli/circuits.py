@@ -32,7 +32,9 @@ def circuits(command: Circuits) -> int:
         heads = language_model.load_heads(str(command.model or ""))
         scored = {heads.name: circuit_survey.of_model(heads)}
         if command.out is not None:
-            _draw(scored[heads.name], command.out)
+            model = "" if command.model is None else f" --model {command.model}"
+            words = f"toyicl circuits{model} --out {command.out}"
+            _draw(scored[heads.name], words, command.out)
     summaries = {name: summary(found) for name, found in (scored | control).items()}
     if command.json:
         print_json(summaries)
@@ -130,9 +132,9 @@ def _print(name: str, found: dict[str, Any]) -> None:
         print(f"  and {len(heads) - LISTED} more heads (--json lists all)")
 
 
-def _draw(scored: "xr.Dataset", out: Path) -> None:
+def _draw(scored: "xr.Dataset", words: str, out: Path) -> None:
     from toyicl.plots import figures
     from toyicl.studies import circuit_survey
 
     with figures.style():
-        circuit_survey.draw(scored).savefig(out)
+        circuit_survey.draw(scored, words).savefig(out)

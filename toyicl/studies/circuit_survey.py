@@ -34,7 +34,7 @@ NAMES = {"key_query": "W_K^T W_Q", "value_output": "P W_V"}
 CAPTION = (
     "Circuits M of the attention heads: z = tr(M) sqrt(n) / |M|_F, about N(0, 1) for a random "
     "orientation. Controls: W_Q or W_V after a random rotation, of another head, of another layer, and "
-    "weights from N(0, 1). Vertical line: |z| = 4. Command: toyicl circuits --out FILE"
+    "weights from N(0, 1). Vertical line: |z| = 4."
 )
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 Circuits = Mapping[str, HeadCircuits]
@@ -204,8 +204,11 @@ def strongest(scored: xr.Dataset) -> tuple[int, int]:
     return int(layer), int(head)
 
 
-def draw(scored: xr.Dataset) -> Figure:
-    """Maps of layers by heads of the z of both circuits, and their distributions next to controls."""
+def draw(scored: xr.Dataset, command: str) -> Figure:
+    """Maps of layers by heads of the z of both circuits, and their distributions next to controls.
+
+    The caption names the command that draws it.
+    """
     figure = figures.panels(1, 2 * len(CIRCUITS))
     for place, circuit in enumerate(CIRCUITS):
         values = scored.z.sel(circuit=circuit)
@@ -214,7 +217,7 @@ def draw(scored: xr.Dataset) -> Figure:
         figures.title(canvas, index, f"z of {NAMES[circuit]} by head")
         draw_distributions(figure.axes[index + 1], values)
         figures.title(figure.axes[index + 1], index + 1, f"|z| of {NAMES[circuit]}, all heads")
-    figures.caption(figure, [CAPTION])
+    figures.caption(figure, [CAPTION, f"Command: {command}"])
     return figure
 
 
