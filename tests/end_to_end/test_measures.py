@@ -66,6 +66,7 @@ CHANGES = {
     "fig13_curvature": {"sizes": (4, 5)},
     "fig16_fixed_tasks": {"counts": (4, 8)},
     "growing_context": {"sizes": (3, 6)},
+    "head_circuits": {"model": Architecture(key_size=2)},
     "linear_limit": {"points": 9000, "best_sizes": (5,)},
     "initial_guess": {"squared_means": (0.0, 25.0)},
     "linearised_finetuning": {"factors": (1.0, 0.1), "rates": (0.1,)},
