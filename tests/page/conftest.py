@@ -4,6 +4,7 @@ import pytest
 from browser import launched, opened
 
 from toyicl.demo.build import CLASSROOM, shipped, write
+from toyicl.harness.results import load_results
 
 RUN = shipped() / "teaching" / CLASSROOM
 
@@ -11,6 +12,12 @@ RUN = shipped() / "teaching" / CLASSROOM
 @pytest.fixture(scope="session")
 def page_file(tmp_path_factory):
     return write(tmp_path_factory.mktemp("page") / "toyicl.html", RUN)
+
+
+@pytest.fixture(scope="module")
+def results():
+    """The checked-in results that the page shows."""
+    return load_results(RUN)
 
 
 @pytest.fixture(scope="session")

@@ -419,3 +419,29 @@ def test_axe_would_find_something(page):
     found = axe_violations(page, context="#one-step .controls")
     assert "button-name" in [one["id"] for one in found]
     page.evaluate("() => { document.querySelector('#step-new').textContent = 'New points'; }")
+
+
+# Text and colours.
+
+
+def test_nothing_is_undefined(page):
+    for step in range(13):
+        show = "const one = window.toyicl.controls.get('guide'); one.set(String(step)); one.draw();"
+        page.evaluate(f"(step) => {{ {show} }}", step)
+    text = page.evaluate(
+        "() => { const copy = document.body.cloneNode(true);"
+        " copy.querySelectorAll('script').forEach((node) => node.remove()); return copy.textContent; }"
+    )
+    assert "Several layers" in text
+    for wrong in ("undefined", "NaN", "[object"):
+        assert wrong not in text
+
+
+def test_light_and_dark_follow_the_system_and_the_button(browser, page_file):
+    background = "() => getComputedStyle(document.body).backgroundColor"
+    with opened(browser, page_file, color_scheme="light") as page:
+        light = page.evaluate(background)
+        page.emulate_media(color_scheme="dark")
+        assert page.evaluate(background) != light
+        page.click("#theme")
+        assert page.evaluate(background) == light
