@@ -293,37 +293,32 @@ def _accuracy_with_false(way: str) -> Value:
     return value
 
 
-def _mean(value: Value) -> Value:
-    """The mean over tasks."""
-    return lambda results: value(results).mean("task")
-
-
 CLAIMS = catalogue.read(
     Path(__file__).with_name("claims.toml"),
     {
         "LM-icl": _gain_of_all,
-        "LM-icl-gain": lambda results: _gain_of_all(results).mean(),
+        "LM-icl-gain": _gain_of_all,
         "LM-ft": _difference(_accuracy(PUBLISHED), _zero_shot),
         "LM-3": _recovered(),
-        "LM-3-chance": _mean(_difference(_recovered(), _recovered("recovered_by_chance"))),
+        "LM-3-chance": _difference(_recovered(), _recovered("recovered_by_chance")),
         "LM-4": _over_layers(),
         "LM-4-random": _difference(_over_layers(), _over_layers("uniform noise")),
-        "LM-4-gaussian": _mean(_over_layers("Gaussian noise")),
-        "LM-4-best": _mean(_difference(_over_layers(), _over_layers(BEST))),
-        "LM-4-large": _mean(_difference(_over_layers(), _over_layers(LARGE))),
-        "LM-4-large-centred": _mean(
-            _difference(_over_layers(kind="centred"), _over_layers(LARGE, "centred"))
+        "LM-4-gaussian": _over_layers("Gaussian noise"),
+        "LM-4-best": _difference(_over_layers(), _over_layers(BEST)),
+        "LM-4-large": _difference(_over_layers(), _over_layers(LARGE)),
+        "LM-4-large-centred": _difference(
+            _over_layers(kind="centred"), _over_layers(LARGE, "centred")
         ),
-        "LM-4-exchanged": _mean(_difference(_over_layers(), _over_layers(EXCHANGED))),
-        "LM-4-another": _mean(_difference(_over_layers(), _over_layers(ANOTHER))),
-        "LM-4-another-centred": _mean(
-            _difference(_over_layers(kind="centred"), _over_layers(ANOTHER, "centred"))
+        "LM-4-exchanged": _difference(_over_layers(), _over_layers(EXCHANGED)),
+        "LM-4-another": _difference(_over_layers(), _over_layers(ANOTHER)),
+        "LM-4-another-centred": _difference(
+            _over_layers(kind="centred"), _over_layers(ANOTHER, "centred")
         ),
-        "LM-4-centred": _mean(_over_layers(kind="centred")),
-        "LM-4-mlps": _mean(_difference(_over_layers(), _over_layers(MLPS))),
+        "LM-4-centred": _over_layers(kind="centred"),
+        "LM-4-mlps": _difference(_over_layers(), _over_layers(MLPS)),
         "LM-5": _map_gain(),
         "LM-6": _ranks(),
-        "LM-6-not-finetuned": _mean(_difference(_ranks(), _ranks("not finetuned"))),
+        "LM-6-not-finetuned": _difference(_ranks(), _ranks("not finetuned")),
         "LM-untrained": _difference(_over_layers(), _of_random_weights()),
         "LM-causal": _difference(_over_layers(CAUSAL), _over_layers()),
         "LM-raw": _over_layers(kind="raw"),

@@ -353,6 +353,28 @@ def test_a_part_that_was_not_measured_was_not_run():
     assert "heads" in record["reason"]
 
 
+@pytest.mark.parametrize(
+    ("values", "band", "expected"),
+    [
+        ([0.9, 1.0, 1.1], (0.7, 1.3), "holds"),
+        ([0.9, 1.0, 1.1], (0.95, 1.05), "inconclusive"),
+        ([0.5, 1.0, 1.5], (2.5, 3.0), "fails"),
+        ([1.0, 1.0], (0.9, 1.1), "inconclusive"),
+        ([np.nan, 1.0, 1.0], (0.9, 1.1), "fails"),
+    ],
+)
+def test_a_finding_on_a_mean_is_judged_by_its_interval(values, band, expected):
+    results = xr.Dataset({"a": ("task", values)})
+    finding = Finding("A", "a", lambda results: results.a, band, source="s", over=("task",))
+    record = finding.judge(results)
+    assert record["verdict"] == expected
+    if np.isfinite(values).all() and len(values) > 2:
+        assert record["measured"] == pytest.approx(np.mean(values))
+        half = 4.302653 * np.std(values, ddof=1) / np.sqrt(3)
+        ends = np.mean(values) - half, np.mean(values) + half
+        assert record["interval"] == pytest.approx(ends, rel=1e-6)
+
+
 def of(value, **changes):
     return Finding("A-7", "a", value, (0.9, 1.1), source="s", **changes)
 

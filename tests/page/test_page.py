@@ -105,7 +105,12 @@ def test_the_page_holds_the_verdicts_that_it_rests_on(page_file):
             assert kept[name]["command"].startswith("toyicl run ")
 
 
-DENIED = {"VO-12-4": "refuted", "VO-1-2-K2": "not reproduced", "DEU-untrained": "inconclusive"}
+DENIED = {
+    "VO-12-4": "refuted",
+    "VO-1-2-K2": "not reproduced",
+    "DEU-untrained": "inconclusive",
+    "LM-4-exchanged": "inconclusive",
+}
 """Verdicts that deny the statement they are on; the page states the opposite, or that it is open."""
 
 

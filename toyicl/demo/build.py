@@ -32,18 +32,8 @@ QUICK_SEEDS = 2
 PAGE = Path(__file__).with_name("page")
 SCRIPTS = (
     *("maths", "data", "draw", "state"),
-    *(
-        "task",
-        "step",
-        "valley",
-        "measure",
-        "learn",
-        "breaks",
-        "limits",
-        "deeper",
-        "larger",
-        "heads",
-    ),
+    *("task", "step", "valley", "measure", "learn", "breaks"),
+    *("limits", "deeper", "larger", "heads"),
     *("claims", "guide", "main"),
 )
 """The page's scripts: helper functions, the sections in their order, and what uses all sections."""
@@ -220,7 +210,15 @@ def _references(results: xr.Dataset) -> dict[str, Any]:
 
 def packed(values: xr.DataArray | np.ndarray) -> dict[str, Any]:
     """An array as its shape and its numbers, encoded as little-endian float32 in base64."""
-    array = np.ascontiguousarray(values, "<f4")
+    return _encoded(np.ascontiguousarray(values, "<f4"))
+
+
+def packed_integers(values: xr.DataArray) -> dict[str, Any]:
+    """The same for 16-bit integers, in the unit that is the attribute `unit` of the values."""
+    return _encoded(np.ascontiguousarray(values, "<i2")) | {"unit": float(values.attrs["unit"])}
+
+
+def _encoded(array: np.ndarray) -> dict[str, Any]:
     return {"shape": list(array.shape), "base64": base64.b64encode(array.tobytes()).decode()}
 
 
@@ -297,8 +295,6 @@ def _language_heads(results: xr.Dataset) -> dict[str, Any]:
     """Scores and eigenvalues of the heads of a language model, and eigenvalues of a trained layer."""
     own = results.sel(source=results.shown.values)
     order = ("source", "circuit", "layer", "head")
-    stored = results.eigenvalue.transpose("shown", *order[1:], "part", "index")
-    values = np.ascontiguousarray(stored, "<i2")
     return {
         "name": results.attrs["language_model"],
         "layers": results.sizes["layer"],
@@ -306,11 +302,9 @@ def _language_heads(results: xr.Dataset) -> dict[str, Any]:
         "first": [int(results.strongest_layer), int(results.strongest_head)],
         "z": packed(own.z.transpose(*order)),
         "fraction": packed(own.fraction.transpose(*order)),
-        "values": {
-            "shape": list(values.shape),
-            "base64": base64.b64encode(values.tobytes()).decode(),
-            "unit": float(results.eigenvalue.attrs["unit"]),
-        },
+        "values": packed_integers(
+            results.eigenvalue.transpose("shown", *order[1:], "part", "index")
+        ),
         "trained": packed(
             results.trained_eigenvalue.isel(seed=0).transpose("circuit", "part", "trained_index")
         ),

@@ -68,6 +68,8 @@ class Statement(ABC):
     where: Mapping[str, Any] = field(default_factory=dict)
     """Coordinates of the part of the results to which the statement applies, such as {"heads": 2};
     all results if empty."""
+    over: Sequence[str] = ()
+    """Dimensions along which the values are a sample, if they are not those of seeds."""
     plateau: str = DEFAULT_PLATEAU
     """The variable that marks the seeds that are still on their plateau."""
     note: str = ""
@@ -139,8 +141,14 @@ class Statement(ABC):
         """The values with which the statement is true, as text."""
 
     def sample_dims(self, found: Evaluated) -> tuple[str, ...]:
-        """Dimensions along which the values are a sample."""
-        return found.seed_dims()
+        """Dimensions along which the values are a sample.
+
+        Raises BrokenClaim if the values lack a dimension of `over`.
+        """
+        missing = [dim for dim in self.over if dim not in found.values.dims]
+        if missing:
+            raise BrokenClaim(f"claim {self.id}: values have no dimension {missing[0]!r} (over)")
+        return tuple(self.over) or found.seed_dims()
 
     @abstractmethod
     def _verdict(self, found: Evaluated) -> Verdict:
@@ -195,8 +203,6 @@ class Claim(Statement):
     """The value that the measured one is compared with; for "appears", a half if it is not given."""
     printed: str = ""
     """The number that the work prints, as text; the margin covers half a unit of its last digit."""
-    over: Sequence[str] = ()
-    """Dimensions along which the values are a sample, if they are not those of seeds."""
     author: Literal["paper", "critic", "later paper"] = "paper"
 
     def __post_init__(self) -> None:
@@ -260,16 +266,6 @@ class Claim(Statement):
             case _:
                 return f"greater than {value:.4g}"
 
-    def sample_dims(self, found: Evaluated) -> tuple[str, ...]:
-        """Dimensions along which the values are a sample.
-
-        Raises BrokenClaim if the values lack a dimension of `over`.
-        """
-        missing = [dim for dim in self.over if dim not in found.values.dims]
-        if missing:
-            raise BrokenClaim(f"claim {self.id}: values have no dimension {missing[0]!r} (over)")
-        return tuple(self.over) or found.seed_dims()
-
     def _verdict(self, found: Evaluated) -> Verdict:
         over = self.sample_dims(found)
         if self.analytical:
@@ -297,7 +293,11 @@ class Claim(Statement):
 
 @dataclass(frozen=True)
 class Finding(Statement):
-    """A statement by toyicl, which holds if the values of all seeds lie in its band."""
+    """A statement by toyicl, which holds if the values of all seeds lie in its band.
+
+    With `over`, it is a statement on the mean along these dimensions, and is judged by the interval of
+    the mean, as a claim is: it holds if the whole interval lies in the band.
+    """
 
     band: tuple[float, float]
     """Smallest and largest value for which the statement holds, both included."""
@@ -329,7 +329,11 @@ class Finding(Statement):
         return f"at least {low:.4g}" if math.isinf(high) else f"{low:.4g} to {high:.4g}"
 
     def _verdict(self, found: Evaluated) -> Verdict:
-        samples = found.samples(found.seed_dims())
+        samples = found.samples(self.sample_dims(found))
+        if self.over:
+            verdict = verdicts.of_samples(self.accepted, samples, student)
+            names = {verdicts.REPRODUCED: verdicts.HOLDS, verdicts.NOT_REPRODUCED: verdicts.FAILS}
+            return verdict._replace(verdict=names.get(verdict.verdict, verdict.verdict))
         if not all(sample.values for sample in samples):
             return Verdict(verdicts.FAILS, verdicts.ALL_ON_PLATEAU)
         each = verdicts.of_each_value(self.accepted, samples)

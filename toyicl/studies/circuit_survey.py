@@ -125,13 +125,9 @@ def spectra(found: Circuits, *, shared: int = 1) -> dict[str, np.ndarray]:
     `head_circuits.eigenvalues`. The sources are "model" and, unless all heads share keys and values,
     "other head"; see `survey`.
     """
-    sources = {"model": found}
-    others = {name: _of_other_head(found[name], shared) for name in CIRCUITS}
-    if all(one is not None for one in others.values()):
-        sources["other head"] = others  # type: ignore[assignment]
-    return {
-        source: _eigenvalues([own[name] for name in CIRCUITS]) for source, own in sources.items()
-    }
+    own = [found[name] for name in CIRCUITS]
+    others = [one for one in (_of_other_head(each, shared) for each in own) if one is not None]
+    return {"model": _eigenvalues(own)} | ({"other head": _eigenvalues(others)} if others else {})
 
 
 def _of_other_head(found: HeadCircuits, shared: int) -> HeadCircuits | None:
@@ -193,7 +189,7 @@ def beyond(scored: xr.Dataset) -> xr.DataArray:
 
 
 def opposite(scored: xr.Dataset) -> xr.DataArray:
-    """Whether they have, and opposite signs, (source, layer, head)."""
+    """Whether both circuits of a head have |z| > 4, with opposite signs, (source, layer, head)."""
     return beyond(scored) & (scored.z.prod("circuit") < 0)
 
 

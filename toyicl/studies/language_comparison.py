@@ -135,7 +135,7 @@ def compare(settings: LanguageStudy, found: Pretrained) -> xr.Dataset:
         parts.append(_one_task(settings, model, tuned, by_method, prompts, task))
     del tuned, causal, mlps, by_method
     ways = _stacked([part["ways"] for part in parts])
-    by_rate = _by_rate(settings, model, prompts, ways)
+    by_rate = _by_rate(settings, model, prompts, ways, rates[PUBLISHED])
     random_weights = language_model.untrained(jax.random.key(5), model)
     with_factors = {
         factor: tune(random_weights, prompts, tasks, factor * rates[PUBLISHED])
@@ -376,23 +376,20 @@ def _recoveries(ways: Ways) -> dict[str, Any]:
 
 
 def _by_rate(
-    settings: LanguageStudy, model: Decoder, prompts: PromptSet, ways: Ways
+    settings: LanguageStudy, model: Decoder, prompts: PromptSet, ways: Ways, chosen: float
 ) -> dict[str, Any]:
-    """SimAOU, size of the change and accuracy of plain and layer-causal finetuning at each rate."""
-    tasks = range(settings.tasks)
+    """SimAOU, size of the change and accuracy of plain and layer-causal finetuning at each rate.
+
+    `ways` has the answers of both methods at the chosen rate.
+    """
     before, context = (ways[name].attended for name in ("zero-shot", "in context"))
     found: dict[str, list[Any]] = {"similarity": [], "norm_ratio": [], "accuracy": []}
     for method in (PUBLISHED, CAUSAL):
         for rate in settings.rates:
-            models = language_model.tuned(model, prompts, tasks, rate, method=method)
-            answered = [
-                jax.device_get(language_model.answered(one, prompts, task, context=False))
-                for one, task in zip(models, tasks, strict=True)
-            ]
-            after = np.stack([way.attended for way in answered])
-            found["similarity"].append(language_model.similarity_of(before, context, after))
-            found["norm_ratio"].append(language_model.norm_ratio(before, context, after))
-            found["accuracy"].append([way.right.mean() for way in answered])
+            way = ways[method] if rate == chosen else _tuned(settings, model, prompts, rate, method)
+            found["similarity"].append(language_model.similarity_of(before, context, way.attended))
+            found["norm_ratio"].append(language_model.norm_ratio(before, context, way.attended))
+            found["accuracy"].append(way.right.mean(axis=1))
     dims = {"similarity": ("kind", "task", "layer"), "norm_ratio": ("task", "layer")}
     return {
         f"{name}_by_rate": (
@@ -401,6 +398,19 @@ def _by_rate(
         )
         for name, values in found.items()
     }
+
+
+def _tuned(
+    settings: LanguageStudy, model: Decoder, prompts: PromptSet, rate: float, method: str
+) -> Way:
+    """The answers after finetuning on each task, with a leading axis for tasks."""
+    tasks = range(settings.tasks)
+    models = language_model.tuned(model, prompts, tasks, rate, method=method)
+    each = [
+        jax.device_get(language_model.answered(one, prompts, task, context=False))
+        for one, task in zip(models, tasks, strict=True)
+    ]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *each)
 
 
 def _false_labels(settings: LanguageStudy, ways: Ways) -> dict[str, Any]:
