@@ -119,7 +119,7 @@ def draw(results: xr.Dataset) -> Figure:
             )
             for value in results.trained_fraction.sel(circuit=circuit).values:
                 axes.axvline(value, color=color, linestyle=style, linewidth=0.6)
-        axes.set(xscale="log", xlim=(1e-5, 1), xlabel="fraction of the identity")
+        axes.set(xscale="log", xlim=(1e-5, 2), xlabel="fraction of the identity")
         axes.set(ylabel="fraction of heads below")
         axes.legend()
 
@@ -135,10 +135,9 @@ def draw(results: xr.Dataset) -> Figure:
                 mark, color, label = looks[shown]
                 values = own.sel(shown=shown).values
                 axes.plot(*values, mark, color=color, markersize=4, label=label)
-            trained = results.trained_eigenvalue.isel(seed=0).sel(circuit=circuit)
-            axes.plot(
-                *trained.values, "D", color=figures.REFERENCE, markersize=4, label="trained layer"
-            )
+            trained = results.trained_eigenvalue.sel(circuit=circuit).transpose("part", ...)
+            color, label = figures.REFERENCE, "trained layer, every seed"
+            axes.plot(*trained.values.reshape(2, -1), "D", color=color, markersize=4, label=label)
             axes.set(xlabel="real part", ylabel="imaginary part")
             axes.axhline(0, color="0.8", linewidth=0.6)
             axes.axvline(0, color="0.8", linewidth=0.6)
