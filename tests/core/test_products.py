@@ -57,7 +57,7 @@ def test_one_product_and_its_derivatives(axes, order):
     a, b = drawn(axes)
     same(contract(a, b, axes), slow(a, b, axes))
     derive = DERIVATIVES[order]
-    same(derive(curved(contract, axes))(a, b), derive(curved(slow, axes))(a, b))
+    same(*(jax.jit(derive(curved(product, axes)))(a, b) for product in (contract, slow)))
 
 
 @pytest.mark.parametrize("axes", SUBSCRIPTS)
@@ -71,13 +71,13 @@ def test_a_batch_and_its_derivatives(axes, batched):
         return lambda a, b: jnp.sum(jnp.sin(each(a, b)))
 
     for derive in DERIVATIVES.values():
-        same(jax.jit(derive(total(contract)))(a, b), derive(total(slow))(a, b))
+        same(*(jax.jit(derive(total(product)))(a, b) for product in (contract, slow)))
     for order in ("reverse", "forward over reverse"):
         one, other = (
             jax.vmap(DERIVATIVES[order](curved(product, axes)), in_axes=batched)
             for product in (contract, slow)
         )
-        same(jax.jit(one)(a, b), other(a, b))
+        same(jax.jit(one)(a, b), jax.jit(other)(a, b))
 
 
 @pytest.mark.parametrize("axes", SUBSCRIPTS)
@@ -97,7 +97,7 @@ def test_a_batch_of_batches(axes, inner, outer):
         each = jax.vmap(lambda a, b: product(a, b, axes), in_axes=inner, out_axes=-1)
         return jax.vmap(jax.grad(lambda a, b: jnp.sum(jnp.sin(each(a, b))), (0, 1)), outer)
 
-    same(jax.jit(gradients(contract))(a, b), gradients(slow)(a, b))
+    same(*(jax.jit(gradients(product))(a, b) for product in (contract, slow)))
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -108,8 +108,8 @@ def test_a_vector_is_a_matrix_of_one_row(axis):
     many = jnp.stack([vector, -vector, vector**2], axis=-1)
     found = jax.jit(jax.vmap(lambda v: contract(v, b, (1, axis)), -1, -1))(many)
     same(found, slow(many.T, b, (1, axis)).T)
-    jacobian = jax.jacobian(lambda v, b: contract(v, b, (1, axis)), (0, 1))(vector, b)
-    same(jacobian, jax.jacobian(lambda v, b: slow(v[None], b, (1, axis))[0], (0, 1))(vector, b))
+    both = (lambda v, b: contract(v, b, (1, axis)), lambda v, b: slow(v[None], b, (1, axis))[0])
+    same(*(jax.jit(jax.jacobian(product, (0, 1)))(vector, b) for product in both))
 
 
 @pytest.mark.parametrize("length", [0, 1, products.LONGEST_SUM, products.LONGEST_SUM + 1])
@@ -148,7 +148,7 @@ def test_not_finite_episodes_stay_apart():
 def test_batches_of_every_size(axes, episodes):
     a, b = drawn(axes, (-1, -1), episodes=episodes)
     found = jax.jit(jax.vmap(lambda a, b: contract(a, b, axes), -1, -1))(a, b)
-    same(found, jax.vmap(lambda a, b: slow(a, b, axes), -1, -1)(a, b))
+    same(found, jax.jit(jax.vmap(lambda a, b: slow(a, b, axes), -1, -1))(a, b))
 
 
 def test_large_batches_are_sums_and_small_ones_products():
@@ -213,10 +213,13 @@ def test_reshaped_and_repeated_arrays_and_their_derivatives(name):
         each = jax.vmap(function, in_axes=-1, out_axes=-1)
         return jax.grad(lambda batch: jnp.sum(jnp.sin(each(batch))))
 
-    same(jax.jit(gradients(fast))(batch), gradients(plain)(batch))
-    curvature = jax.vmap(jax.hessian(lambda a: jnp.sum(jnp.sin(fast(a)))), -1)(batch)
-    same(curvature, jax.vmap(jax.hessian(lambda a: jnp.sum(jnp.sin(plain(a)))), -1)(batch))
-    again = jax.vmap(gradients(fast))(jnp.stack([batch, 2 * batch]))
-    same(again, jnp.stack([gradients(plain)(batch), gradients(plain)(2 * batch)]))
+    def curvatures(function):
+        return jax.vmap(jax.hessian(lambda a: jnp.sum(jnp.sin(function(a)))), -1)
+
+    slow_gradients = jax.jit(gradients(plain))
+    same(jax.jit(gradients(fast))(batch), slow_gradients(batch))
+    same(*(jax.jit(curvatures(function))(batch) for function in (fast, plain)))
+    again = jax.jit(jax.vmap(gradients(fast)))(jnp.stack([batch, 2 * batch]))
+    same(again, jnp.stack([slow_gradients(batch), slow_gradients(2 * batch)]))
     names = [e.primitive.name for e in jax.make_jaxpr(jax.vmap(fast, -1, -1))(batch).eqns]
     assert "transpose" not in names
